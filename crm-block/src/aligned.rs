@@ -1,0 +1,5 @@
+//! Placeholder; the front-end author fills it.
+
+/// Bytes aligned to 4096.
+#[derive(Debug)]
+pub struct AlignedBuf;

@@ -1,0 +1,15 @@
+//! Pure: the CIB model, its texts, lint, diff, the replicated store, the policy engine, transitions, the node's controller.
+//!
+//! No clock, no files, no sockets, no threads, no randomness: same inputs, same bytes out.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod cib;
+pub mod controller;
+pub mod diff;
+pub mod lint;
+pub mod plan;
+pub mod status;
+pub mod store;
+pub mod text;
+pub mod transition;
+pub mod yaml;

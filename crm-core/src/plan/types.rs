@@ -1,0 +1,149 @@
+//! What goes into the policy engine and what comes out. Plans are values: immutable, ordered, comparable.
+
+use crate::cib::{Cib, Role};
+use crate::status::Status;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Membership's view of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Alive and its status is current (synced session).
+    pub online: bool,
+    /// Known to run nothing when offline (gone and confirmed, or fencing waived). An offline unclean node blocks recovery.
+    pub clean: bool,
+}
+
+/// Everything a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// What is wanted.
+    pub cib: &'a Cib,
+    /// What is seen.
+    pub status: &'a Status,
+    /// By node name; a configured node that is absent here counts as offline and clean.
+    pub nodes: &'a BTreeMap<String, NodeView>,
+    /// Service quorum: may resources run at all? Without it `no-quorum-policy` decides.
+    pub quorate: bool,
+    /// Set on a node that plans without a leader: only this node's actions are made.
+    pub only: Option<&'a str>,
+    /// Wall clock, milliseconds since the epoch (failure expiry).
+    pub now_ms: u64,
+}
+
+/// Index of an action in [`Plan::actions`].
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ActionId(pub u32);
+
+/// An operation of an agent on a node, complete: the executor needs nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpSpec {
+    /// Node that runs it.
+    pub node: String,
+    /// Primitive id: key of the history.
+    pub resource: String,
+    /// Agent, `class:provider:type`.
+    pub agent: String,
+    /// `start`, `stop`, `promote`, `demote`, `monitor`, `notify`.
+    pub op: String,
+    /// 0 for one-shot operations and probes; a recurring monitor is *begun* by its action and then repeats by itself.
+    pub interval_ms: u64,
+    /// Time limit.
+    pub timeout_ms: u64,
+    /// Exit code that means "as expected".
+    pub expected_rc: i32,
+    /// Instance attributes (without `OCF_RESKEY_`) and meta values (as `CRM_meta_*`, dashes become underscores).
+    pub params: BTreeMap<String, String>,
+    /// Digest of the instance attributes ([`crate::plan`]).
+    pub digest: u64,
+}
+
+/// What an action does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ActionKind {
+    /// Runs an agent.
+    Op(Box<OpSpec>),
+    /// Stops a recurring monitor.
+    CancelMonitor {
+        /// Node.
+        node: String,
+        /// Primitive id.
+        resource: String,
+        /// Interval.
+        interval_ms: u64,
+    },
+    /// Nothing runs; a point in the order (e.g. `HA_running_0`).
+    Pseudo {
+        /// Pacemaker's name of it.
+        name: String,
+    },
+}
+
+/// One action of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// What it does.
+    pub kind: ActionKind,
+    /// Actions that must have succeeded before (ids are smaller or larger; the graph has no cycle).
+    pub needs: BTreeSet<ActionId>,
+    /// Higher runs first among the ready ones.
+    pub priority: i32,
+}
+
+/// An instance of a primitive: clones have several.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Instance {
+    /// Primitive id.
+    pub resource: String,
+    /// Instance number in a clone; 0 otherwise.
+    pub number: u32,
+}
+
+/// Where an instance is and is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The instance.
+    pub instance: Instance,
+    /// Nodes it is active on now, with role.
+    pub now: Vec<(String, Role)>,
+    /// Node it is to be on; `None` = stopped.
+    pub node: Option<String>,
+    /// Role it is to have.
+    pub role: Role,
+}
+
+/// Why something is as it is decided: data for `crm why`, never only a log line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Resource id it is about.
+    pub resource: String,
+    /// Node it is about, if one.
+    pub node: Option<String>,
+    /// Machine-readable code, e.g. `standby`, `migration-threshold`, `location`, `colocation`, `no-quorum`.
+    pub code: String,
+    /// One clause in words, naming constraint ids and scores.
+    pub text: String,
+}
+
+/// A transition: from what is seen to what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// Actions; [`ActionId`] is the index.
+    pub actions: Vec<Action>,
+    /// Placement of every instance, in resource order.
+    pub placements: Vec<Placement>,
+    /// Reasons.
+    pub reasons: Vec<Reason>,
+    /// One line per change in Pacemaker's words: `* Move fs_nfs ( alpha -> delta )`.
+    pub summary: Vec<String>,
+}
+
+impl Plan {
+    /// True when there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}

@@ -1,0 +1,389 @@
+//! The replicated store: commands in, state out. `apply` is a pure function; every node gets the same state.
+
+use crate::cib::{Cib, Volume};
+use crate::status::{NodeStatus, OpResult, Status};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Revisions of the CIB kept for `crm log` and for showing the difference of an outdated commit.
+pub const REVISIONS_KEPT: usize = 64;
+
+/// A member of the cluster, by name in [`State::members`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Raft id; never reused (design/membership.md 2.3.6).
+    pub raft_id: u64,
+    /// `HOST:PORT` of the peer API.
+    pub address: String,
+}
+
+/// Who holds the good data of a volume (ADR-0004): the authority for promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Counts up with each change; a node refuses older ones.
+    pub epoch: u64,
+    /// Nodes whose replica has every acknowledged write.
+    pub in_sync: BTreeSet<String>,
+}
+
+/// One committed revision of the CIB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// CIB version that it made.
+    pub version: u64,
+    /// Who.
+    pub author: String,
+    /// Which command, in words.
+    pub message: String,
+    /// Wall clock, milliseconds since the epoch.
+    pub when_ms: u64,
+    /// The CIB as of this version.
+    pub cib: Cib,
+}
+
+/// A small change of the CIB that needs no version check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Edit {
+    /// Sets (or removes) a permanent node attribute.
+    NodeAttr {
+        /// Node name.
+        node: String,
+        /// Attribute.
+        name: String,
+        /// Value; `None` removes it.
+        value: Option<String>,
+    },
+    /// Sets (or removes) a meta attribute of a resource.
+    Meta {
+        /// Resource id.
+        resource: String,
+        /// Attribute.
+        name: String,
+        /// Value; `None` removes it.
+        value: Option<String>,
+    },
+    /// Adds a volume.
+    AddVolume(Volume),
+}
+
+/// A command of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// First command of a cluster's life.
+    Found {
+        /// Cluster name.
+        name: String,
+        /// Cluster uuid.
+        uuid: String,
+    },
+    /// Adds or changes a member; makes its node entry in the CIB when new.
+    SetMember {
+        /// Node name.
+        name: String,
+        /// The member.
+        member: Member,
+    },
+    /// Replaces the CIB if its version is still `base`.
+    CommitCib {
+        /// Version that the change was made from.
+        base: u64,
+        /// The whole new CIB.
+        cib: Box<Cib>,
+        /// Who.
+        author: String,
+        /// Which command.
+        message: String,
+        /// Wall clock of the proposer, milliseconds.
+        when_ms: u64,
+    },
+    /// Edits the CIB in place.
+    Edit {
+        /// The edits, applied all or none.
+        edits: Vec<Edit>,
+        /// Who.
+        author: String,
+        /// Which command.
+        message: String,
+        /// Wall clock of the proposer, milliseconds.
+        when_ms: u64,
+    },
+    /// A node publishes its whole status for a (new) session.
+    SyncNode {
+        /// Node name.
+        node: String,
+        /// Its status; `status.session` is the session.
+        status: Box<NodeStatus>,
+    },
+    /// A node reports the result of an operation.
+    OpDone {
+        /// Node name.
+        node: String,
+        /// Session of that node.
+        session: u64,
+        /// The result.
+        result: Box<OpResult>,
+    },
+    /// A node sets (or removes) transient attributes.
+    SetAttrs {
+        /// Node name.
+        node: String,
+        /// Session of that node; `None` = from an operator, always applied.
+        session: Option<u64>,
+        /// Name and value; `None` removes.
+        attrs: Vec<(String, Option<String>)>,
+    },
+    /// Forgets recurring monitors that were cancelled.
+    MonitorCancelled {
+        /// Node name.
+        node: String,
+        /// Session of that node.
+        session: u64,
+        /// Primitive id.
+        resource: String,
+        /// Interval.
+        interval_ms: u64,
+    },
+    /// Forgets failures and history so that the resource is probed again; `None` = all.
+    Cleanup {
+        /// Primitive id.
+        resource: Option<String>,
+        /// Node name.
+        node: Option<String>,
+    },
+    /// Changes who holds the good data of a volume; refused unless `epoch` is the current one plus one or more.
+    VolumeInSync {
+        /// Volume name.
+        volume: String,
+        /// New epoch.
+        epoch: u64,
+        /// New set.
+        in_sync: BTreeSet<String>,
+    },
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; the CIB version afterwards.
+    Done {
+        /// CIB version.
+        version: u64,
+    },
+    /// Refused: the CIB has moved on.
+    Outdated {
+        /// Current version.
+        version: u64,
+    },
+    /// Refused, with the reason.
+    Refused {
+        /// Why, one clause.
+        why: String,
+    },
+    /// Of an older session or epoch; ignored.
+    Stale,
+}
+
+/// The replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Cluster name.
+    pub cluster_name: String,
+    /// Cluster uuid.
+    pub cluster_uuid: String,
+    /// Members by node name.
+    pub members: BTreeMap<String, Member>,
+    /// What is wanted.
+    pub cib: Cib,
+    /// Version of the CIB; counts up with each change.
+    pub version: u64,
+    /// What is seen.
+    pub status: Status,
+    /// Authority over volumes, by name.
+    pub volumes: BTreeMap<String, VolumeRecord>,
+    /// Last revisions, oldest first.
+    pub revisions: Vec<Revision>,
+}
+
+impl State {
+    /// Applies one command.
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::Found { name, uuid } => {
+                if !self.cluster_uuid.is_empty() {
+                    return Outcome::Refused { why: "the cluster exists already".to_owned() };
+                }
+                self.cluster_name = name;
+                self.cluster_uuid = uuid;
+                self.done()
+            }
+            Command::SetMember { name, member } => self.set_member(&name, member),
+            Command::CommitCib { base, cib, author, message, when_ms } => {
+                if base != self.version {
+                    return Outcome::Outdated { version: self.version };
+                }
+                self.adopt(*cib, author, message, when_ms)
+            }
+            Command::Edit { edits, author, message, when_ms } => {
+                self.edit(&edits, author, message, when_ms)
+            }
+            Command::SyncNode { node, status } => {
+                self.status.nodes.insert(node, *status);
+                self.done()
+            }
+            Command::OpDone { node, session, result } => self
+                .with_session(&node, session, |status| {
+                    status.record(*result);
+                }),
+            Command::SetAttrs { node, session, attrs } => self.set_attrs(&node, session, attrs),
+            Command::MonitorCancelled { node, session, resource, interval_ms } => self
+                .with_session(&node, session, |status| {
+                    if let Some(history) = status.resources.get_mut(&resource) {
+                        history.monitors.remove(&interval_ms);
+                    }
+                }),
+            Command::Cleanup { resource, node } => {
+                self.cleanup(resource.as_deref(), node.as_deref());
+                self.done()
+            }
+            Command::VolumeInSync { volume, epoch, in_sync } => {
+                let record = self.volumes.entry(volume).or_default();
+                if epoch <= record.epoch {
+                    return Outcome::Stale;
+                }
+                *record = VolumeRecord { epoch, in_sync };
+                self.done()
+            }
+        }
+    }
+
+    const fn done(&self) -> Outcome {
+        Outcome::Done { version: self.version }
+    }
+
+    fn set_member(&mut self, name: &str, member: Member) -> Outcome {
+        let raft_id = member.raft_id;
+        self.members.insert(name.to_owned(), member);
+        if self.cib.node(name).is_none() {
+            let mut cib = self.cib.clone();
+            cib.nodes.push(crate::cib::Node {
+                id: raft_id,
+                name: name.to_owned(),
+                attributes: crate::cib::NvSet::default(),
+            });
+            return self.adopt(cib, "cluster".to_owned(), format!("node {name} joined"), 0);
+        }
+        self.done()
+    }
+
+    fn adopt(&mut self, cib: Cib, author: String, message: String, when_ms: u64) -> Outcome {
+        for volume in &cib.volumes {
+            self.volumes.entry(volume.name.clone()).or_insert_with(|| VolumeRecord {
+                epoch: 1,
+                in_sync: if volume.assume_clean {
+                    volume.replicas.iter().map(|r| r.node.clone()).collect()
+                } else {
+                    volume.replicas.iter().take(1).map(|r| r.node.clone()).collect()
+                },
+            });
+        }
+        self.volumes.retain(|name, _| cib.volume(name).is_some());
+        self.version += 1;
+        self.cib = cib.clone();
+        self.revisions.push(Revision { version: self.version, author, message, when_ms, cib });
+        if self.revisions.len() > REVISIONS_KEPT {
+            self.revisions.remove(0);
+        }
+        self.done()
+    }
+
+    fn edit(&mut self, edits: &[Edit], author: String, message: String, when_ms: u64) -> Outcome {
+        let mut cib = self.cib.clone();
+        for edit in edits {
+            if let Err(why) = apply_edit(&mut cib, edit) {
+                return Outcome::Refused { why };
+            }
+        }
+        if cib == self.cib {
+            return self.done();
+        }
+        self.adopt(cib, author, message, when_ms)
+    }
+
+    fn with_session(
+        &mut self,
+        node: &str,
+        session: u64,
+        act: impl FnOnce(&mut NodeStatus),
+    ) -> Outcome {
+        match self.status.nodes.get_mut(node) {
+            Some(status) if status.session == session => act(status),
+            _ => return Outcome::Stale,
+        }
+        self.done()
+    }
+
+    fn set_attrs(
+        &mut self,
+        node: &str,
+        session: Option<u64>,
+        attrs: Vec<(String, Option<String>)>,
+    ) -> Outcome {
+        let status = match session {
+            Some(session) => match self.status.nodes.get_mut(node) {
+                Some(status) if status.session == session => status,
+                _ => return Outcome::Stale,
+            },
+            None => self.status.nodes.entry(node.to_owned()).or_default(),
+        };
+        for (name, value) in attrs {
+            match value {
+                Some(value) => status.attrs.insert(name, value),
+                None => status.attrs.remove(&name),
+            };
+        }
+        self.done()
+    }
+
+    fn cleanup(&mut self, resource: Option<&str>, node: Option<&str>) {
+        for (name, status) in &mut self.status.nodes {
+            if node.is_some_and(|n| n != name) {
+                continue;
+            }
+            status.resources.retain(|id, history| {
+                resource.is_some_and(|r| r != id)
+                    || (resource.is_none() && history.failure.is_none() && history.fail_count == 0)
+            });
+        }
+    }
+}
+
+fn apply_edit(cib: &mut Cib, edit: &Edit) -> Result<(), String> {
+    let put = |set: &mut crate::cib::NvSet, name: &str, value: &Option<String>| match value {
+        Some(value) => set.set(name, value),
+        None => {
+            set.unset(name);
+        }
+    };
+    match edit {
+        Edit::NodeAttr { node, name, value } => {
+            let node = cib.node_mut(node).ok_or_else(|| format!("no node called `{node}`"))?;
+            put(&mut node.attributes, name, value);
+        }
+        Edit::Meta { resource, name, value } => {
+            if let Some(found) = cib.resource_mut(resource) {
+                put(found.meta_mut(), name, value);
+            } else if let Some(primitive) = cib.primitive_mut(resource) {
+                put(&mut primitive.meta, name, value);
+            } else {
+                return Err(format!("no resource called `{resource}`"));
+            }
+        }
+        Edit::AddVolume(volume) => {
+            if cib.volume(&volume.name).is_some() {
+                return Err(format!("volume `{}` exists already", volume.name));
+            }
+            cib.volumes.push(volume.clone());
+        }
+    }
+    Ok(())
+}

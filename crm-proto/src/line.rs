@@ -1,0 +1,93 @@
+//! JSON lines over a Unix socket: one request line, then reply lines. The blocking client used by `crm`, the agents and their shims.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest line either side accepts, in bytes.
+pub const LINE_MAX: usize = 64 << 20;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there (daemon not running, or no permission).
+    #[error("connect to {path}")]
+    Connect {
+        /// Socket path.
+        path: String,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection broke or timed out.
+    #[error("talk to the daemon")]
+    Io(#[from] std::io::Error),
+    /// The other side closed without an answer.
+    #[error("the daemon closed the connection without an answer")]
+    Closed,
+    /// The answer is not what this version expects.
+    #[error("understand the daemon's answer")]
+    Decode(#[from] serde_json::Error),
+}
+
+/// A connection to a daemon's socket.
+#[derive(Debug)]
+pub struct Line {
+    stream: BufReader<UnixStream>,
+}
+
+impl Line {
+    /// Connects; `timeout` bounds each later read and write (`None` = wait for ever).
+    ///
+    /// # Errors
+    /// [`CallError::Connect`] when nobody listens.
+    pub fn connect(path: &Path, timeout: Option<Duration>) -> Result<Self, CallError> {
+        let stream = UnixStream::connect(path).map_err(|source| CallError::Connect {
+            path: path.display().to_string(),
+            source,
+        })?;
+        stream.set_read_timeout(timeout)?;
+        stream.set_write_timeout(timeout)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn send<T: Serialize>(&mut self, message: &T) -> Result<(), CallError> {
+        let mut bytes = serde_json::to_vec(message)?;
+        bytes.push(b'\n');
+        self.stream.get_mut().write_all(&bytes)?;
+        Ok(())
+    }
+
+    /// Receives one message.
+    ///
+    /// # Errors
+    /// [`CallError::Closed`] at the end of the stream; otherwise as it says.
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
+        let mut text = String::new();
+        if self.stream.read_line(&mut text)? == 0 {
+            return Err(CallError::Closed);
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// One request, one reply, on a fresh connection.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], [`Self::send`], [`Self::receive`].
+    pub fn call<Q: Serialize, R: DeserializeOwned>(
+        path: &Path,
+        timeout: Option<Duration>,
+        request: &Q,
+    ) -> Result<R, CallError> {
+        let mut line = Self::connect(path, timeout)?;
+        line.send(request)?;
+        line.receive()
+    }
+}

@@ -1,0 +1,177 @@
+//! The control socket of `crmd` (`/run/crm/crmd.sock`): JSON lines. Used by `crm`, by agents' shims (`crm_attribute`, ...) and by tests.
+
+use crm_core::cib::Cib;
+use crm_core::plan::Plan;
+use crm_core::store::{Edit, Outcome, State};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Default path of the control socket.
+pub const SOCKET: &str = "/run/crm/crmd.sock";
+
+/// The socket in use: `CRM_SOCKET`, else [`SOCKET`].
+#[must_use]
+pub fn socket_path() -> PathBuf {
+    std::env::var_os("CRM_SOCKET").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from)
+}
+
+/// What this node may decide now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Starting: has not found the others yet.
+    Joining,
+    /// Leads and plans.
+    Leader,
+    /// Another node leads.
+    Follower,
+    /// No leader; runs on by itself from its last state (two_node, no-quorum-policy=ignore). CIB read-only.
+    Alone,
+    /// No leader and no right to run: stops what it runs.
+    NoQuorum,
+}
+
+/// A node as seen from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLine {
+    /// Heartbeats arrive.
+    pub alive: bool,
+    /// Counts as online for planning.
+    pub online: bool,
+    /// Standby by its attribute.
+    pub standby: bool,
+    /// Peer address.
+    pub address: String,
+}
+
+/// The whole picture, as answered to [`Request::Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// Node that answers.
+    pub me: String,
+    /// Its mode.
+    pub mode: Mode,
+    /// Leader ("DC"), if known.
+    pub leader: Option<String>,
+    /// Consensus quorum.
+    pub quorate: bool,
+    /// What it waits for, in words (`waiting for delta (wait_for_all) ...`), if anything.
+    pub waiting: Option<String>,
+    /// crm's version.
+    pub version: String,
+    /// Nodes.
+    pub nodes: BTreeMap<String, NodeLine>,
+    /// CIB, status, revisions (the last one only).
+    pub state: State,
+    /// Plan made from the state now, by this node (what is pending, and the reasons).
+    pub plan: Plan,
+    /// A transition is being executed.
+    pub busy: bool,
+    /// Wall clock of the answer, milliseconds.
+    pub now_ms: u64,
+}
+
+/// A request to crmd. Refused for other users than root and the daemon's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The whole picture.
+    Status,
+    /// CIB and its version only.
+    Cib,
+    /// Replace the CIB (compare-and-set on the version).
+    Commit {
+        /// Version it was made from.
+        base: u64,
+        /// New CIB.
+        cib: Box<Cib>,
+        /// Which command.
+        message: String,
+    },
+    /// Small edits.
+    Edit {
+        /// Edits.
+        edits: Vec<Edit>,
+        /// Which command.
+        message: String,
+    },
+    /// Forget failures and probe again.
+    Cleanup {
+        /// Primitive id; `None` = all with failures.
+        resource: Option<String>,
+        /// Node; `None` = all.
+        node: Option<String>,
+    },
+    /// Waits until the plan is empty and nothing runs (idle), or the timeout; answers [`Reply::Waited`].
+    WaitIdle {
+        /// CIB version that must have been reached.
+        version: u64,
+        /// Limit in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Set or remove a transient attribute of this node (`crm_attribute -l reboot`, `crm_master`).
+    SetAttr {
+        /// Name.
+        name: String,
+        /// Value; `None` removes.
+        value: Option<String>,
+    },
+    /// Read a transient attribute, or a permanent one of the node.
+    GetAttr {
+        /// Node; `None` = this one.
+        node: Option<String>,
+        /// Name.
+        name: String,
+    },
+    /// Make a join token.
+    Token {
+        /// Lifetime in seconds.
+        ttl_s: u64,
+    },
+    /// One revision of the CIB.
+    Revision {
+        /// Version.
+        version: u64,
+    },
+    /// Volumes as this node's blockd sees them.
+    Volumes,
+    /// Pass a request to this node's blockd.
+    Block(crate::block::Request),
+    /// Stream: a [`Reply::Status`] now and after every change.
+    Watch,
+}
+
+/// A reply of crmd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Picture.
+    Status(Box<StatusReply>),
+    /// CIB.
+    Cib {
+        /// Version.
+        version: u64,
+        /// CIB.
+        cib: Box<Cib>,
+    },
+    /// What a change came to.
+    Outcome(Outcome),
+    /// Wait is over.
+    Waited {
+        /// Idle reached (false: time is up).
+        idle: bool,
+    },
+    /// Attribute's value.
+    Attr(Option<String>),
+    /// Token.
+    Token(String),
+    /// A revision; `None` = not kept any more.
+    Revision(Option<Box<crm_core::store::Revision>>),
+    /// blockd's answer.
+    Block(crate::block::Reply),
+    /// Not possible now; the reason, and the command that mends it.
+    Refused {
+        /// Why.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+}
