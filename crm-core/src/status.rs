@@ -106,11 +106,49 @@ pub struct ResourceHistory {
     pub last_failure_ms: u64,
 }
 
+/// An action of a plan: the mark that an order carries and its report brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Token {
+    /// Raft term of the planner.
+    pub term: u64,
+    /// Number of the plan within the term.
+    pub plan: u64,
+    /// Index of the action in the plan.
+    pub action: u32,
+}
+
+/// Actions of one plan that a node has finished; a newer plan's first report replaces it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// Raft term of the planner.
+    pub term: u64,
+    /// Number of the plan within the term.
+    pub plan: u64,
+    /// Action index and whether it went as expected.
+    pub actions: BTreeMap<u32, bool>,
+}
+
+impl Done {
+    /// Notes that an action has ended. Reports of older plans are ignored.
+    pub fn note(&mut self, token: Token, ok: bool) {
+        if (token.term, token.plan) > (self.term, self.plan) {
+            *self = Self { term: token.term, plan: token.plan, actions: BTreeMap::new() };
+        }
+        if (token.term, token.plan) == (self.term, self.plan) {
+            self.actions.insert(token.action, ok);
+        }
+    }
+}
+
 /// What is seen of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Session the entry belongs to (0 = never seen).
     pub session: u64,
+    /// Reports of this session taken in so far: a repeated one is dropped.
+    pub last_seq: u64,
+    /// What this node has finished of the newest plan it worked for.
+    pub done: Done,
     /// Transient attributes (`master-RSC` promotion scores, the user's own).
     pub attrs: BTreeMap<String, String>,
     /// By primitive id.
@@ -118,6 +156,22 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// Takes in the result of an operation and marks the order it answers as done.
+    pub fn take_result(&mut self, token: Option<Token>, result: OpResult) {
+        if let Some(token) = token {
+            self.done.note(token, !result.failed());
+        }
+        self.record(result);
+    }
+
+    /// Forgets a recurring monitor that was cancelled by an order.
+    pub fn forget_monitor(&mut self, token: Token, resource: &str, interval_ms: u64) {
+        if let Some(history) = self.resources.get_mut(resource) {
+            history.monitors.remove(&interval_ms);
+        }
+        self.done.note(token, true);
+    }
+
     /// Takes in the result of an operation. Returns false when it changed nothing.
     pub fn record(&mut self, result: OpResult) -> bool {
         let entry = self.resources.entry(result.resource.clone()).or_default();
@@ -144,15 +198,8 @@ impl ResourceHistory {
         self.fail_count = self.fail_count.saturating_add(1);
         self.last_failure_ms = result.when_ms;
         self.start_failed |= result.op == "start";
-        if result.status == ExecStatus::Complete {
-            match result.rc {
-                rc::NOT_RUNNING => self.role = Some(Role::Stopped),
-                rc::RUNNING_PROMOTED => self.role = Some(Role::Promoted),
-                _ if result.op == "monitor" && result.interval_ms == 0 => {
-                    self.role = Some(Role::Started);
-                }
-                _ => {}
-            }
+        if let Some(role) = role_after_failure(result) {
+            self.role = Some(role);
         }
         if result.op == "start" && self.role.is_none_or(|r| r == Role::Stopped) {
             // What a failed start left behind is unknown: it counts as active until a stop succeeds.
@@ -189,6 +236,20 @@ impl ResourceHistory {
         if result.op == "start" || (result.op == "monitor" && result.interval_ms == 0) {
             self.digest = result.digest;
         }
+    }
+}
+
+/// The role that a failed operation proves, if it proves one.
+fn role_after_failure(result: &OpResult) -> Option<Role> {
+    let probe = result.op == "monitor" && result.interval_ms == 0;
+    match (result.status, result.rc) {
+        (ExecStatus::NotInstalled, _) if probe => Some(Role::Stopped),
+        (ExecStatus::Complete, rc::ERR_INSTALLED) if probe => Some(Role::Stopped),
+        (ExecStatus::Complete, rc::NOT_RUNNING) => Some(Role::Stopped),
+        (ExecStatus::Complete, rc::RUNNING_PROMOTED | rc::FAILED_PROMOTED) => Some(Role::Promoted),
+        // A probe that cannot tell: it counts as active until a stop succeeds.
+        _ if probe => Some(Role::Started),
+        _ => None,
     }
 }
 

@@ -32,9 +32,7 @@ pub struct Input<'a> {
 }
 
 /// Index of an action in [`Plan::actions`].
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ActionId(pub u32);
 
 /// An operation of an agent on a node, complete: the executor needs nothing else.

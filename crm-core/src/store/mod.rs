@@ -1,7 +1,7 @@
 //! The replicated store: commands in, state out. `apply` is a pure function; every node gets the same state.
 
 use crate::cib::{Cib, Volume};
-use crate::status::{NodeStatus, OpResult, Status};
+use crate::status::{NodeStatus, OpResult, Status, Token};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,6 +120,10 @@ pub enum Command {
         node: String,
         /// Session of that node.
         session: u64,
+        /// Counts the reports of this session: a repeated one is dropped.
+        seq: u64,
+        /// The order it answers, if it answers one.
+        token: Option<Token>,
         /// The result.
         result: Box<OpResult>,
     },
@@ -138,6 +142,10 @@ pub enum Command {
         node: String,
         /// Session of that node.
         session: u64,
+        /// Counts the reports of this session.
+        seq: u64,
+        /// The order it answers.
+        token: Token,
         /// Primitive id.
         resource: String,
         /// Interval.
@@ -230,16 +238,13 @@ impl State {
                 self.status.nodes.insert(node, *status);
                 self.done()
             }
-            Command::OpDone { node, session, result } => self
-                .with_session(&node, session, |status| {
-                    status.record(*result);
-                }),
+            Command::OpDone { node, session, seq, token, result } => {
+                self.report(&node, session, seq, |status| status.take_result(token, *result))
+            }
             Command::SetAttrs { node, session, attrs } => self.set_attrs(&node, session, attrs),
-            Command::MonitorCancelled { node, session, resource, interval_ms } => self
-                .with_session(&node, session, |status| {
-                    if let Some(history) = status.resources.get_mut(&resource) {
-                        history.monitors.remove(&interval_ms);
-                    }
+            Command::MonitorCancelled { node, session, seq, token, resource, interval_ms } => self
+                .report(&node, session, seq, |status| {
+                    status.forget_monitor(token, &resource, interval_ms);
                 }),
             Command::Cleanup { resource, node } => {
                 self.cleanup(resource.as_deref(), node.as_deref());
@@ -309,14 +314,18 @@ impl State {
         self.adopt(cib, author, message, when_ms)
     }
 
-    fn with_session(
+    fn report(
         &mut self,
         node: &str,
         session: u64,
+        seq: u64,
         act: impl FnOnce(&mut NodeStatus),
     ) -> Outcome {
         match self.status.nodes.get_mut(node) {
-            Some(status) if status.session == session => act(status),
+            Some(status) if status.session == session && status.last_seq < seq => {
+                status.last_seq = seq;
+                act(status);
+            }
             _ => return Outcome::Stale,
         }
         self.done()
