@@ -17,6 +17,8 @@ pub struct PlanId {
 pub struct Order {
     /// The plan.
     pub plan: PlanId,
+    /// Index of the action in the plan: reported back with the result.
+    pub action: u32,
     /// Session of the addressed node that the plan was made for; refused when it is another.
     pub session: u64,
     /// What.
