@@ -157,7 +157,7 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// Takes in the result of an operation and marks the order it answers as done.
-    pub fn take_result(&mut self, token: Option<Token>, result: OpResult) {
+    pub fn take_result(&mut self, token: Option<Token>, result: &OpResult) {
         if let Some(token) = token {
             self.done.note(token, !result.failed());
         }
@@ -173,23 +173,23 @@ impl NodeStatus {
     }
 
     /// Takes in the result of an operation. Returns false when it changed nothing.
-    pub fn record(&mut self, result: OpResult) -> bool {
+    pub fn record(&mut self, result: &OpResult) -> bool {
         let entry = self.resources.entry(result.resource.clone()).or_default();
         entry.record(result)
     }
 }
 
 impl ResourceHistory {
-    fn record(&mut self, result: OpResult) -> bool {
+    fn record(&mut self, result: &OpResult) -> bool {
         let before = self.clone();
         let failed = result.failed();
         if result.interval_ms > 0 {
             self.monitors.insert(result.interval_ms, Some(result.clone()));
         }
         if failed {
-            self.note_failure(&result);
+            self.note_failure(result);
         } else {
-            self.note_success(&result);
+            self.note_success(result);
         }
         *self != before
     }

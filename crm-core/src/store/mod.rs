@@ -239,7 +239,7 @@ impl State {
                 self.done()
             }
             Command::OpDone { node, session, seq, token, result } => {
-                self.report(&node, session, seq, |status| status.take_result(token, *result))
+                self.report(&node, session, seq, |status| status.take_result(token, &result))
             }
             Command::SetAttrs { node, session, attrs } => self.set_attrs(&node, session, attrs),
             Command::MonitorCancelled { node, session, seq, token, resource, interval_ms } => self
