@@ -12,7 +12,7 @@ pub use constraint::{
     SetMember,
 };
 pub use nv::{Nv, NvSet, parse_bool, parse_duration_ms};
-pub use resource::{AgentName, CloneResource, Group, Op, Primitive, Resource};
+pub use resource::{AgentName, CloneResource, Group, Op, Primitive, Resource, Section};
 pub use score::Score;
 
 use serde::{Deserialize, Serialize};

@@ -64,6 +64,48 @@ pub struct Primitive {
     pub utilization: NvSet,
     /// Operations in document order.
     pub ops: Vec<Op>,
+    /// Order in which the parts were written, for showing them again; empty = [`Section::USUAL`].
+    pub layout: Vec<Section>,
+}
+
+/// A part of a primitive as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Section {
+    /// `params`
+    Params,
+    /// `meta`
+    Meta,
+    /// `utilization`
+    Utilization,
+    /// `op`
+    Operations,
+}
+
+impl Section {
+    /// The usual order.
+    pub const USUAL: [Self; 4] = [Self::Params, Self::Meta, Self::Utilization, Self::Operations];
+}
+
+impl Primitive {
+    /// All sections in the order in which they are shown.
+    #[must_use]
+    pub fn sections(&self) -> Vec<Section> {
+        let mut out = self.layout.clone();
+        out.extend(Section::USUAL.into_iter().filter(|s| !self.layout.contains(s)));
+        out
+    }
+
+    /// Notes the order in which the sections were written; the usual order is not noted.
+    pub fn set_layout(&mut self, written: &[Section]) {
+        let mut layout: Vec<Section> = Vec::new();
+        for section in written {
+            if !layout.contains(section) {
+                layout.push(*section);
+            }
+        }
+        let usual = Section::USUAL.into_iter().filter(|s| layout.contains(s));
+        self.layout = if usual.eq(layout.iter().copied()) { Vec::new() } else { layout };
+    }
 }
 
 /// Members that run together, started in order, stopped in reverse.
