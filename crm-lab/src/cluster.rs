@@ -1,0 +1,253 @@
+//! The cluster in the lab: made and asked only through what an operator has, the `crm` commands and the daemons' sockets.
+
+use crate::lab::{DEVICE, DISK, Lab, PORT, VIP, VOLUME, address};
+use crate::{node, ui, up, wait};
+use anyhow::{Context, Result, bail};
+use crm_core::cib::Role;
+use crm_proto::block::{Connection, DiskState, Request, VolumeStatus};
+use crm_proto::local;
+use std::time::Duration;
+
+/// Seed 002's configuration block, word for word.
+pub const SEED: &str = include_str!("../../config/examples/seed-002.crm");
+/// What the lab adds to it: the export, the service address, no failback.
+pub const SEED_DEMO: &str = include_str!("../../config/examples/seed-002-demo.crm");
+/// Size of the lab's volume.
+const VOLUME_SIZE: &str = "256M";
+/// More than the seed's preference for alpha (100): nothing fails back by itself.
+const STICKINESS: u32 = 200;
+/// How long members may take to find each other.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long a volume may take to be in sync.
+const SYNC_LIMIT: Duration = Duration::from_secs(120);
+/// How long resources may take to run, or to move.
+pub const MOVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes the cluster, the volume, the file system on it, and loads the configuration.
+pub(crate) fn build(lab: &Lab, plan: up::Plan) -> Result<()> {
+    let nodes = lab.nodes()?;
+    form(lab, &nodes)?;
+    ui::say(&format!("  cluster   {} nodes online", nodes.len()));
+    create_volume(lab, &nodes)?;
+    format_volume(lab, &nodes)?;
+    ui::say(&format!("  volume    {VOLUME} {VOLUME_SIZE} x{} on {DEVICE}, ext4", nodes.len()));
+    load(lab, plan.debian_agents)?;
+    let active = wait_for_service(lab)?;
+    ui::say(&format!("  service   nfs://{VIP}/srv runs on {active}"));
+    Ok(())
+}
+
+/// Pastes seed 002 with its last words (`show`, `commit`, `quit`), then what the lab adds.
+fn load(lab: &Lab, debian_agents: bool) -> Result<()> {
+    configure(lab, &format!("{SEED}show\ncommit\nquit\n"))?;
+    let addition = if debian_agents { with_debian_agents(SEED_DEMO) } else { SEED_DEMO.to_owned() };
+    configure(
+        lab,
+        &format!("{addition}rsc_defaults resource-stickiness={STICKINESS}\ncommit\nquit\n"),
+    )?;
+    Ok(())
+}
+
+/// The additions of the variant with Debian's own agents: they are named in full, so nobody can mistake whose they are.
+fn with_debian_agents(text: &str) -> String {
+    text.to_owned()
+}
+
+/// One cluster of all nodes: the first is initialised, the others join with a token.
+pub fn form(lab: &Lab, nodes: &[String]) -> Result<()> {
+    let (first, others) = nodes.split_first().context("a lab has nodes")?;
+    let at = |node: &str| address(node).map(|a| format!("{a}:{PORT}"));
+    let init =
+        ["crm", "cluster", "init", "--name", "demo", "--node", first, "--address", &at(first)?];
+    node::exec(lab, first, &init)?;
+    node::wait_for_daemons(lab, first)?;
+    for other in others {
+        let token = token(lab, first)?;
+        let join = ["crm", "cluster", "join", &at(first)?, "--token", &token, "--node", other];
+        let mut words = join.to_vec();
+        let own = at(other)?;
+        words.extend(["--address", &own]);
+        node::exec(lab, other, &words)?;
+        node::wait_for_daemons(lab, other)?;
+    }
+    wait_for_members(lab, nodes)
+}
+
+fn token(lab: &Lab, node: &str) -> Result<String> {
+    let request = local::Request::Token { ttl_s: 600 };
+    wait::until("a join token", JOIN_LIMIT, || match node::call(lab, node, &request)? {
+        local::Reply::Token(token) => Ok(Some(token)),
+        local::Reply::Refused { why, .. } => bail!("{why}"),
+        other => bail!("crmd answered {other:?} to a request for a token"),
+    })
+}
+
+/// Waits until every one of `nodes` sees all of them online, with a leader.
+///
+/// # Errors
+/// When that takes too long.
+pub fn wait_for_members(lab: &Lab, nodes: &[String]) -> Result<()> {
+    wait::until("all nodes to be online", JOIN_LIMIT, || {
+        for name in nodes {
+            let picture = node::status(lab, name)?;
+            let online =
+                |n: &String| picture.nodes.get(n).is_some_and(|line| line.alive && line.online);
+            if !picture.quorate || picture.leader.is_none() || !nodes.iter().all(online) {
+                bail!(
+                    "{name}: {:?}, leader {:?}, {:?}, waiting: {:?}",
+                    picture.mode,
+                    picture.leader,
+                    picture.nodes,
+                    picture.waiting
+                );
+            }
+        }
+        Ok(Some(()))
+    })
+}
+
+fn create_volume(lab: &Lab, nodes: &[String]) -> Result<()> {
+    let mut words: Vec<String> =
+        ["crm", "volume", "create", VOLUME, VOLUME_SIZE].map(str::to_owned).to_vec();
+    for name in nodes {
+        words.extend(["--replica".to_owned(), format!("{name}:{DISK}")]);
+    }
+    words.extend(["--device", DEVICE, "--assume-clean"].map(str::to_owned));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let first = nodes.first().context("a lab has nodes")?;
+    node::exec(lab, first, &words)?;
+    for name in nodes {
+        wait::until(&format!("{VOLUME} to be known on {name}"), JOIN_LIMIT, || {
+            node::volume(lab, name)
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes the file system once, on the first node, before the cluster uses the volume.
+fn format_volume(lab: &Lab, nodes: &[String]) -> Result<()> {
+    let volume = || VOLUME.to_owned();
+    let first = nodes.first().context("a lab has nodes")?;
+    for name in nodes {
+        node::order_block(lab, name, &Request::Up { volume: volume() })?;
+    }
+    wait_for_sync(lab, nodes)?;
+    node::order_block(lab, first, &Request::Promote { volume: volume(), lost: Vec::new() })?;
+    node::exec(lab, first, &["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", DEVICE])?;
+    node::exec(lab, first, &["mount", "-t", "ext4", DEVICE, "/srv"])?;
+    node::exec(lab, first, &["mkdir", "-p", "/srv/nfs_shared"])?;
+    node::exec(lab, first, &["umount", "/srv"])?;
+    node::order_block(lab, first, &Request::Demote { volume: volume() })?;
+    for name in nodes {
+        node::order_block(lab, name, &Request::Down { volume: volume() })?;
+    }
+    Ok(())
+}
+
+/// Pastes text into `crm configure` on the first node that is on.
+///
+/// # Errors
+/// When it is refused; the refusal is in the message.
+pub fn configure(lab: &Lab, text: &str) -> Result<String> {
+    node::exec_with_input(lab, &any_on(lab)?, &["crm", "configure"], text)
+}
+
+/// A node that is on.
+///
+/// # Errors
+/// When all are off.
+pub fn any_on(lab: &Lab) -> Result<String> {
+    lab.nodes()?.into_iter().find(|n| node::is_on(lab, n)).context("all nodes are off")
+}
+
+fn in_sync(status: &VolumeStatus) -> bool {
+    status.up
+        && status.disk == DiskState::UpToDate
+        && status.suspended.is_none()
+        && status.peers.iter().all(|peer| {
+            peer.connection == Connection::Connected
+                && peer.disk == DiskState::UpToDate
+                && peer.out_of_sync_bytes == 0
+        })
+}
+
+/// Waits until the volume is up, connected and in sync on all of `nodes`.
+///
+/// # Errors
+/// When that takes too long; the last state is in the message.
+pub fn wait_for_sync(lab: &Lab, nodes: &[String]) -> Result<()> {
+    wait::until("the volume to be in sync", SYNC_LIMIT, || {
+        for name in nodes {
+            match node::volume(lab, name)? {
+                Some(status) if in_sync(&status) => {}
+                other => bail!("{name}: {other:?}"),
+            }
+        }
+        Ok(Some(()))
+    })
+}
+
+/// The node that holds the service address, if one does. The kernel is asked, not the cluster.
+///
+/// # Errors
+/// When two nodes hold it.
+pub fn active(lab: &Lab) -> Result<Option<String>> {
+    let mut holders = Vec::new();
+    for name in lab.nodes()? {
+        if node::is_on(lab, &name)
+            && node::exec(lab, &name, &["ip", "-o", "addr", "show"])?.contains(&format!("{VIP}/"))
+        {
+            holders.push(name);
+        }
+    }
+    if holders.len() > 1 {
+        bail!("{} hold {VIP} at the same time", holders.join(" and "));
+    }
+    Ok(holders.pop())
+}
+
+/// Waits until a node holds the service address; which one.
+///
+/// # Errors
+/// When none does for a minute; what the cluster says about it is in the message.
+pub fn wait_for_service(lab: &Lab) -> Result<String> {
+    let found = wait::until("the service to run", MOVE_LIMIT, || active(lab));
+    found.or_else(|error| {
+        let name = any_on(lab)?;
+        let said = node::exec(lab, &name, &["crm", "status"]).unwrap_or_else(|e| format!("{e:#}"));
+        Err(error.context(format!("on {name}, `crm status` says:\n{said}")))
+    })
+}
+
+/// What a node holds of the service: resources that it says are active, by id and role.
+///
+/// # Errors
+/// When it does not answer.
+pub fn holdings(lab: &Lab, asked: &str, node: &str) -> Result<Vec<String>> {
+    let picture = node::status(lab, asked)?;
+    let Some(entry) = picture.state.status.nodes.get(node) else { return Ok(Vec::new()) };
+    let active = entry.resources.iter().filter_map(|(id, history)| match history.role {
+        None | Some(Role::Stopped) => None,
+        Some(role) => Some(format!("{id} {role:?}")),
+    });
+    Ok(active.collect())
+}
+
+/// Waits until the cluster has nothing to do.
+///
+/// # Errors
+/// When it still works after the limit.
+pub fn wait_idle(lab: &Lab, asked: &str) -> Result<()> {
+    let limit = u64::try_from(MOVE_LIMIT.as_millis()).context("a minute fits")?;
+    wait::until("the cluster to be idle", MOVE_LIMIT, || {
+        match node::call(
+            lab,
+            asked,
+            &local::Request::WaitIdle { version: 0, timeout_ms: limit / 6 },
+        )? {
+            local::Reply::Waited { idle: true } => Ok(Some(())),
+            local::Reply::Waited { idle: false } => Ok(None),
+            other => bail!("crmd on {asked} answered {other:?}"),
+        }
+    })
+}

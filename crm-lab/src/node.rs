@@ -1,0 +1,137 @@
+//! One node as the driver sees it: power, daemons' sockets, commands inside.
+
+use crate::lab::Lab;
+use crate::{net, ns, pid, shell, wait};
+use anyhow::{Context, Result, bail};
+use crm_proto::line::Line;
+use crm_proto::local::StatusReply;
+use crm_proto::{block, local};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Limit of one question to a daemon.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// How long a daemon may take until its socket answers.
+const DAEMON_LIMIT: Duration = Duration::from_secs(20);
+
+/// Powers a node on: namespaces, wire; its daemons follow by themselves when it is a member.
+pub fn start(lab: &Lab, node: &str) -> Result<()> {
+    lab.check_node(node)?;
+    if pid::find(lab, node).is_none() {
+        ns::start(lab, node, "node-init")?;
+    }
+    net::plug(lab, node)
+}
+
+/// Pulls the plug: the wire is cut and every process of the node is killed. Its files stay.
+///
+/// # Errors
+/// When the node is no node of the lab, or does not die.
+pub fn kill(lab: &Lab, node: &str) -> Result<()> {
+    lab.check_node(node)?;
+    let Some(first) = pid::find(lab, node) else { return Ok(()) };
+    net::cut(lab, node)?;
+    pid::destroy(first)
+}
+
+/// Whether the node is powered on.
+#[must_use]
+pub fn is_on(lab: &Lab, node: &str) -> bool {
+    pid::find(lab, node).is_some()
+}
+
+/// Runs a command inside the node; its output. An exit code other than 0 is an error.
+///
+/// # Errors
+/// When the node is off or the command fails.
+pub fn exec(lab: &Lab, node: &str, words: &[&str]) -> Result<String> {
+    shell::run(ns::inside(lab, node)?.args(words))
+}
+
+/// As [`exec`], with text on standard input.
+///
+/// # Errors
+/// When the node is off or the command fails.
+pub fn exec_with_input(lab: &Lab, node: &str, words: &[&str], input: &str) -> Result<String> {
+    shell::run_with_input(ns::inside(lab, node)?.args(words), input)
+}
+
+/// A path of the node as it is seen from outside, while it is on.
+///
+/// # Errors
+/// When the node is off.
+pub fn path(lab: &Lab, node: &str, inside: &str) -> Result<PathBuf> {
+    Ok(PathBuf::from(format!("/proc/{}/root{inside}", pid::get(lab, node)?)))
+}
+
+/// Asks the node's crmd.
+///
+/// # Errors
+/// When it does not answer.
+pub fn call(lab: &Lab, node: &str, request: &local::Request) -> Result<local::Reply> {
+    let socket = path(lab, node, local::SOCKET)?;
+    Line::call(&socket, Some(CALL_LIMIT), request).with_context(|| format!("ask crmd on {node}"))
+}
+
+/// Asks the node's blockd.
+///
+/// # Errors
+/// When it does not answer.
+pub fn call_block(lab: &Lab, node: &str, request: &block::Request) -> Result<block::Reply> {
+    let socket = path(lab, node, block::SOCKET)?;
+    Line::call(&socket, Some(CALL_LIMIT), request).with_context(|| format!("ask blockd on {node}"))
+}
+
+/// The picture as this node has it.
+///
+/// # Errors
+/// When its crmd does not answer with one.
+pub fn status(lab: &Lab, node: &str) -> Result<StatusReply> {
+    match call(lab, node, &local::Request::Status)? {
+        local::Reply::Status(picture) => Ok(*picture),
+        local::Reply::Refused { why, remedy } => bail!("crmd on {node}: {why} ({remedy})"),
+        other => bail!("crmd on {node} answered {other:?} to a question for its status"),
+    }
+}
+
+/// The volume as this node's blockd has it; `None` when it does not know the volume.
+///
+/// # Errors
+/// When its blockd does not answer.
+pub fn volume(lab: &Lab, node: &str) -> Result<Option<block::VolumeStatus>> {
+    let request = block::Request::Status { volume: Some(crate::lab::VOLUME.to_owned()) };
+    match call_block(lab, node, &request)? {
+        block::Reply::Status(mut all) => Ok(all.pop()),
+        block::Reply::Refused { code, .. } if code == "unknown-volume" => Ok(None),
+        other => bail!("blockd on {node} answered {other:?}"),
+    }
+}
+
+/// An order to blockd that must be obeyed.
+pub fn order_block(lab: &Lab, node: &str, request: &block::Request) -> Result<()> {
+    match call_block(lab, node, request)? {
+        block::Reply::Ok => Ok(()),
+        block::Reply::Refused { code, why } => {
+            bail!("blockd on {node}: {request:?}: {code}: {why}")
+        }
+        block::Reply::Status(_) => bail!("blockd on {node} answered a status to {request:?}"),
+    }
+}
+
+/// Waits until both daemons of a node answer.
+pub fn wait_for_daemons(lab: &Lab, node: &str) -> Result<()> {
+    wait::until(&format!("the daemons of {node}"), DAEMON_LIMIT, || {
+        call_block(lab, node, &block::Request::Status { volume: None })?;
+        call(lab, node, &local::Request::Status).map(|_| Some(()))
+    })
+}
+
+/// Pids (in the node's own numbering) of one of its daemons and the processes it was split into, newest last.
+///
+/// # Errors
+/// When none runs.
+pub fn daemon_pids(lab: &Lab, node: &str, word: &str) -> Result<Vec<String>> {
+    let pattern = format!("{} {word}", lab.executable().display());
+    let text = exec(lab, node, &["pgrep", "-f", "--", &format!("^{pattern}")])?;
+    Ok(text.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,58 @@
+//! Building the lab: directories, namespaces, wires, then the cluster in them.
+
+use crate::down::{down, make_mount_points};
+use crate::lab::{Built, Lab, MOUNT_POINTS, NODES};
+use crate::ns::{self, CLIENT, HUB};
+use crate::{cluster, net, node, ui};
+use anyhow::{Context, Result, bail};
+use std::fs;
+
+/// What to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// 2 or 3.
+    pub nodes: usize,
+    /// Debian's IPaddr2, Filesystem and Stateful instead of ours.
+    pub debian_agents: bool,
+}
+
+/// Builds the lab and the cluster in it; remains of an earlier one go first.
+///
+/// # Errors
+/// Names the step that failed; what was built stays for a look, until `down`.
+pub fn up(lab: &Lab, plan: Plan) -> Result<()> {
+    bare(lab, plan)?;
+    cluster::build(lab, plan)
+}
+
+/// Builds the nodes without a cluster.
+///
+/// # Errors
+/// As [`up`].
+pub fn bare(lab: &Lab, plan: Plan) -> Result<()> {
+    if !(2..=NODES.len()).contains(&plan.nodes) {
+        bail!("a lab has 2 or 3 nodes, not {}", plan.nodes);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "the whole lab needs root (loop devices, /dev/fuse); run as root, or see `crm demo rootless`"
+        );
+    }
+    down(lab)?;
+    let nodes: Vec<String> =
+        NODES.iter().take(plan.nodes).map(|(name, _)| (*name).to_owned()).collect();
+    lab.lay_out(&nodes)?;
+    let own = std::env::current_exe().context("find the own executable")?;
+    fs::copy(&own, lab.executable()).context("copy the executable into the lab")?;
+    let made = make_mount_points(&MOUNT_POINTS)?;
+    lab.note_built(&Built { nodes: nodes.clone(), debian_agents: plan.debian_agents, made })?;
+    ns::start(lab, HUB, "hold")?;
+    net::build_hub(lab)?;
+    ns::start(lab, CLIENT, "hold")?;
+    net::plug(lab, CLIENT)?;
+    for name in &nodes {
+        node::start(lab, name)?;
+    }
+    ui::say(&format!("  network   {} on 192.168.7.0/24, client 192.168.7.9", nodes.join(", ")));
+    Ok(())
+}
