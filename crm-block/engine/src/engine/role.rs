@@ -1,0 +1,458 @@
+//! Roles and generations: promote, demote, go on without a peer, detach.
+
+use super::{After, Engine, Stage, Sync, bit};
+use crate::event::{Effect, Refusal};
+use crate::lineage::Disk;
+use crate::meta;
+use crate::wire::Msg;
+use std::collections::BTreeSet;
+
+/// Commands in work.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    pub(super) rotation: Option<Rotation>,
+    promoting: Option<Promoting>,
+    /// This peer was told that it may become primary.
+    pub(super) granted: Option<u8>,
+    demoting: Option<Demoting>,
+    closing: Option<Closing>,
+    /// The operator gave this replica's changes up.
+    pub(super) discard: bool,
+    to_drop: u32,
+    rotate: bool,
+}
+
+/// A new generation on its way to the disks of all that take part.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    id: u64,
+    pending: u32,
+    stored: bool,
+    reply: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Promoting {
+    id: u64,
+    ask: u64,
+    lost: u32,
+    pending: u32,
+    hot: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Demoting {
+    id: u64,
+    begun: bool,
+    cold: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Closing {
+    id: u64,
+    begun: bool,
+}
+
+impl Change {
+    /// No new connections now.
+    pub(super) fn busy(&self) -> bool {
+        self.promoting.is_some()
+            || self.closing.is_some()
+            || self.rotation.as_ref().is_some_and(|r| r.reply.is_some())
+    }
+}
+
+impl<D: Clone> Engine<D> {
+    fn reply(&mut self, id: u64, result: Result<(), Refusal>) {
+        self.out.push_back(Effect::Reply { id, result });
+    }
+
+    // ---- promotion
+
+    pub(super) fn promote(&mut self, id: u64, lost: u32) {
+        let absent = self.mask_of(|p| !self.established(p));
+        let refusal = if self.primary {
+            let settled = self.change.rotation.as_ref().is_none_or(|r| r.reply.is_none());
+            self.reply(id, if settled { Ok(()) } else { Err(Refusal::Busy) });
+            return;
+        } else if self.disk == Disk::Diskless {
+            Some(Refusal::Disk)
+        } else if self.change.busy() || self.change.demoting.is_some() || !self.attached {
+            Some(Refusal::Busy)
+        } else if self.disk != Disk::UpToDate {
+            Some(Refusal::NotUpToDate)
+        } else if self.sees_primary().is_some() || self.change.granted.is_some() {
+            Some(Refusal::PeerPrimary)
+        } else if absent & !lost != 0 {
+            Some(Refusal::PeerUnknown)
+        } else if !self.majority() {
+            Some(Refusal::NoQuorum)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.reply(id, Err(refusal));
+            return;
+        }
+        for p in self.others().filter(|p| absent & bit(*p) != 0) {
+            self.hang_up(p);
+        }
+        let ask = self.id();
+        let pending = self.mask_of(|p| self.established(p));
+        self.change.promoting = Some(Promoting { id, ask, lost, pending, hot: BTreeSet::new() });
+        for p in self.others().filter(|p| pending & bit(*p) != 0) {
+            self.send(p, Msg::PromoteAsk { id: ask });
+        }
+        self.promotion_check();
+    }
+
+    pub(super) fn promote_asked(&mut self, peer: u8, id: u64) {
+        let rival = self.change.promoting.is_some();
+        if rival && peer < self.config.index {
+            self.promotion_over(Refusal::PeerPrimary);
+        }
+        let free = self.change.granted.is_none_or(|g| g == peer);
+        let ok = !self.primary
+            && free
+            && self.change.promoting.is_none()
+            && self.sees_primary().is_none();
+        if ok {
+            self.change.granted = Some(peer);
+        }
+        let hot = self.al.extents();
+        self.send(peer, Msg::PromoteAns { id, ok, hot });
+    }
+
+    pub(super) fn promote_answered(&mut self, peer: u8, ask: u64, ok: bool, hot: &[u32]) {
+        let Some(promoting) = self.change.promoting.as_mut().filter(|p| p.ask == ask) else {
+            return;
+        };
+        if !ok {
+            self.promotion_over(Refusal::PeerPrimary);
+            return;
+        }
+        promoting.pending &= !bit(peer);
+        promoting.hot.extend(hot);
+        self.promotion_check();
+    }
+
+    fn promotion_over(&mut self, why: Refusal) {
+        if let Some(promoting) = self.change.promoting.take() {
+            for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
+                self.send(p, Msg::PromoteDone { ok: false });
+            }
+            self.reply(promoting.id, Err(why));
+        }
+    }
+
+    /// All have agreed: primary, once that is stored.
+    fn promotion_check(&mut self) {
+        let Some(promoting) = self.change.promoting.take_if(|p| p.pending == 0) else { return };
+        if self.disk != Disk::UpToDate || !self.majority() {
+            self.change.promoting = Some(promoting);
+            self.promotion_over(if self.disk == Disk::UpToDate {
+                Refusal::NoQuorum
+            } else {
+                Refusal::NotUpToDate
+            });
+            return;
+        }
+        let hot: BTreeSet<u32> = promoting.hot.into_iter().chain(self.al.extents()).collect();
+        for p in self.others() {
+            for &extent in &hot {
+                self.mark_extent(p, extent);
+            }
+        }
+        self.primary = true;
+        self.head.primary = true;
+        self.grace_until = 0;
+        let absent = self.mask_of(|p| !self.established(p));
+        self.rotate(absent, Some(promoting.id));
+    }
+
+    // ---- generations
+
+    /// Takes part in the current generation.
+    fn in_lineage(&self, peer: u8) -> bool {
+        self.established(peer)
+            && match self.peers[usize::from(peer)].sync {
+                Sync::None => !self.head.behind(usize::from(peer)),
+                Sync::Source { done, .. } => done,
+                Sync::Starting | Sync::Target { .. } => false,
+            }
+    }
+
+    /// Goes on without those not connected (`reply` = promotion; then the generation changes only if somebody is `absent`).
+    pub(super) fn rotate(&mut self, absent: u32, reply: Option<u64>) {
+        for p in self.others().collect::<Vec<_>>() {
+            if matches!(self.peers[usize::from(p)].stage, Stage::Hello | Stage::Bits | Stage::Ready)
+            {
+                self.hang_up(p);
+            }
+        }
+        let id = self.id();
+        let reply = reply.or_else(|| self.change.rotation.take().and_then(|r| r.reply));
+        let mut pending = 0;
+        if absent != 0 || reply.is_none() {
+            let old = self.head.current;
+            for p in self.others().filter(|p| !self.in_lineage(*p)).collect::<Vec<_>>() {
+                if !self.head.behind(usize::from(p)) {
+                    self.head.bitmap[usize::from(p)] = old;
+                }
+            }
+            self.head.remember(old);
+            self.head.current = self.fresh_generation();
+            let behind = self.mask_of(|p| self.head.behind(usize::from(p)) && !self.in_lineage(p));
+            pending = self.mask_of(|p| self.in_lineage(p));
+            for p in self.others().filter(|p| pending & bit(*p) != 0).collect::<Vec<_>>() {
+                let (generation, epoch) = (self.head.current, self.head.epoch);
+                self.send(p, Msg::NewGen { id, generation, behind, epoch });
+            }
+        }
+        self.change.rotation = Some(Rotation { id, pending, stored: false, reply });
+        self.store_head(After::Rotated(id));
+    }
+
+    pub(super) fn rotation_stored(&mut self, id: u64) {
+        if let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.id == id) {
+            rotation.stored = true;
+            self.rotation_check();
+        }
+    }
+
+    pub(super) fn generation_acked(&mut self, peer: u8, id: u64) {
+        if let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.id == id) {
+            rotation.pending &= !bit(peer);
+            self.rotation_check();
+        }
+    }
+
+    fn rotation_check(&mut self) {
+        let Some(rotation) = self.change.rotation.take_if(|r| r.stored && r.pending == 0) else {
+            return;
+        };
+        let left = self.mask_of(|p| !self.established(p) && self.head.behind(usize::from(p)));
+        self.forgive(left);
+        let Some(id) = rotation.reply else { return };
+        for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
+            self.send_state(p);
+            self.send(p, Msg::PromoteDone { ok: true });
+            let peer = &mut self.peers[usize::from(p)];
+            if peer.sync == Sync::None && peer.bits.count() != 0 {
+                peer.sync = Sync::Starting;
+                self.send(p, Msg::SyncStart);
+            }
+        }
+        self.reply(id, Ok(()));
+        self.announce(u32::MAX);
+    }
+
+    /// On a secondary: the primary goes on without `behind`.
+    pub(super) fn new_generation(
+        &mut self,
+        peer: u8,
+        id: u64,
+        (generation, behind): (u64, u32),
+        epoch: u64,
+    ) {
+        let conn = self.peers[usize::from(peer)].conn;
+        self.head.epoch = self.head.epoch.max(epoch);
+        if self.peers[usize::from(peer)].sync == (Sync::Target { done: false }) {
+            self.send(peer, Msg::GenAck { id });
+            return;
+        }
+        let old = self.head.current;
+        self.head.remember(old);
+        for q in self.others().filter(|q| behind & bit(*q) != 0 && *q != peer) {
+            if !self.head.behind(usize::from(q)) {
+                self.head.bitmap[usize::from(q)] = old;
+            }
+        }
+        self.head.current = generation;
+        self.store_head(After::GenStored { peer, conn, id });
+    }
+
+    /// These peers are (or are again) in sync: the control plane and the others learn it.
+    pub(super) fn announce(&mut self, peers: u32) {
+        let all = self.mask_of(|p| self.in_sync(p));
+        if all & peers == 0 {
+            return;
+        }
+        self.out.push_back(Effect::InSync { peers: all & peers });
+        for p in self.others().filter(|p| all & bit(*p) != 0) {
+            self.send(p, Msg::InSync { mask: all | bit(self.config.index) });
+        }
+    }
+
+    /// The control plane has recorded that these are left behind.
+    pub(super) fn drop_peers(&mut self, peers: u32, epoch: u64) {
+        let newer = epoch > self.head.epoch;
+        self.head.epoch = self.head.epoch.max(epoch);
+        if self.primary {
+            for p in self.others().filter(|p| peers & bit(*p) != 0) {
+                self.hang_up(p);
+                if !self.head.behind(usize::from(p)) {
+                    self.change.to_drop |= bit(p);
+                }
+            }
+        }
+        if newer {
+            self.store_head(After::Nothing);
+        }
+    }
+
+    pub(super) fn want_rotation(&mut self) {
+        self.change.rotate = true;
+    }
+
+    /// A generation has to be made before anything more is acknowledged.
+    pub(super) fn rotation_due(&self) -> bool {
+        self.change.rotate || self.change.to_drop != 0
+    }
+
+    pub(super) fn being_dropped(&self, peer: u8) -> bool {
+        self.change.to_drop & bit(peer) != 0
+    }
+
+    // ---- the rest
+
+    pub(super) fn role_peer_down(&mut self, peer: u8) {
+        self.change.granted = self.change.granted.filter(|g| *g != peer);
+        if let Some(promoting) = &mut self.change.promoting {
+            if promoting.pending & bit(peer) != 0 || promoting.lost & bit(peer) == 0 {
+                if promoting.lost & bit(peer) != 0 {
+                    promoting.pending &= !bit(peer);
+                    self.promotion_check();
+                } else {
+                    self.promotion_over(Refusal::PeerUnknown);
+                }
+            }
+        }
+        if let Some(rotation) = &mut self.change.rotation {
+            rotation.pending &= !bit(peer);
+            self.rotation_check();
+        }
+    }
+
+    /// Commands go on when what they wait for has happened.
+    pub(super) fn advance_commands(&mut self) {
+        if self.primary
+            && self.rotation_due()
+            && self.attached
+            && self.lost() & !self.change.to_drop == 0
+        {
+            self.change.to_drop = 0;
+            self.change.rotate = false;
+            self.rotate(u32::MAX, None);
+        }
+        let idle = !self.app_busy() && self.change.rotation.is_none();
+        if let Some(demoting) = self.change.demoting.as_mut().filter(|d| !d.begun && idle) {
+            demoting.begun = true;
+            self.disk_flush(After::DemoteFlush);
+        }
+        if self.change.closing.as_ref().is_some_and(|c| !c.begun) && !self.disk_busy() {
+            if let Some(closing) = &mut self.change.closing {
+                closing.begun = true;
+            }
+            self.disk_flush(After::DownFlush);
+        }
+    }
+
+    pub(super) fn demote(&mut self, id: u64) {
+        if !self.primary {
+            self.reply(id, Ok(()));
+        } else if self.disk == Disk::Diskless {
+            self.primary = false;
+            self.reply(id, Ok(()));
+        } else if self.change.demoting.is_some() || self.change.busy() {
+            self.reply(id, Err(Refusal::Busy));
+        } else {
+            self.change.demoting = Some(Demoting { id, begun: false, cold: Vec::new() });
+        }
+    }
+
+    pub(super) fn demote_store(&mut self) {
+        let pages = self.dirty_pages();
+        self.store(pages, After::Nothing);
+        let all = self.al.extents();
+        let stamp = self.al.stamp();
+        let cold = self.al.evict(&all, stamp);
+        self.log_seq += 1;
+        let piece = meta::encode_log(self.log_seq, &self.al.extents());
+        self.store(vec![piece], After::Nothing);
+        self.head.primary = false;
+        if let Some(demoting) = &mut self.change.demoting {
+            demoting.cold = cold;
+        }
+        self.store_head(After::Demoted);
+    }
+
+    pub(super) fn demoted(&mut self) {
+        let Some(demoting) = self.change.demoting.take() else { return };
+        self.tell_cold(&demoting.cold);
+        self.primary = false;
+        self.change.to_drop = 0;
+        self.change.rotate = false;
+        self.asked = 0;
+        self.reply(demoting.id, Ok(()));
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.change.closing.is_some()
+    }
+
+    pub(super) fn down(&mut self, id: u64) {
+        if self.primary || self.change.busy() {
+            self.reply(id, Err(Refusal::Busy));
+            return;
+        }
+        for p in self.others().collect::<Vec<_>>() {
+            self.hang_up(p);
+        }
+        self.change.closing = Some(Closing { id, begun: false });
+    }
+
+    pub(super) fn down_store(&mut self) {
+        let pages = self.dirty_pages();
+        self.store(pages, After::Nothing);
+        self.log_seq += 1;
+        let piece = meta::encode_log(self.log_seq, &self.al.extents());
+        self.store(vec![piece], After::Nothing);
+        self.head.clean = true;
+        self.store_head(After::Closed);
+    }
+
+    pub(super) fn closed(&mut self) {
+        if let Some(closing) = &self.change.closing {
+            let id = closing.id;
+            self.reply(id, Ok(()));
+        }
+    }
+
+    pub(super) fn discard(&mut self, id: u64) {
+        if self.primary || self.change.busy() {
+            self.reply(id, Err(Refusal::Busy));
+            return;
+        }
+        self.change.discard = true;
+        for p in self.others().collect::<Vec<_>>() {
+            self.hang_up(p);
+            self.peers[usize::from(p)].why = None;
+        }
+        self.reply(id, Ok(()));
+    }
+
+    /// The disk failed: every command in work fails with it.
+    pub(super) fn abort_commands(&mut self) {
+        self.promotion_over(Refusal::Disk);
+        let demoting = self.change.demoting.take().map(|d| d.id);
+        let closing = self.change.closing.take().map(|c| c.id);
+        let rotation = self.change.rotation.take().and_then(|r| r.reply);
+        if demoting.is_some() {
+            self.primary = false;
+        }
+        for id in demoting.into_iter().chain(closing).chain(rotation) {
+            self.reply(id, Err(Refusal::Disk));
+        }
+    }
+}
