@@ -1,7 +1,69 @@
 //! The policy engine: what should run where, and the ordered actions that get there. Pure; phases are files.
+//!
+//! `read` (with `meta`, `history`) → `criteria` → `assign` (with `colocate`, `promote`) → `actions` (with `fence`) →
+//! `order` → `monitor` → `graph` (with `params`, `digest`), `summary`.
 
+mod actions;
+mod assign;
+mod colocate;
+mod criteria;
+mod digest;
+mod fence;
+mod graph;
+mod history;
+mod meta;
+mod model;
+mod monitor;
+mod order;
+mod params;
+mod promote;
+mod read;
+mod summary;
 mod types;
 
+pub use digest::digest;
 pub use types::{
     Action, ActionId, ActionKind, Input, Instance, NodeView, OpSpec, Placement, Plan, Reason,
 };
+
+use model::{Kind, Model};
+
+#[cfg(test)]
+mod tests;
+
+/// Makes the plan that leads from what is seen to what is wanted. Same input, same plan.
+#[must_use]
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut model = read::read(input);
+    criteria::apply(&mut model);
+    model.assign_all();
+    let mut table = actions::Table::build(&mut model);
+    let pairs = order::unpack(&model);
+    order::bind(&mut model, &mut table, &pairs);
+    order::settle(&mut table);
+    monitor::add(&model, &mut table);
+    let actions = graph::emit(&mut model, &table, input.only);
+    let summary = summary::lines(&model, &table);
+    let placements = placements(&model);
+    let mut reasons = model.reasons;
+    reasons.sort_by(|a, b| key(a).cmp(&key(b)));
+    reasons.dedup();
+    Plan { actions, placements, reasons, summary }
+}
+
+fn key(reason: &Reason) -> (&str, Option<&str>, &str, &str) {
+    (&reason.resource, reason.node.as_deref(), &reason.code, &reason.text)
+}
+
+fn placements(model: &Model<'_>) -> Vec<Placement> {
+    let name = |n: usize| model.nodes[n].name.to_owned();
+    let primitives = model.rscs.iter().filter(|r| matches!(r.kind, Kind::Primitive));
+    primitives
+        .map(|r| Placement {
+            instance: Instance { resource: r.id.to_owned(), number: r.number },
+            now: r.active.iter().map(|a| (name(a.node), a.role)).collect(),
+            node: r.assigned.map(name),
+            role: r.next_role,
+        })
+        .collect()
+}

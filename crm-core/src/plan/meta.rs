@@ -1,0 +1,97 @@
+//! Meta attributes: inheritance (own, then parents, then `rsc_defaults`) and their typed values.
+
+use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties};
+use crate::cib::{Cib, NvSet, Role, Score, parse_bool, parse_duration_ms};
+
+/// Attribute sets from the nearest to the farthest.
+pub(super) type Chain<'a> = Vec<&'a NvSet>;
+
+/// First value of `name` in the chain; the spelling with underscores counts too.
+pub(super) fn lookup<'a>(chain: &[&'a NvSet], name: &str) -> Option<&'a str> {
+    chain.iter().find_map(|set| set.get(name).or_else(|| set.get(&name.replace('-', "_"))))
+}
+
+fn flag(chain: &[&NvSet], name: &str, default: bool) -> bool {
+    lookup(chain, name).and_then(parse_bool).unwrap_or(default)
+}
+
+fn count(chain: &[&NvSet], names: &[&str]) -> Option<usize> {
+    names.iter().find_map(|name| lookup(chain, name)).and_then(|v| v.parse().ok())
+}
+
+/// Reads a role word; old and new spellings.
+pub(super) fn parse_role(text: &str) -> Option<Role> {
+    match text.to_ascii_lowercase().as_str() {
+        "started" => Some(Role::Started),
+        "stopped" => Some(Role::Stopped),
+        "slave" | "unpromoted" => Some(Role::Unpromoted),
+        "master" | "promoted" => Some(Role::Promoted),
+        _ => None,
+    }
+}
+
+/// Typed meta attributes of a resource; `cloned` resources stick to their node by default.
+pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Meta {
+    let stickiness = lookup(chain, "resource-stickiness").and_then(Score::parse);
+    let default_stickiness = if cloned { Score::new(1) } else { Score::ZERO };
+    let threshold = lookup(chain, "migration-threshold").map(|v| match Score::parse(v) {
+        Some(score) if !score.is_infinite() => u32::try_from(score.value()).unwrap_or(0),
+        Some(_) | None => 0,
+    });
+    let multiple_active = match lookup(chain, "multiple-active") {
+        Some("block") => MultipleActive::Block,
+        Some("stop_only") => MultipleActive::StopOnly,
+        Some(_) | None => MultipleActive::StopStart,
+    };
+    let requires = lookup(chain, "requires");
+    Meta {
+        priority: lookup(chain, "priority").and_then(Score::parse).map_or(0, Score::value),
+        target_role: lookup(chain, "target-role").and_then(parse_role),
+        is_managed: flag(chain, "is-managed", true),
+        maintenance: flag(chain, "maintenance", false),
+        stickiness: stickiness.unwrap_or(default_stickiness),
+        migration_threshold: threshold.unwrap_or(0),
+        failure_timeout_ms: lookup(chain, "failure-timeout")
+            .and_then(parse_duration_ms)
+            .unwrap_or(0),
+        multiple_active,
+        critical: flag(chain, "critical", true),
+        needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
+    }
+}
+
+/// Settings of a clone on a cluster of `nodes` nodes.
+pub(super) fn clone_info(chain: &[&NvSet], promotable: bool, nodes: usize) -> CloneInfo {
+    CloneInfo {
+        promotable,
+        max: count(chain, &["clone-max"]).unwrap_or(nodes),
+        // Status knows one state per node and primitive: a second instance on a node cannot be told apart.
+        node_max: count(chain, &["clone-node-max"]).unwrap_or(1).min(1),
+        promoted_max: count(chain, &["promoted-max", "master-max"]).unwrap_or(1),
+        promoted_node_max: count(chain, &["promoted-node-max", "master-node-max"]).unwrap_or(1),
+        interleave: flag(chain, "interleave", false),
+        ordered: flag(chain, "ordered", false),
+        notify: flag(chain, "notify", false),
+        globally_unique: flag(chain, "globally-unique", false),
+    }
+}
+
+/// Typed cluster properties.
+pub(super) fn properties(cib: &Cib) -> Properties {
+    let chain = [&cib.properties];
+    let no_quorum = match lookup(&chain, "no-quorum-policy") {
+        Some("ignore") => NoQuorum::Ignore,
+        Some("freeze") => NoQuorum::Freeze,
+        Some("demote") => NoQuorum::Demote,
+        Some("suicide" | "fence") => NoQuorum::Suicide,
+        Some(_) | None => NoQuorum::Stop,
+    };
+    Properties {
+        symmetric: flag(&chain, "symmetric-cluster", true),
+        maintenance_mode: flag(&chain, "maintenance-mode", false),
+        stop_all: flag(&chain, "stop-all-resources", false),
+        no_quorum,
+        start_failure_is_fatal: flag(&chain, "start-failure-is-fatal", true),
+        fencing: flag(&chain, "stonith-enabled", true),
+    }
+}

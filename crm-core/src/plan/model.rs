@@ -1,0 +1,300 @@
+//! The dense form a plan is made on: nodes and resources by index, names only at the border.
+
+use super::Reason;
+use crate::cib::{Cib, NvSet, Primitive, Role, Score};
+use crate::status::Status;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Index of a node; nodes are in natural order of their names.
+pub(super) type NodeIx = usize;
+/// Index of a resource; parents come before their children.
+pub(super) type RscIx = usize;
+/// Index of a colocation.
+pub(super) type ColocIx = usize;
+
+/// A node as the engine sees it.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    pub(super) name: &'a str,
+    pub(super) id: u64,
+    pub(super) online: bool,
+    pub(super) clean: bool,
+    pub(super) standby: bool,
+    pub(super) maintenance: bool,
+    pub(super) permanent: Option<&'a NvSet>,
+    pub(super) transient: Option<&'a BTreeMap<String, String>>,
+    /// Primitives placed here so far in this plan.
+    pub(super) load: u32,
+}
+
+impl Node<'_> {
+    /// May get resources.
+    pub(super) const fn available(&self) -> bool {
+        self.online && !self.standby && !self.maintenance
+    }
+
+    /// Value of a node attribute, transient before permanent; `#uname` is the name.
+    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+        if name == "#uname" {
+            return Some(self.name);
+        }
+        let transient = self.transient.and_then(|t| t.get(name)).map(String::as_str);
+        transient.or_else(|| self.permanent.and_then(|p| p.get(name)))
+    }
+}
+
+/// Settings of a clone.
+#[derive(Debug, Clone)]
+pub(super) struct CloneInfo {
+    pub(super) promotable: bool,
+    pub(super) max: usize,
+    pub(super) node_max: usize,
+    pub(super) promoted_max: usize,
+    pub(super) promoted_node_max: usize,
+    pub(super) interleave: bool,
+    pub(super) ordered: bool,
+    pub(super) notify: bool,
+    pub(super) globally_unique: bool,
+}
+
+/// What kind of resource it is.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Primitive,
+    Group { ordered: bool, colocated: bool },
+    Clone(CloneInfo),
+}
+
+/// What to do when a primitive is found active on several nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MultipleActive {
+    StopStart,
+    StopOnly,
+    Block,
+}
+
+/// Resolved meta attributes.
+#[derive(Debug, Clone)]
+pub(super) struct Meta {
+    pub(super) priority: i32,
+    pub(super) target_role: Option<Role>,
+    pub(super) is_managed: bool,
+    pub(super) maintenance: bool,
+    pub(super) stickiness: Score,
+    /// 0 = never.
+    pub(super) migration_threshold: u32,
+    pub(super) failure_timeout_ms: u64,
+    pub(super) multiple_active: MultipleActive,
+    pub(super) critical: bool,
+    pub(super) needs_fencing: bool,
+}
+
+/// State of a primitive on a node after reading its history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) node: NodeIx,
+    pub(super) role: Role,
+    /// Its last operation failed: recover it.
+    pub(super) failed: bool,
+    /// It must not be touched (failed stop, `on-fail=block`, unclean node).
+    pub(super) blocked: bool,
+    /// Runs with parameters other than the configured ones.
+    pub(super) changed: bool,
+    /// Its demote failed: it is promoted or not, only a stop tells.
+    pub(super) demote_failed: bool,
+    /// `on-fail=stop`: stays down.
+    pub(super) halt: bool,
+}
+
+/// A resource: primitive, group, clone, or an instance of what a clone holds.
+#[derive(Debug)]
+pub(super) struct Rsc<'a> {
+    pub(super) id: &'a str,
+    /// Instance number in the clone it belongs to.
+    pub(super) number: u32,
+    pub(super) kind: Kind,
+    pub(super) parent: Option<RscIx>,
+    pub(super) children: Vec<RscIx>,
+    /// The clone it is inside of.
+    pub(super) clone: Option<RscIx>,
+    pub(super) prim: Option<&'a Primitive>,
+    pub(super) meta: Meta,
+    /// Where it is active (primitives).
+    pub(super) active: Vec<Seen>,
+    /// More instances are active than configured: this one must go.
+    pub(super) surplus: bool,
+    /// Preference by node.
+    pub(super) scores: Vec<Score>,
+    /// Nodes that location constraints with `resource-discovery=never` exclude from probes.
+    pub(super) no_probe: BTreeSet<NodeIx>,
+    /// Location preferences for the promoted role.
+    pub(super) promoted_scores: Vec<(NodeIx, Score)>,
+    /// Placement is decided.
+    pub(super) done: bool,
+    pub(super) assigning: bool,
+    pub(super) merging: bool,
+    pub(super) assigned: Option<NodeIx>,
+    pub(super) next_role: Role,
+}
+
+impl Rsc<'_> {
+    /// The node it is active on, when that is exactly one.
+    pub(super) fn sole_active(&self) -> Option<&Seen> {
+        match self.active.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    /// Must stay as it is, wherever it is.
+    pub(super) fn blocked(&self) -> bool {
+        self.active.iter().any(|a| a.blocked)
+            || (self.active.len() > 1 && self.meta.multiple_active == MultipleActive::Block)
+    }
+
+    pub(super) const fn clone_info(&self) -> Option<&CloneInfo> {
+        match &self.kind {
+            Kind::Clone(info) => Some(info),
+            Kind::Primitive | Kind::Group { .. } => None,
+        }
+    }
+
+    pub(super) const fn promotable(&self) -> bool {
+        match &self.kind {
+            Kind::Clone(info) => info.promotable,
+            Kind::Primitive | Kind::Group { .. } => false,
+        }
+    }
+}
+
+/// A colocation between two resources, sets already expanded.
+#[derive(Debug, Clone)]
+pub(super) struct Coloc<'a> {
+    pub(super) id: &'a str,
+    pub(super) score: Score,
+    pub(super) dependent: RscIx,
+    pub(super) dependent_role: Option<Role>,
+    pub(super) primary: RscIx,
+    pub(super) primary_role: Option<Role>,
+    pub(super) attribute: &'a str,
+    /// Made by a group between its members.
+    pub(super) internal: bool,
+}
+
+/// `no-quorum-policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoQuorum {
+    Stop,
+    Ignore,
+    Freeze,
+    Demote,
+    Suicide,
+}
+
+/// Cluster properties the engine reads.
+#[derive(Debug, Clone)]
+pub(super) struct Properties {
+    pub(super) symmetric: bool,
+    pub(super) maintenance_mode: bool,
+    pub(super) stop_all: bool,
+    pub(super) no_quorum: NoQuorum,
+    pub(super) start_failure_is_fatal: bool,
+    pub(super) fencing: bool,
+}
+
+/// Everything a plan is made on.
+#[derive(Debug)]
+pub(super) struct Model<'a> {
+    pub(super) cib: &'a Cib,
+    pub(super) status: &'a Status,
+    pub(super) quorate: bool,
+    pub(super) props: Properties,
+    pub(super) nodes: Vec<Node<'a>>,
+    pub(super) rscs: Vec<Rsc<'a>>,
+    /// Top-level resources in document order.
+    pub(super) tops: Vec<RscIx>,
+    /// First resource with a CIB id (instance 0 inside clones).
+    pub(super) by_id: BTreeMap<&'a str, RscIx>,
+    /// All instances of a primitive, by CIB id.
+    pub(super) instances: BTreeMap<&'a str, Vec<RscIx>>,
+    pub(super) colocs: Vec<Coloc<'a>>,
+    /// Explicit colocations by dependent.
+    pub(super) this_with: Vec<Vec<ColocIx>>,
+    /// Explicit colocations by primary.
+    pub(super) with_this: Vec<Vec<ColocIx>>,
+    /// Primitives (CIB id) whose state on an online node is not known yet.
+    pub(super) probes: Vec<(RscIx, NodeIx)>,
+    pub(super) reasons: Vec<Reason>,
+}
+
+impl<'a> Model<'a> {
+    /// Leaves a reason.
+    pub(super) fn because(
+        &mut self,
+        rsc: RscIx,
+        node: Option<NodeIx>,
+        code: &'static str,
+        text: String,
+    ) {
+        let node = node.map(|n| self.nodes[n].name.to_owned());
+        let resource = self.rscs[rsc].id.to_owned();
+        self.reasons.push(Reason { resource, node, code: code.to_owned(), text });
+    }
+
+    /// Primitives at or below `rsc`, in order.
+    pub(super) fn leaves(&self, rsc: RscIx) -> Vec<RscIx> {
+        let mut out = Vec::new();
+        let mut stack = vec![rsc];
+        while let Some(r) = stack.pop() {
+            if matches!(self.rscs[r].kind, Kind::Primitive) {
+                out.push(r);
+            } else {
+                stack.extend(self.rscs[r].children.iter().rev());
+            }
+        }
+        out
+    }
+
+    /// The resource that contains `rsc` at the top.
+    pub(super) fn top(&self, rsc: RscIx) -> RscIx {
+        let mut at = rsc;
+        while let Some(parent) = self.rscs[at].parent {
+            at = parent;
+        }
+        at
+    }
+
+    /// What a constraint about `id` is about: a cloned resource's constraint is its clone's.
+    pub(super) fn constrained(&self, id: &str) -> Option<RscIx> {
+        let r = *self.by_id.get(id)?;
+        Some(self.rscs[r].clone.unwrap_or(r))
+    }
+
+    /// Name with the instance number, as status prints it.
+    pub(super) fn label(&self, rsc: RscIx) -> String {
+        let r = &self.rscs[rsc];
+        if r.clone.is_some() { format!("{}:{}", r.id, r.number) } else { r.id.to_owned() }
+    }
+
+    /// True when the resource may be acted on.
+    pub(super) fn managed(&self, rsc: RscIx) -> bool {
+        let r = &self.rscs[rsc];
+        let frozen = r.active.iter().any(|a| self.nodes[a.node].maintenance);
+        r.meta.is_managed && !r.meta.maintenance && !self.props.maintenance_mode && !frozen
+    }
+
+    /// Managed and not blocked.
+    pub(super) fn movable(&self, rsc: RscIx) -> bool {
+        self.managed(rsc) && !self.rscs[rsc].blocked()
+    }
+
+    /// Any member or instance is active.
+    pub(super) fn is_active(&self, rsc: RscIx) -> bool {
+        self.leaves(rsc).into_iter().any(|l| !self.rscs[l].active.is_empty())
+    }
+
+    /// Some node may take a resource with these scores.
+    pub(super) fn any_available(&self, scores: &[Score]) -> bool {
+        scores.iter().zip(&self.nodes).any(|(s, n)| *s >= Score::ZERO && n.available())
+    }
+}

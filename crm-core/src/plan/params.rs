@@ -1,0 +1,129 @@
+//! What an agent is called with: instance attributes, `CRM_meta_*`, timeouts.
+
+use super::OpSpec;
+use super::digest::digest;
+use super::model::{Kind, Model, NodeIx, RscIx};
+use crate::cib::{NvSet, Op, Role, parse_duration_ms};
+use crate::status::rc;
+use std::collections::BTreeMap;
+
+const DEFAULT_TIMEOUT_MS: u64 = 20_000;
+
+/// Instance attributes, own ones over the group's over the clone's (`chain`: nearest first).
+pub(super) fn instance_attributes(chain: &[&NvSet]) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for set in chain.iter().rev() {
+        for pair in &set.pairs {
+            if let Some(value) = &pair.value {
+                out.insert(pair.name.clone(), value.clone());
+            }
+        }
+    }
+    out
+}
+
+/// Which operation on which node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpCall<'a> {
+    pub(super) rsc: RscIx,
+    pub(super) node: NodeIx,
+    pub(super) op: &'a str,
+    pub(super) interval_ms: u64,
+    /// Configured operation, if there is one.
+    pub(super) config: Option<&'a Op>,
+    pub(super) expected_rc: i32,
+}
+
+/// Exit code a monitor of a resource in this role has.
+pub(super) const fn expected(role: Role) -> i32 {
+    match role {
+        Role::Stopped => rc::NOT_RUNNING,
+        Role::Started | Role::Unpromoted => rc::OK,
+        Role::Promoted => rc::RUNNING_PROMOTED,
+    }
+}
+
+impl Model<'_> {
+    fn attributes_of(&self, r: RscIx) -> BTreeMap<String, String> {
+        let mut chain: Vec<&NvSet> = Vec::new();
+        if let Some(prim) = self.rscs[r].prim {
+            chain.push(&prim.params);
+        }
+        let mut at = self.rscs[r].parent;
+        while let Some(parent) = at {
+            match self.cib.resource(self.rscs[parent].id) {
+                Some(crate::cib::Resource::Group(g)) => chain.push(&g.params),
+                Some(crate::cib::Resource::Clone(c)) => chain.push(&c.params),
+                Some(crate::cib::Resource::Primitive(_)) | None => {}
+            }
+            at = self.rscs[parent].parent;
+        }
+        instance_attributes(&chain)
+    }
+
+    /// The complete call of an operation.
+    pub(super) fn op_spec(&self, call: OpCall<'_>) -> OpSpec {
+        let r = &self.rscs[call.rsc];
+        let mut params = self.attributes_of(call.rsc);
+        let digest = digest(&params);
+        let timeout_ms = call
+            .config
+            .and_then(Op::timeout_ms)
+            .or_else(|| self.cib.op_defaults.get("timeout").and_then(parse_duration_ms))
+            .unwrap_or(DEFAULT_TIMEOUT_MS);
+        self.add_meta(&call, timeout_ms, &mut params);
+        OpSpec {
+            node: self.nodes[call.node].name.to_owned(),
+            resource: r.id.to_owned(),
+            agent: r.prim.map_or_else(String::new, |p| p.agent.to_string()),
+            op: call.op.to_owned(),
+            interval_ms: call.interval_ms,
+            timeout_ms,
+            expected_rc: call.expected_rc,
+            params,
+            digest,
+        }
+    }
+
+    fn add_meta(&self, call: &OpCall<'_>, timeout_ms: u64, out: &mut BTreeMap<String, String>) {
+        let mut put = |name: &str, value: String| out.insert(format!("CRM_meta_{name}"), value);
+        let node = &self.nodes[call.node];
+        put("name", call.op.to_owned());
+        put("interval", call.interval_ms.to_string());
+        put("timeout", timeout_ms.to_string());
+        put("on_node", node.name.to_owned());
+        put("on_node_uuid", node.id.to_string());
+        let clone = self.rscs[call.rsc].clone.map(|c| (&self.rscs[c].kind, c));
+        if let Some((Kind::Clone(info), _)) = clone {
+            put("clone", self.rscs[call.rsc].number.to_string());
+            put("clone_max", info.max.to_string());
+            put("clone_node_max", info.node_max.to_string());
+            put("globally_unique", info.globally_unique.to_string());
+            put("notify", info.notify.to_string());
+            if info.promotable {
+                for prefix in ["promoted", "master"] {
+                    put(&format!("{prefix}_max"), info.promoted_max.to_string());
+                    put(&format!("{prefix}_node_max"), info.promoted_node_max.to_string());
+                }
+            }
+        }
+        for pair in call.config.iter().flat_map(|op| &op.attrs.pairs) {
+            if let (true, Some(value)) = (pair.name.starts_with("OCF_"), &pair.value) {
+                out.insert(pair.name.clone(), value.clone());
+            }
+        }
+    }
+
+    /// A probe's settings: its own, or those of the first monitor.
+    pub(super) fn probe_config(&self, rsc: RscIx) -> Option<&Op> {
+        let prim = self.rscs[rsc].prim?;
+        let own = self.configured(rsc, "monitor");
+        own.or_else(|| prim.ops.iter().find(|op| op.name == "monitor"))
+    }
+
+    /// The configured one-shot operation `name` of a primitive.
+    pub(super) fn configured(&self, rsc: RscIx, name: &str) -> Option<&Op> {
+        let prim = self.rscs[rsc].prim?;
+        prim.ops.iter().find(|op| op.name == name && op.interval_ms() == 0)
+    }
+}

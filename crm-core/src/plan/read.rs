@@ -1,0 +1,383 @@
+//! Phase 1: configuration and status become the dense model.
+
+use super::Input;
+use super::history::{Finding, Reader, Wanted};
+use super::meta::{self, Chain};
+use super::model::{Kind, Model, Node, NodeIx, Rsc, RscIx};
+use super::params;
+use crate::cib::{Primitive, Resource, Role, Score, parse_bool};
+use crate::status::ResourceHistory;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reads everything but the constraints.
+pub(super) fn read<'a>(input: &Input<'a>) -> Model<'a> {
+    let props = meta::properties(input.cib);
+    let nodes = read_nodes(input);
+    let mut builder = Builder {
+        model: Model {
+            cib: input.cib,
+            status: input.status,
+            quorate: input.quorate,
+            props,
+            nodes,
+            rscs: Vec::new(),
+            tops: Vec::new(),
+            by_id: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            colocs: Vec::new(),
+            this_with: Vec::new(),
+            with_this: Vec::new(),
+            probes: Vec::new(),
+            reasons: Vec::new(),
+        },
+        findings: BTreeMap::new(),
+    };
+    for resource in &input.cib.resources {
+        builder.find(resource, &Context::top(input), input);
+    }
+    for resource in &input.cib.resources {
+        let top = builder.add(resource, &Context::top(input), input);
+        builder.model.tops.push(top);
+    }
+    builder.note_findings();
+    orphans(&mut builder.model, input);
+    builder.model
+}
+
+/// Key that sorts `node2` before `node10`.
+fn natural(name: &str) -> Vec<(u64, String)> {
+    let mut out = Vec::new();
+    let mut text = String::new();
+    let mut digits = String::new();
+    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        if !digits.is_empty() {
+            out.push((digits.parse().unwrap_or(u64::MAX), std::mem::take(&mut text)));
+            digits.clear();
+        }
+        text.push(c);
+    }
+    out.push((digits.parse().unwrap_or(0), text));
+    // A pair compares its text first, so that words go before numbers as one reads them.
+    out
+}
+
+fn read_nodes<'a>(input: &Input<'a>) -> Vec<Node<'a>> {
+    let names: BTreeSet<&'a str> = input
+        .cib
+        .nodes
+        .iter()
+        .map(|n| n.name.as_str())
+        .chain(input.nodes.keys().map(String::as_str))
+        .collect();
+    let mut nodes: Vec<Node<'a>> = names.into_iter().map(|name| read_node(input, name)).collect();
+    nodes.sort_by_cached_key(|n| {
+        let key: Vec<(String, u64)> = natural(n.name).into_iter().map(|(d, t)| (t, d)).collect();
+        (key, n.name.to_owned())
+    });
+    nodes
+}
+
+fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
+    let configured = input.cib.node(name);
+    let transient = input.status.nodes.get(name).map(|s| &s.attrs);
+    let view = input.nodes.get(name);
+    let mut node = Node {
+        name,
+        id: configured.map_or(0, |c| c.id),
+        online: view.is_some_and(|v| v.online),
+        clean: view.is_none_or(|v| v.online || v.clean),
+        standby: false,
+        maintenance: false,
+        permanent: configured.map(|c| &c.attributes),
+        transient,
+        load: 0,
+    };
+    let on = |name: &str| node.attribute(name).and_then(parse_bool).unwrap_or(false);
+    let leaving = node.attribute("shutdown").is_some_and(|v| v != "0");
+    let standby = on("standby") || leaving;
+    node.maintenance = on("maintenance");
+    node.standby = standby;
+    node
+}
+
+/// Where in the tree a resource is.
+struct Context<'a> {
+    /// Attribute sets of the parents, nearest first, then `rsc_defaults`.
+    metas: Chain<'a>,
+    params: Chain<'a>,
+    parent: Option<RscIx>,
+    clone: Option<RscIx>,
+    number: u32,
+    cloned: bool,
+    promotable: bool,
+}
+
+impl<'a> Context<'a> {
+    fn top(input: &Input<'a>) -> Self {
+        Self {
+            metas: vec![&input.cib.rsc_defaults],
+            params: Vec::new(),
+            parent: None,
+            clone: None,
+            number: 0,
+            cloned: false,
+            promotable: false,
+        }
+    }
+
+    fn metas_with(&self, own: &'a crate::cib::NvSet) -> Chain<'a> {
+        std::iter::once(own).chain(self.metas.iter().copied()).collect()
+    }
+
+    fn params_with(&self, own: &'a crate::cib::NvSet) -> Chain<'a> {
+        std::iter::once(own).chain(self.params.iter().copied()).collect()
+    }
+
+    fn below(&self, metas: Chain<'a>, params: Chain<'a>) -> Self {
+        Self {
+            metas,
+            params,
+            parent: self.parent,
+            clone: self.clone,
+            number: self.number,
+            cloned: self.cloned,
+            promotable: self.promotable,
+        }
+    }
+}
+
+struct Builder<'a> {
+    model: Model<'a>,
+    /// What the histories say, by primitive id, then node.
+    findings: BTreeMap<&'a str, Vec<Finding>>,
+}
+
+impl<'a> Builder<'a> {
+    /// Reads the histories of all primitives of a resource.
+    fn find(&mut self, resource: &'a Resource, at: &Context<'a>, input: &Input<'a>) {
+        match resource {
+            Resource::Primitive(p) => self.find_primitive(p, at, input),
+            Resource::Group(g) => {
+                let inner = at.below(at.metas_with(&g.meta), at.params_with(&g.params));
+                for member in &g.members {
+                    self.find_primitive(member, &inner, input);
+                }
+            }
+            Resource::Clone(c) => {
+                let mut inner = at.below(at.metas_with(&c.meta), at.params_with(&c.params));
+                inner.cloned = true;
+                inner.promotable = c.promotable();
+                self.find(&c.child, &inner, input);
+            }
+        }
+    }
+
+    fn find_primitive(&mut self, prim: &'a Primitive, at: &Context<'a>, input: &Input<'a>) {
+        let meta = meta::resolve(&at.metas_with(&prim.meta), at.cloned, &self.model.props);
+        let params = params::instance_attributes(&at.params_with(&prim.params));
+        let wanted = Wanted { prim, meta: &meta, params: &params, promotable: at.promotable };
+        let reader = Reader {
+            props: &self.model.props,
+            op_defaults: &input.cib.op_defaults,
+            now_ms: input.now_ms,
+        };
+        let mut out = Vec::with_capacity(self.model.nodes.len());
+        for (n, node) in self.model.nodes.iter().enumerate() {
+            let history: Option<&ResourceHistory> =
+                input.status.nodes.get(node.name).and_then(|s| s.resources.get(&prim.id));
+            out.push(if node.online {
+                reader.read(n, wanted, history)
+            } else if node.clean {
+                Finding::default()
+            } else {
+                let mut finding = reader.read(n, wanted, history);
+                finding.unknown = false;
+                if let Some(seen) = &mut finding.seen {
+                    seen.blocked = true;
+                    finding.note = Some((
+                        "unclean",
+                        "the node is lost and it is not confirmed that it runs nothing".to_owned(),
+                    ));
+                }
+                finding
+            });
+        }
+        self.findings.insert(&prim.id, out);
+    }
+
+    fn add(&mut self, resource: &'a Resource, at: &Context<'a>, input: &Input<'a>) -> RscIx {
+        match resource {
+            Resource::Primitive(p) => self.add_primitive(p, at),
+            Resource::Group(g) => {
+                let metas = at.metas_with(&g.meta);
+                // Only the group's own words: a clone around it has an `ordered` of another meaning.
+                let ordered = g.meta.flag("ordered").unwrap_or(true);
+                let colocated = g.meta.flag("collocated").unwrap_or(true);
+                let kind = Kind::Group { ordered, colocated };
+                let group = self.push(&g.id, kind, None, &metas, at);
+                let mut inner = at.below(metas, at.params_with(&g.params));
+                inner.parent = Some(group);
+                for member in &g.members {
+                    let child = self.add_primitive(member, &inner);
+                    self.model.rscs[group].children.push(child);
+                }
+                group
+            }
+            Resource::Clone(c) => self.add_clone(c, at, input),
+        }
+    }
+
+    fn add_clone(
+        &mut self,
+        c: &'a crate::cib::CloneResource,
+        at: &Context<'a>,
+        input: &Input<'a>,
+    ) -> RscIx {
+        let metas = at.metas_with(&c.meta);
+        let info = meta::clone_info(&metas, c.promotable(), self.model.nodes.len());
+        let max = info.max;
+        let clone = self.push(&c.id, Kind::Clone(info), None, &metas, at);
+        let mut prims = Vec::new();
+        c.child.collect_primitives(&mut prims);
+        let active = self.active_nodes(&prims, max);
+        for number in 0..max.max(active.len()) {
+            let mut inner = at.below(metas.clone(), at.params_with(&c.params));
+            inner.parent = Some(clone);
+            inner.clone = Some(clone);
+            inner.number = u32::try_from(number).unwrap_or(u32::MAX);
+            inner.cloned = true;
+            inner.promotable = c.promotable();
+            let instance = self.add(&c.child, &inner, input);
+            self.model.rscs[clone].children.push(instance);
+            self.model.rscs[instance].surplus = number >= max;
+            if let Some(node) = active.get(number) {
+                self.claim(instance, *node);
+            }
+        }
+        clone
+    }
+
+    /// Nodes where any of the primitives is active; promoted ones first when there are too many.
+    fn active_nodes(&self, prims: &[&'a Primitive], max: usize) -> Vec<NodeIx> {
+        let role_on = |n: NodeIx| {
+            let seen = prims.iter().filter_map(|p| self.findings.get(p.id.as_str()));
+            seen.filter_map(|f| f[n].seen.map(|s| s.role)).max()
+        };
+        let mut found: Vec<(Role, NodeIx)> =
+            (0..self.model.nodes.len()).filter_map(|n| role_on(n).map(|r| (r, n))).collect();
+        if found.len() > max {
+            found.sort_by_key(|(role, n)| (std::cmp::Reverse(*role), *n));
+        }
+        found.into_iter().map(|(_, n)| n).collect()
+    }
+
+    /// The instance is the one that runs on the node.
+    fn claim(&mut self, instance: RscIx, node: NodeIx) {
+        for leaf in self.model.leaves(instance) {
+            let id = self.model.rscs[leaf].id;
+            if let Some(seen) = self.findings.get(id).and_then(|f| f[node].seen) {
+                self.model.rscs[leaf].active.push(seen);
+            }
+        }
+    }
+
+    fn add_primitive(&mut self, prim: &'a Primitive, at: &Context<'a>) -> RscIx {
+        let metas = at.metas_with(&prim.meta);
+        let r = self.push(&prim.id, Kind::Primitive, Some(prim), &metas, at);
+        self.model.instances.entry(&prim.id).or_default().push(r);
+        let first = at.number == 0;
+        if let Some(findings) = self.findings.get(prim.id.as_str()) {
+            for (n, finding) in findings.iter().enumerate() {
+                if at.clone.is_none() {
+                    self.model.rscs[r].active.extend(finding.seen);
+                }
+                if first && finding.unknown && self.model.nodes[n].online {
+                    self.model.probes.push((r, n));
+                }
+            }
+        }
+        r
+    }
+
+    fn push(
+        &mut self,
+        id: &'a str,
+        kind: Kind,
+        prim: Option<&'a Primitive>,
+        metas: &[&'a crate::cib::NvSet],
+        at: &Context<'a>,
+    ) -> RscIx {
+        let r = self.model.rscs.len();
+        let cloned = at.cloned || matches!(kind, Kind::Clone(_));
+        self.model.by_id.entry(id).or_insert(r);
+        self.model.rscs.push(Rsc {
+            id,
+            number: at.number,
+            kind,
+            parent: at.parent,
+            children: Vec::new(),
+            clone: at.clone,
+            prim,
+            meta: meta::resolve(metas, cloned, &self.model.props),
+            active: Vec::new(),
+            surplus: false,
+            scores: vec![Score::ZERO; self.model.nodes.len()],
+            no_probe: BTreeSet::new(),
+            promoted_scores: Vec::new(),
+            done: false,
+            assigning: false,
+            merging: false,
+            assigned: None,
+            next_role: Role::Stopped,
+        });
+        r
+    }
+
+    /// Bans and reasons that the histories ask for.
+    fn note_findings(&mut self) {
+        let findings = std::mem::take(&mut self.findings);
+        for (id, by_node) in findings {
+            let rscs = self.model.instances.get(id).cloned().unwrap_or_default();
+            let Some(first) = rscs.first().copied() else { continue };
+            for (n, finding) in by_node.into_iter().enumerate() {
+                if let Some((code, text)) = finding.note {
+                    self.model.because(first, Some(n), code, text);
+                }
+                if let Some(text) = finding.standby {
+                    self.model.because(first, Some(n), "standby", text);
+                    self.model.nodes[n].standby = true;
+                }
+                if let Some((code, text)) = finding.ban {
+                    self.model.because(first, Some(n), code, text);
+                    for r in &rscs {
+                        self.model.rscs[*r].scores[n] = Score::NEG_INF;
+                    }
+                    if let Some(clone) = self.model.rscs[first].clone {
+                        self.model.rscs[clone].scores[n] = Score::NEG_INF;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Resources that status knows and the configuration does not.
+fn orphans(model: &mut Model<'_>, input: &Input<'_>) {
+    for (name, status) in &input.status.nodes {
+        for (id, history) in &status.resources {
+            let active = history.role.is_some_and(|r| r != Role::Stopped);
+            if active && !model.by_id.contains_key(id.as_str()) {
+                model.reasons.push(super::Reason {
+                    resource: id.clone(),
+                    node: Some(name.clone()),
+                    code: "orphan".to_owned(),
+                    text: "active but not configured: its agent is not known any more, so it is left alone".to_owned(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Laws that hold for every configuration, on generated ones.
+
+use super::world::{World, clone, colocation, group, location, nv, order, prim};
+use crate::cib::{Cib, Constraint, OrderAction, OrderKind, Resource, Role, Score};
+use proptest::prelude::*;
+
+const NODES: [&str; 3] = ["n1", "n2", "n10"];
+
+#[derive(Debug, Clone)]
+struct Shape {
+    prims: usize,
+    groups: usize,
+    clones: usize,
+    ms: usize,
+    locations: Vec<(usize, usize, i64)>,
+    colocations: Vec<(usize, usize, i64, bool)>,
+    orders: Vec<(usize, usize, bool)>,
+    stickiness: i64,
+    events: Vec<(usize, usize)>,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let score = prop_oneof![Just(1_000_000), Just(-1_000_000), -200_i64..200];
+    (
+        (0_usize..4, 0_usize..3, 0_usize..2, 0_usize..2),
+        proptest::collection::vec((0_usize..8, 0_usize..3, score.clone()), 0..5),
+        proptest::collection::vec((0_usize..8, 0_usize..8, score, any::<bool>()), 0..4),
+        proptest::collection::vec((0_usize..8, 0_usize..8, any::<bool>()), 0..4),
+        prop_oneof![Just(0_i64), Just(100)],
+        proptest::collection::vec((0_usize..6, 0_usize..3), 1..6),
+    )
+        .prop_map(
+            |((prims, groups, clones, ms), locations, colocations, orders, stickiness, events)| {
+                Shape {
+                    prims,
+                    groups,
+                    clones,
+                    ms,
+                    locations,
+                    colocations,
+                    orders,
+                    stickiness,
+                    events,
+                }
+            },
+        )
+}
+
+fn build(shape: &Shape) -> Cib {
+    let mut cib = Cib::default();
+    cib.properties = nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "stop")]);
+    cib.rsc_defaults = nv(&[("resource-stickiness", &shape.stickiness.to_string())]);
+    let p = |id: String| prim(&id, &[("x", "1")], &[("monitor", &[("interval", "10s")])]);
+    for i in 0..shape.prims {
+        cib.resources.push(Resource::Primitive(p(format!("p{i}"))));
+    }
+    for i in 0..shape.groups {
+        let members = (0..3).map(|m| p(format!("g{i}m{m}"))).collect();
+        cib.resources.push(group(&format!("g{i}"), members));
+    }
+    for i in 0..shape.clones {
+        let child = Resource::Primitive(p(format!("c{i}p")));
+        cib.resources.push(clone(&format!("c{i}"), child, false, &[("interleave", "true")]));
+    }
+    for i in 0..shape.ms {
+        let child = Resource::Primitive(p(format!("m{i}p")));
+        cib.resources.push(clone(&format!("m{i}"), child, true, &[("clone-max", "2")]));
+    }
+    let ids: Vec<String> = cib.resources.iter().map(|r| r.id().to_owned()).collect();
+    let id = |i: usize| ids.get(i % ids.len().max(1)).cloned().unwrap_or_default();
+    for (n, (r, node, score)) in shape.locations.iter().enumerate() {
+        cib.constraints.push(location(&format!("l{n}"), &id(*r), Score::new(*score), NODES[*node]));
+    }
+    for (n, (a, b, score, promoted)) in shape.colocations.iter().enumerate() {
+        // Dependents have the larger index: no loops.
+        let (a, b) = (a % ids.len().max(1), b % ids.len().max(1));
+        if a == b {
+            continue;
+        }
+        let (dep, with) = (id(a.max(b)), id(a.min(b)));
+        let role = (*promoted && dep.starts_with('m')).then_some(Role::Promoted);
+        cib.constraints.push(colocation(
+            &format!("c{n}"),
+            Score::new(*score),
+            (&dep, role),
+            (&with, None),
+        ));
+    }
+    for (n, (a, b, mandatory)) in shape.orders.iter().enumerate() {
+        let (a, b) = (a % ids.len().max(1), b % ids.len().max(1));
+        if a == b {
+            continue;
+        }
+        let kind = if *mandatory { OrderKind::Mandatory } else { OrderKind::Optional };
+        let (first, then) = (id(a.min(b)), id(a.max(b)));
+        let start = Some(OrderAction::Start);
+        cib.constraints.push(order(&format!("o{n}"), kind, (&first, start), (&then, start)));
+    }
+    cib
+}
+
+fn strike(world: &mut World, event: (usize, usize)) {
+    let node = NODES[event.1];
+    match event.0 {
+        0 => world.set_standby(node, true),
+        1 => world.set_standby(node, false),
+        2 => world.kill(node, true),
+        3 if !world.nodes[node].online => world.revive(node),
+        4 => world.quorate = false,
+        5 => world.quorate = true,
+        _ => {}
+    }
+}
+
+fn permuted(world: &World) -> World {
+    let mut other = world.clone();
+    other.cib.nodes.reverse();
+    let (locations, mut rest): (Vec<Constraint>, Vec<Constraint>) =
+        other.cib.constraints.drain(..).partition(|c| matches!(c, Constraint::Location(_)));
+    rest.reverse();
+    rest.extend(locations.into_iter().rev());
+    other.cib.constraints = rest;
+    other
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The simulator asserts on the way: ids are topological, primitives run once, promoted at most promoted-max.
+    #[test]
+    fn plans_settle_and_then_there_is_nothing_to_do(shape in shapes()) {
+        let mut world = World::new(&NODES, build(&shape));
+        world.settle();
+        for event in &shape.events {
+            strike(&mut world, *event);
+            world.settle();
+            prop_assert!(world.plan().is_empty());
+        }
+    }
+
+    #[test]
+    fn order_of_nodes_and_constraints_does_not_matter(shape in shapes()) {
+        let mut world = World::new(&NODES, build(&shape));
+        prop_assert_eq!(world.plan().placements, permuted(&world).plan().placements);
+        world.settle();
+        for event in &shape.events {
+            strike(&mut world, *event);
+            let (a, b) = (world.plan(), permuted(&world).plan());
+            prop_assert_eq!(&a.placements, &b.placements);
+            prop_assert_eq!(&a.summary, &b.summary);
+            prop_assert_eq!(&a.reasons, &b.reasons);
+            prop_assert_eq!(a.actions.len(), b.actions.len());
+            world.execute(&a);
+        }
+    }
+
+    #[test]
+    fn without_quorum_nothing_is_left_running(shape in shapes()) {
+        let mut world = World::new(&NODES, build(&shape));
+        world.settle();
+        world.quorate = false;
+        world.settle();
+        prop_assert!(world.truth.values().all(|r| *r == Role::Stopped));
+    }
+
+    #[test]
+    fn a_node_planning_alone_acts_only_on_itself(shape in shapes()) {
+        let mut world = World::new(&NODES, build(&shape));
+        world.settle();
+        for event in &shape.events {
+            strike(&mut world, *event);
+        }
+        if world.nodes["n1"].online {
+            let plan = world.plan_only(Some("n1"));
+            let log = world.execute(&plan);
+            prop_assert!(log.iter().all(|l| l.ends_with(" n1")), "{:?}", log);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Scenario tests and laws of the engine, on a small simulated cluster.
+
+mod failures;
+mod laws;
+mod quorum;
+mod seed002;
+mod world;
