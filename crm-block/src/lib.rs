@@ -2,3 +2,4 @@
 
 pub mod aligned;
 pub mod front;
+pub mod keeper;

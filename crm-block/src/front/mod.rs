@@ -1,6 +1,22 @@
 //! Front ends: how a volume is shown to the system as a block device. They turn kernel requests into [`Io`] and know nothing of replication.
 
+use crate::keeper::{Deposit, KeeperHandle};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod error;
+mod fuse;
+mod loopdev;
+mod memory;
+mod mounts;
+mod node;
+mod sys;
+
+pub use error::FrontError;
+pub use memory::MemTarget;
 
 /// A request of the kernel for the volume. Offsets and lengths are in bytes, multiples of 512.
 #[derive(Debug)]
@@ -39,8 +55,8 @@ pub enum Io {
     },
 }
 
-/// Bytes whose start is aligned to 4096 (O_DIRECT). Cheap to clone: shared between the local disk and the peers' sockets.
-pub type Buffer = std::sync::Arc<crate::aligned::AlignedBuf>;
+/// Bytes whose start is aligned to 4096 (`O_DIRECT`). Cheap to clone: shared between the local disk and the peers' sockets.
+pub type Buffer = Arc<crate::aligned::AlignedBuf>;
 
 /// Called exactly once with the outcome; `Some` carries the bytes of a read.
 pub type Completion = Box<dyn FnOnce(io::Result<Option<Buffer>>) + Send>;
@@ -52,3 +68,141 @@ pub trait Target: Send + Sync {
     /// Size in bytes.
     fn size_bytes(&self) -> u64;
 }
+
+/// What to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontSpec {
+    /// Volume name: names the keeper's deposit and the private mount point, so no slash.
+    pub name: String,
+    /// Where the block device appears, e.g. `/dev/drbd0`.
+    pub device: PathBuf,
+    /// Size in bytes, a multiple of 4096.
+    pub size_bytes: u64,
+}
+
+/// A block device that is shown. Dropping it leaves the device in place: a later worker may [`resume`] it.
+pub trait Front: Send + Sync + fmt::Debug {
+    /// `ublk`, `nbd` or `fuse+loop`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether somebody holds the block device exclusively: a mounted file system, LVM, md.
+    fn device_in_use(&self) -> bool;
+
+    /// Takes the device away. Everything written through the page cache reaches the target first.
+    /// A second call after success does nothing.
+    ///
+    /// # Errors
+    /// [`FrontError::Busy`] while the device is open elsewhere (it then stays usable); otherwise the step that failed.
+    fn close(&self) -> Result<(), FrontError>;
+}
+
+/// Shows `target` as a block device, by the best means this kernel has: ublk, else NBD, else a FUSE file under a loop
+/// device. `CRM_BLOCK_FRONT` (`ublk`, `nbd`, `fuse+loop`) forces one.
+///
+/// # Errors
+/// The step that failed; whatever had been set up is taken down again.
+pub fn open(
+    spec: FrontSpec,
+    target: Arc<dyn Target>,
+    keeper: &KeeperHandle,
+) -> Result<Box<dyn Front>, FrontError> {
+    check(&spec, target.as_ref())?;
+    let front = fuse::FuseFront::open(spec, target, keeper)?;
+    Ok(Box::new(front))
+}
+
+/// Takes over a device whose previous worker died: requests in flight come again, users see a pause and no error.
+///
+/// # Errors
+/// The deposit is not of this volume, or the step that failed.
+pub fn resume(
+    deposit: Deposit,
+    spec: FrontSpec,
+    target: Arc<dyn Target>,
+    keeper: &KeeperHandle,
+) -> Result<Box<dyn Front>, FrontError> {
+    check(&spec, target.as_ref())?;
+    let record: Record = serde_json::from_str(&deposit.blob)
+        .map_err(|error| FrontError::Deposit { label: deposit.label.clone(), error })?;
+    if record.spec != spec {
+        return Err(FrontError::OtherVolume { label: deposit.label });
+    }
+    match record.means {
+        Means::FuseLoop { loop_number } => {
+            let front = fuse::FuseFront::resume(spec, loop_number, deposit.fds, target, keeper)?;
+            Ok(Box::new(front))
+        }
+    }
+}
+
+/// The spec of the device kept in `deposit`, if it is one of a front end.
+#[must_use]
+pub fn deposited_spec(deposit: &Deposit) -> Option<FrontSpec> {
+    serde_json::from_str::<Record>(&deposit.blob).ok().map(|record| record.spec)
+}
+
+/// Removes what dead daemons left behind: FUSE mounts without a server, and the loop devices on them.
+/// Leaves alone what answers, and what `keeper` has kept for [`resume`]. Call once at start, before [`open`].
+///
+/// # Errors
+/// The step that failed.
+pub fn clean_stale(run_dir: &Path, keeper: &KeeperHandle) -> Result<(), FrontError> {
+    let kept: Vec<String> =
+        keeper.inherited().iter().filter_map(deposited_spec).map(|spec| spec.name).collect();
+    fuse::clean_stale(run_dir, &kept)
+}
+
+/// The run directory: `CRM_RUN_DIR`, else `/run/crm`.
+#[must_use]
+pub fn run_dir() -> PathBuf {
+    std::env::var_os("CRM_RUN_DIR").map_or_else(|| PathBuf::from("/run/crm"), PathBuf::from)
+}
+
+/// Tells the kernel that the calling thread serves block I/O, so that its memory allocations never wait for I/O to
+/// a device that it serves itself. Best effort: needs `CAP_SYS_RESOURCE`.
+pub fn mark_io_thread() {
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(%error, "not marked as an I/O thread");
+    }
+}
+
+/// Label of a volume's deposit with the keeper.
+fn label(spec: &FrontSpec) -> String {
+    format!("front:{}", spec.name)
+}
+
+/// What the keeper remembers of a front end.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    spec: FrontSpec,
+    means: Means,
+}
+
+/// How the device is made, with what the next worker needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+enum Means {
+    /// The `/dev/fuse` descriptors are the deposit's descriptors.
+    FuseLoop {
+        /// N of `/dev/loopN`.
+        loop_number: u32,
+    },
+}
+
+fn check(spec: &FrontSpec, target: &dyn Target) -> Result<(), FrontError> {
+    let name_is_good = !spec.name.is_empty()
+        && !spec.name.starts_with('.')
+        && spec.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if !name_is_good {
+        return Err(FrontError::Name { name: spec.name.clone() });
+    }
+    if spec.size_bytes == 0 || !spec.size_bytes.is_multiple_of(u64::from(BLOCK_BYTES)) {
+        return Err(FrontError::Size { bytes: spec.size_bytes });
+    }
+    if target.size_bytes() < spec.size_bytes {
+        return Err(FrontError::Size { bytes: target.size_bytes() });
+    }
+    Ok(())
+}
+
+/// Logical block size of every device shown.
+const BLOCK_BYTES: u32 = 4096;
