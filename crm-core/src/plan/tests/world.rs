@@ -29,6 +29,7 @@ pub(super) fn prim(
         params: nv(params),
         meta: NvSet::default(),
         utilization: NvSet::default(),
+        layout: Vec::new(),
         ops: ops.iter().map(|(n, a)| Op { name: (*n).into(), attrs: nv(a) }).collect(),
     }
 }
@@ -238,7 +239,7 @@ impl World {
                 _ => {}
             }
         }
-        status.record(result);
+        status.record(&result);
         ok
     }
 
@@ -307,7 +308,7 @@ impl World {
         let interval_ms = *status.resources[id].monitors.keys().next().unwrap();
         self.calls += 1;
         let digest = status.resources[id].digest;
-        status.record(OpResult {
+        status.record(&OpResult {
             resource: id.into(),
             op: "monitor".into(),
             interval_ms,
