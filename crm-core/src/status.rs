@@ -159,7 +159,9 @@ impl NodeStatus {
     /// Takes in the result of an operation and marks the order it answers as done.
     pub fn take_result(&mut self, token: Option<Token>, result: &OpResult) {
         if let Some(token) = token {
-            self.done.note(token, !result.failed());
+            // A probe that found it running is no failure, but what waits for the probe was planned without knowing.
+            let expected = !result.failed() && result.rc == result.expected_rc;
+            self.done.note(token, expected);
         }
         self.record(result);
     }
