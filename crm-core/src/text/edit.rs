@@ -74,13 +74,19 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
     let mut next = cib.clone();
     // Constraints first, then what holds others, so that the order of the ids does not matter.
     next.constraints.retain(|c| !doomed.iter().any(|id| id == c.id()));
-    for id in doomed {
+    let mut inner_last: Vec<&String> = doomed.iter().collect();
+    inner_last.sort_by_key(|id| match cib.resource(id) {
+        Some(Resource::Clone(_)) => 0,
+        Some(Resource::Group(_)) => 1,
+        Some(Resource::Primitive(_)) | None => 2,
+    });
+    for id in inner_last {
         if cib.constraints.iter().any(|c| c.id() == id) {
             continue;
         }
         let before = (next.resources.clone(), next.nodes.len(), next.volumes.len());
         if next.resource(id).is_some() || next.primitive(id).is_some() {
-            remove_resource(&mut next, id, doomed, at)?;
+            remove_resource(&mut next, id, at)?;
         } else {
             next.nodes.retain(|n| n.name != *id);
             next.volumes.retain(|v| v.name != *id);
@@ -113,7 +119,7 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
     Ok(())
 }
 
-fn remove_resource(cib: &mut Cib, id: &str, doomed: &[String], at: At<'_>) -> Done {
+fn remove_resource(cib: &mut Cib, id: &str, at: At<'_>) -> Done {
     if let Some(index) = cib.resources.iter().position(|r| r.id() == id) {
         match cib.resources.remove(index) {
             Resource::Primitive(_) => {}
@@ -127,11 +133,6 @@ fn remove_resource(cib: &mut Cib, id: &str, doomed: &[String], at: At<'_>) -> Do
         return Ok(());
     }
     let holder = cib.top_of(id).map(|r| r.id().to_owned()).unwrap_or_default();
-    if doomed.contains(&holder) {
-        // The holder goes too: free the child, then remove it.
-        remove_resource(cib, &holder, doomed, at)?;
-        return remove_resource(cib, id, doomed, at);
-    }
     let group = cib.resources.iter_mut().find_map(|r| group_with(r, id));
     match group {
         Some(group) if group.members.len() > 1 => {

@@ -94,8 +94,8 @@ impl Lines {
                 text: text.to_owned(),
                 source: Arc::from(source.as_str()),
             });
-            if !more {
-                return Some(std::mem::take(&mut self.open));
+            if !more && let Some(line) = self.finish() {
+                return Some(line);
             }
         }
         None
@@ -103,7 +103,9 @@ impl Lines {
 
     /// At the end of the text: what still waited for its next line.
     pub(crate) fn finish(&mut self) -> Option<Logical> {
-        (!self.open.pieces.is_empty()).then(|| std::mem::take(&mut self.open))
+        let line = std::mem::take(&mut self.open);
+        let blank = line.pieces.iter().all(|piece| piece.text.trim().is_empty());
+        (!blank).then_some(line)
     }
 
     /// Splits a logical line into tokens.

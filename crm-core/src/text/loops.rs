@@ -109,7 +109,8 @@ pub(crate) fn colocation_loops(cib: &Cib) -> Vec<Loop> {
 /// Pairs (follower, leader) of a colocation.
 fn colocated(c: &Colocation) -> Vec<(String, String)> {
     if c.sets.is_empty() {
-        return vec![(c.rsc.clone(), c.with.clone())];
+        // With itself: that is said in words of its own.
+        return if c.rsc == c.with { Vec::new() } else { vec![(c.rsc.clone(), c.with.clone())] };
     }
     let mut out = Vec::new();
     for set in c.sets.iter().filter(|s| s.sequential) {

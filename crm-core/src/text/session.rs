@@ -169,9 +169,11 @@ impl Session {
 
     fn step(&mut self, line: &Logical) -> Event {
         let read = self.lines.tokens(line).and_then(|tokens| parser::statement(&tokens));
-        let outcome = read.and_then(|statement| match statement.kind {
-            StatementKind::Verb(verb) => Ok(Event::Verb(verb)),
-            _ => self.apply(statement).map(|()| Event::Changed),
+        let outcome = read.and_then(|statement| {
+            if let StatementKind::Verb(verb) = statement.kind {
+                return Ok(Event::Verb(verb));
+            }
+            self.apply(statement).map(|()| Event::Changed)
         });
         match outcome {
             Ok(event) => event,

@@ -158,12 +158,14 @@ fn node(node: &Node) -> String {
 
 fn volume(v: &Volume) -> String {
     let mut out = format!(
-        "volume {}{JOIN}size={} device={} port={}",
+        "volume {}{JOIN}size={} device={}",
         v.name,
         show_size(v.size_bytes),
-        value(&v.device),
-        v.port
+        value(&v.device)
     );
+    if v.port != 0 {
+        let _ = write!(out, " port={}", v.port);
+    }
     if v.day0 != 0 {
         let _ = write!(out, " day0={:016X}", v.day0);
     }

@@ -124,12 +124,12 @@ impl Check<'_> {
 
     /// Names of the parameters that a primitive gets from its group or clone.
     fn inherited_params(&self, id: &str) -> Vec<String> {
-        fn visit(resource: &Resource, id: &str, out: &mut Vec<String>) {
+        fn visit(resource: &Resource, out: &mut Vec<String>) {
             let own = match resource {
                 Resource::Primitive(_) => return,
                 Resource::Group(g) => &g.params,
                 Resource::Clone(c) => {
-                    visit(&c.child, id, out);
+                    visit(&c.child, out);
                     &c.params
                 }
             };
@@ -137,7 +137,7 @@ impl Check<'_> {
         }
         let mut out = Vec::new();
         if let Some(top) = self.cib.top_of(id) {
-            visit(top, id, &mut out);
+            visit(top, &mut out);
         }
         out
     }
@@ -149,7 +149,7 @@ impl Check<'_> {
                 let value = nv.value.as_deref().unwrap_or_default();
                 match nv.name.as_str() {
                     "interval" | "timeout" | "start-delay" => {
-                        self.duration(&p.id, &part, nv.name.as_str(), value)
+                        self.duration(&p.id, &part, nv.name.as_str(), value);
                     }
                     "role" if constraint_role(value).is_none() => self.role(&p.id, &part, value),
                     _ => {}

@@ -103,8 +103,8 @@ pub(super) struct Resource {
     #[serde(default)]
     pub(super) operations: Vec<Spanned<Ordered<Option<Pairs>>>>,
     pub(super) layout: Option<Spanned<Vec<String>>>,
-    pub(super) members: Option<Vec<Spanned<Resource>>>,
-    pub(super) of: Option<Box<Spanned<Resource>>>,
+    pub(super) members: Option<Vec<Spanned<Self>>>,
+    pub(super) of: Option<Box<Spanned<Self>>>,
 }
 
 #[derive(Debug, serde::Deserialize)]

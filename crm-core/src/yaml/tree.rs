@@ -7,9 +7,9 @@ pub(super) enum Tree {
     /// A value; `None` is null.
     Scalar(Option<String>),
     /// Names and values, in order.
-    Map(Vec<(String, Tree)>),
+    Map(Vec<(String, Self)>),
     /// Values.
-    List(Vec<Tree>),
+    List(Vec<Self>),
 }
 
 impl Tree {

@@ -9,6 +9,9 @@ use crate::text::show::{action_word, kind_word};
 use crate::text::show_size;
 
 /// The CIB as a YAML document; the empty CIB is `{}`.
+///
+/// # Panics
+/// Never: text keys and scalars can all be written to a string.
 #[must_use]
 pub fn to_yaml(cib: &Cib) -> String {
     let mut out = Map::default();
@@ -47,7 +50,9 @@ fn volume(v: &Volume) -> Tree {
     let mut out = Map::default();
     out.text("size", show_size(v.size_bytes));
     out.text("device", &v.device);
-    out.text("port", v.port.to_string());
+    if v.port != 0 {
+        out.text("port", v.port.to_string());
+    }
     if v.day0 != 0 {
         out.text("day0", format!("{:016X}", v.day0));
     }

@@ -198,19 +198,27 @@ impl RawSet {
     }
 }
 
+fn opening(text: &str) -> Option<(&'static str, &str)> {
+    ["(", "["].into_iter().find_map(|b| Some((b, text.strip_prefix(b)?)))
+}
+
+fn closing(text: &str) -> Option<(&'static str, &str)> {
+    [")", "]"].into_iter().find_map(|b| Some((b, text.strip_suffix(b)?)))
+}
+
 /// Splits brackets off the words that they touch.
-fn pieces<'t>(tokens: &'t [Token]) -> Vec<(&'t str, &'t Token)> {
+fn pieces(tokens: &[Token]) -> Vec<(&str, &Token)> {
     let mut out = Vec::new();
     for token in tokens {
         let mut text = token.text.as_str();
         let mut tail = Vec::new();
         if !token.quoted {
-            while let Some(rest) = text.strip_prefix(['(', '[']) {
-                out.push((&text[..1], token));
+            while let Some((bracket, rest)) = opening(text) {
+                out.push((bracket, token));
                 text = rest;
             }
-            while let Some(rest) = text.strip_suffix([')', ']']) {
-                tail.push((&text[rest.len()..], token));
+            while let Some((bracket, rest)) = closing(text) {
+                tail.push((bracket, token));
                 text = rest;
             }
         }
