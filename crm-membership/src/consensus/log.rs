@@ -1,0 +1,387 @@
+//! The durable raft log: redb behind one writer thread that commits in groups, the unpurged log mirrored
+//! in memory. Votes and entries keep their order because there is one writer; reads never touch the disk.
+//!
+//! An entry on disk is `crc32c (4, little endian) | postcard`, keyed by its index.
+
+use super::{Entry, LogId, Types, Vote};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use redb::{ReadableDatabase, ReadableTable};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use thiserror::Error;
+
+/// Writes taken into one commit at most.
+const GROUP_MAX: usize = 256;
+/// Name of the log's file in the data directory.
+const FILE: &str = "raft.redb";
+
+const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
+const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+
+/// Why the log could not be opened.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The file cannot be opened or read.
+    #[error("cannot open raft log `{path}`")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// It belongs to another node or cluster.
+    #[error("raft log `{path}` belongs to {found}, this node is {mine}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Identity found.
+        found: String,
+        /// Identity expected.
+        mine: String,
+    },
+    /// What it holds is damaged.
+    #[error("raft log `{path}` is damaged at {place}: {why}; move it away and rejoin this node")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Entry or field.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The writer thread could not be started.
+    #[error("cannot start the log writer thread")]
+    Thread(#[source] io::Error),
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    log: BTreeMap<u64, Entry>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+}
+
+enum Write {
+    Append(Vec<(u64, Vec<u8>)>),
+    Vote(Vec<u8>),
+    Committed(Vec<u8>),
+    Truncate(u64),
+    Purge(u64, Vec<u8>),
+    Close,
+}
+
+type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct Job {
+    write: Write,
+    sync: bool,
+    done: Option<Done>,
+}
+
+/// The log of one node. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    memory: Arc<Mutex<Memory>>,
+    jobs: mpsc::Sender<Job>,
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+fn broken(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(broken)
+}
+
+fn seal(body: &[u8]) -> Vec<u8> {
+    let mut sealed = crc32c::crc32c(body).to_le_bytes().to_vec();
+    sealed.extend_from_slice(body);
+    sealed
+}
+
+fn unseal<T: DeserializeOwned>(sealed: &[u8]) -> Result<T, String> {
+    let Some((sum, body)) = sealed.split_first_chunk::<4>() else {
+        return Err(format!("only {} bytes", sealed.len()));
+    };
+    if u32::from_le_bytes(*sum) != crc32c::crc32c(body) {
+        return Err("checksum does not match".to_owned());
+    }
+    postcard::from_bytes(body).map_err(|e| format!("cannot be decoded: {e}"))
+}
+
+impl LogStore {
+    /// Opens (or makes) the log in `dir` for the node called `identity`.
+    pub(crate) fn open(dir: &Path, identity: &str) -> Result<Self, LogError> {
+        let path = dir.join(FILE);
+        let open = |e: redb::Error| LogError::Open { path: path.clone(), source: Box::new(e) };
+        let db = redb::Database::create(&path).map_err(|e| open(e.into()))?;
+        claim(&db, &path, identity)?;
+        let memory = load(&db, &path)?;
+        let (jobs, inbox) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("crm-log".to_owned())
+            .spawn(move || write_all(&db, &inbox))
+            .map_err(LogError::Thread)?;
+        Ok(Self {
+            memory: Arc::new(Mutex::new(memory)),
+            jobs,
+            writer: Arc::new(Mutex::new(Some(writer))),
+        })
+    }
+
+    /// Nothing was ever voted, written or purged here.
+    pub(crate) fn is_new(&self) -> bool {
+        let memory = self.memory();
+        memory.vote.is_none() && memory.log.is_empty() && memory.purged.is_none()
+    }
+
+    /// Ends the writer thread and lets go of the file. Later writes fail.
+    pub(crate) fn close(&self) {
+        let closing = self.jobs.send(Job { write: Write::Close, sync: false, done: None });
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Ok(()), Some(writer)) = (closing, writer)
+            && writer.join().is_err()
+        {
+            tracing::error!("the log writer thread panicked");
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, write: Write, sync: bool, done: Option<Done>) -> io::Result<()> {
+        self.jobs.send(Job { write, sync, done }).map_err(|_| broken("the log is closed"))
+    }
+
+    async fn write(&self, write: Write) -> io::Result<()> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            if tell.send(result).is_err() {
+                tracing::debug!("nobody waits for this log write any more");
+            }
+        });
+        self.send(write, true, Some(done))?;
+        told.await.map_err(|_| broken("the log writer is gone"))?
+    }
+}
+
+/// Writes our identity into a new log; refuses another's.
+fn claim(db: &redb::Database, path: &Path, identity: &str) -> Result<(), LogError> {
+    let open = |e: redb::Error| LogError::Open { path: path.to_owned(), source: Box::new(e) };
+    let change = db.begin_write().map_err(|e| open(e.into()))?;
+    {
+        change.open_table(LOG).map_err(|e| open(e.into()))?;
+        let mut meta = change.open_table(META).map_err(|e| open(e.into()))?;
+        let found = meta
+            .get("identity")
+            .map_err(|e| open(e.into()))?
+            .map(|v| String::from_utf8_lossy(v.value()).into_owned());
+        match found {
+            Some(found) if found != identity => {
+                let (path, mine) = (path.to_owned(), identity.to_owned());
+                return Err(LogError::Foreign { path, found, mine });
+            }
+            Some(_) => {}
+            None => {
+                meta.insert("identity", identity.as_bytes()).map_err(|e| open(e.into()))?;
+            }
+        }
+    }
+    change.commit().map_err(|e| open(e.into()))
+}
+
+/// Reads everything into memory and checks that the log is whole: every entry decodes, sits under its
+/// own index, and no index is missing.
+fn load(db: &redb::Database, path: &Path) -> Result<Memory, LogError> {
+    let open = |e: redb::Error| LogError::Open { path: path.to_owned(), source: Box::new(e) };
+    let damaged =
+        |place: String, why: String| LogError::Damaged { path: path.to_owned(), place, why };
+    let view = db.begin_read().map_err(|e| open(e.into()))?;
+    let meta = view.open_table(META).map_err(|e| open(e.into()))?;
+    let field = |name: &str| -> Result<Option<Vec<u8>>, LogError> {
+        Ok(meta.get(name).map_err(|e| open(e.into()))?.map(|v| v.value().to_vec()))
+    };
+    let mut memory = Memory::default();
+    if let Some(bytes) = field("vote")? {
+        memory.vote = Some(unseal(&bytes).map_err(|why| damaged("the vote".to_owned(), why))?);
+    }
+    if let Some(bytes) = field("committed")? {
+        memory.committed =
+            unseal(&bytes).map_err(|why| damaged("the commit index".to_owned(), why))?;
+    }
+    if let Some(bytes) = field("purged")? {
+        memory.purged =
+            Some(unseal(&bytes).map_err(|why| damaged("the purge mark".to_owned(), why))?);
+    }
+    let log = view.open_table(LOG).map_err(|e| open(e.into()))?;
+    let mut expected = memory.purged.as_ref().map(|id| id.index + 1);
+    for row in log.iter().map_err(|e| open(e.into()))? {
+        let (key, value) = row.map_err(|e| open(e.into()))?;
+        let index = key.value();
+        let place = || format!("entry {index}");
+        let entry: Entry = unseal(value.value()).map_err(|why| damaged(place(), why))?;
+        if entry.log_id.index != index {
+            return Err(damaged(place(), format!("holds entry {}", entry.log_id.index)));
+        }
+        if expected.is_some_and(|expected| expected != index) {
+            return Err(damaged(place(), format!("expected entry {}", expected.unwrap_or(0))));
+        }
+        expected = Some(index + 1);
+        memory.log.insert(index, entry);
+    }
+    let last = memory.log.last_key_value().map(|(index, _)| *index);
+    let end = last.or_else(|| memory.purged.as_ref().map(|id| id.index));
+    if let Some(committed) = &memory.committed
+        && end.is_none_or(|end| end < committed.index)
+    {
+        let why = format!("the log ends before entry {}, which was committed", committed.index);
+        return Err(damaged("its end".to_owned(), why));
+    }
+    Ok(memory)
+}
+
+/// The writer thread: takes what waits, commits it as one, tells everybody. After the first error
+/// nothing is written any more, so that no later write can overtake a lost one.
+fn write_all(db: &redb::Database, inbox: &mpsc::Receiver<Job>) {
+    let mut failed: Option<String> = None;
+    while let Ok(first) = inbox.recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP_MAX
+            && let Ok(next) = inbox.try_recv()
+        {
+            group.push(next);
+        }
+        if failed.is_none()
+            && let Err(error) = commit(db, &group)
+        {
+            tracing::error!(%error, "cannot write the raft log");
+            failed = Some(error.to_string());
+        }
+        let closing = group.iter().any(|job| matches!(job.write, Write::Close));
+        for done in group.into_iter().filter_map(|job| job.done) {
+            done(failed.as_ref().map_or(Ok(()), |why| Err(broken(why))));
+        }
+        if closing {
+            return;
+        }
+    }
+}
+
+fn commit(db: &redb::Database, group: &[Job]) -> Result<(), redb::Error> {
+    let mut change = db.begin_write()?;
+    if !group.iter().any(|job| job.sync) {
+        change.set_durability(redb::Durability::None)?;
+    }
+    {
+        let mut log = change.open_table(LOG)?;
+        let mut meta = change.open_table(META)?;
+        for job in group {
+            match &job.write {
+                Write::Append(entries) => {
+                    for (index, bytes) in entries {
+                        log.insert(index, bytes.as_slice())?;
+                    }
+                }
+                Write::Vote(bytes) => {
+                    meta.insert("vote", bytes.as_slice())?;
+                }
+                Write::Committed(bytes) => {
+                    meta.insert("committed", bytes.as_slice())?;
+                }
+                Write::Truncate(from) => log.retain_in::<u64, _>(*from.., |_, _| false)?,
+                Write::Purge(upto, bytes) => {
+                    meta.insert("purged", bytes.as_slice())?;
+                    log.retain_in::<u64, _>(..=*upto, |_, _| false)?;
+                }
+                Write::Close => {}
+            }
+        }
+    }
+    change.commit()?;
+    Ok(())
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + openraft::OptionalSend,
+    >(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        Ok(self.memory().log.range(range).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.memory().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let memory = self.memory();
+        let last = memory.log.last_key_value().map(|(_, entry)| entry.log_id());
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: last.or(memory.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.write(Write::Vote(seal(&encode(vote)?))).await?;
+        self.memory().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.memory().committed = committed;
+        self.send(Write::Committed(seal(&encode(&committed)?)), false, None)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.memory().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + openraft::OptionalSend,
+        I::IntoIter: openraft::OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let mut bytes = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            bytes.push((entry.index(), seal(&encode(entry)?)));
+        }
+        self.memory().log.extend(entries.into_iter().map(|entry| (entry.index(), entry)));
+        let done: Done = Box::new(move |result| flushed.io_completed(result));
+        self.send(Write::Append(bytes), true, Some(done))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |id| id.index + 1);
+        self.memory().log.split_off(&from);
+        self.write(Write::Truncate(from)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        {
+            let mut memory = self.memory();
+            memory.purged = Some(upto);
+            memory.log = memory.log.split_off(&(upto.index + 1));
+        }
+        self.write(Write::Purge(upto.index, seal(&encode(&upto)?))).await
+    }
+}

@@ -1,0 +1,58 @@
+//! Raft, as we use it: the types, the durable log, the state machine, the network. Nothing outside this
+//! package sees an openraft type.
+
+pub(crate) mod log;
+pub(crate) mod machine;
+pub(crate) mod network;
+
+use crm_core::store::Outcome;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use uuid::Uuid;
+
+/// What a log entry carries. The command is JSON, so that its shape can grow; the id makes a repeated
+/// proposal harmless.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// Made once per proposal, kept over its retries.
+    pub(crate) id: Uuid,
+    /// JSON of `crm_core::store::Command`.
+    pub(crate) command: Vec<u8>,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {} ({} bytes)", self.id, self.command.len())
+    }
+}
+
+/// What applying an entry gave; `None` for entries that are raft's own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// A node as raft's membership records it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.address)
+    }
+}
+
+openraft::declare_raft_types!(pub(crate) Types: D = Request, R = Reply, Node = Peer,);
+
+pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
+pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
+pub(crate) type SnapshotData = std::io::Cursor<Vec<u8>>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotData>;
+pub(crate) type Metrics = openraft::RaftMetrics<Types>;

@@ -1,0 +1,147 @@
+//! Raft's calls to its peers, over the peer API. Every call names its sender, its target, the cluster and
+//! the lineage.
+
+use super::{Peer, Snapshot, SnapshotMeta, Types, Vote};
+use crate::site::Site;
+use crm_proto::pb;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const APPEND: u32 = 1;
+pub(crate) const VOTE: u32 = 2;
+pub(crate) const PRE_VOTE: u32 = 3;
+pub(crate) const SNAPSHOT: u32 = 4;
+pub(crate) const TRANSFER: u32 = 5;
+/// Largest message: a snapshot travels in one.
+pub(crate) const MESSAGE_MAX: usize = 64 << 20;
+/// A snapshot is bigger than the other calls: it gets at least this long.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Makes connections for raft.
+#[derive(Debug, Clone)]
+pub(crate) struct Network(pub(crate) Arc<Site>);
+
+/// Calls to one peer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    site: Arc<Site>,
+    target: u64,
+    peer: Peer,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Connection {
+        Connection { site: Arc::clone(&self.0), target, peer: peer.clone() }
+    }
+}
+
+fn unreachable(why: &(impl std::error::Error + 'static)) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(why))
+}
+
+fn failed(why: &(impl std::error::Error + 'static)) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(why))
+}
+
+impl Connection {
+    async fn call<Q: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        kind: u32,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<R, RPCError<Types>> {
+        let channel = self.site.channel(self.target, &self.peer).map_err(|e| unreachable(&e))?;
+        let envelope = pb::Raft {
+            kind,
+            from: self.site.settings.raft_id,
+            to: self.target,
+            cluster: self.site.settings.cluster.uuid.clone(),
+            lineage: self.site.lineage(),
+            body: postcard::to_stdvec(question).map_err(|e| failed(&e))?,
+            quorate: self.site.is_leading(),
+        };
+        let mut client = pb::peer_client::PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        let answer = tokio::time::timeout(limit, client.raft(envelope))
+            .await
+            .map_err(|late| failed(&late))?
+            .map_err(|status| match status.code() {
+                tonic::Code::Unavailable
+                | tonic::Code::FailedPrecondition
+                | tonic::Code::PermissionDenied
+                | tonic::Code::Unauthenticated => unreachable(&status),
+                _ => failed(&status),
+            })?;
+        postcard::from_bytes(&answer.into_inner().body).map_err(|e| failed(&e))
+    }
+}
+
+impl RaftNetworkV2<Types> for Connection {
+    type SnapshotData = super::SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        question: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        self.call(APPEND, &question, option.soft_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        question: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.call(VOTE, &question, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        question: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.call(PRE_VOTE, &question, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + openraft::OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let question: (Vote, SnapshotMeta, Vec<u8>) =
+            (vote, snapshot.meta, snapshot.snapshot.into_inner());
+        let call = self.call(SNAPSHOT, &question, option.hard_ttl().max(SNAPSHOT_LIMIT));
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = call => answer.map_err(|error| match error {
+                RPCError::Unreachable(e) => StreamingError::Unreachable(e),
+                RPCError::Network(e) => StreamingError::Network(e),
+                RPCError::Timeout(e) => StreamingError::Timeout(e),
+                RPCError::RemoteError(e) => StreamingError::Unreachable(Unreachable::new(&e)),
+            }),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        question: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        self.call(TRANSFER, &question, option.soft_ttl()).await
+    }
+}

@@ -1,0 +1,176 @@
+//! What the leader does for the membership, and what every node does when a peer comes back.
+
+use crate::consensus::{Metrics, Raft, StoredMembership};
+use crate::heartbeat::{Change, Heartbeats, Target};
+use crate::leadership::Leadership;
+use crate::proposer::Proposer;
+use crate::site::Site;
+use crm_core::store::{Command, Member, State};
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// A learner this many entries behind has caught up: the rest comes with the promotion.
+const CAUGHT_UP: u64 = 64;
+/// Without news, the leader looks again after this; and names are looked up again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the leader should do next for the membership.
+#[derive(Debug, PartialEq, Eq)]
+enum Duty {
+    Propose(Box<Command>),
+    Promote(u64),
+    Remove(u64),
+}
+
+/// Founds the cluster's state, promotes learners that have caught up, drops those that were replaced.
+pub(crate) async fn lead(
+    proposer: Proposer,
+    heartbeats: Arc<Heartbeats>,
+    mut leadership: watch::Receiver<Leadership>,
+) {
+    let mut metrics = proposer.raft.metrics();
+    let mut states = proposer.site.machine.states();
+    let mut peers = heartbeats.peers();
+    loop {
+        let wake = async {
+            tokio::select! {
+                biased;
+                change = leadership.changed() => change.is_ok(),
+                change = states.changed() => change.is_ok(),
+                change = peers.changed() => change.is_ok(),
+                change = metrics.changed() => change.is_ok(),
+            }
+        };
+        if let Ok(false) = tokio::time::timeout(LOOK_AGAIN, wake).await {
+            return;
+        }
+        if !leadership.borrow_and_update().me_leader {
+            continue;
+        }
+        let seen = metrics.borrow_watched().clone();
+        let alive: BTreeSet<String> = peers
+            .borrow_and_update()
+            .iter()
+            .filter(|(_, health)| health.alive)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let state = Arc::clone(&states.borrow_and_update());
+        if let Some(duty) = next_duty(&proposer.site, &seen, &state, &alive) {
+            fulfil(&proposer, duty).await;
+        }
+    }
+}
+
+fn next_duty(
+    site: &Site,
+    metrics: &Metrics,
+    state: &State,
+    alive: &BTreeSet<String>,
+) -> Option<Duty> {
+    let settings = &site.settings;
+    if state.cluster_uuid.is_empty() {
+        let (name, uuid) = (settings.cluster.name.clone(), settings.cluster.uuid.clone());
+        return Some(Duty::Propose(Box::new(Command::Found { name, uuid })));
+    }
+    if !state.members.contains_key(&settings.name) {
+        let member = Member { raft_id: settings.raft_id, address: settings.address.clone() };
+        let name = settings.name.clone();
+        return Some(Duty::Propose(Box::new(Command::SetMember { name, member })));
+    }
+    let current: &StoredMembership = &metrics.membership_config;
+    if current.log_id() != metrics.committed_membership_config.log_id() {
+        return None;
+    }
+    let membership = current.membership();
+    let learners: BTreeSet<u64> = membership.learner_ids().collect();
+    for (id, peer) in membership.nodes().filter(|(id, _)| learners.contains(id)) {
+        let Some(member) = state.members.get(&peer.name) else { continue };
+        if member.raft_id != *id {
+            return Some(Duty::Remove(*id));
+        }
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(id)).copied().flatten();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let caught_up = matched.is_some_and(|log_id| log_id.index + CAUGHT_UP >= last);
+        if caught_up && alive.contains(&peer.name) {
+            return Some(Duty::Promote(*id));
+        }
+    }
+    None
+}
+
+async fn fulfil(proposer: &Proposer, duty: Duty) {
+    let change = match duty {
+        Duty::Propose(command) => {
+            if let Err(error) = proposer.propose(&command).await {
+                tracing::warn!(%error, "cannot record this node in the cluster's state yet");
+            }
+            return;
+        }
+        Duty::Promote(id) => ChangeMembers::AddVoterIds(BTreeSet::from([id])),
+        Duty::Remove(id) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
+    };
+    match proposer.raft.change_membership(change, true).await {
+        Ok(response) => tracing::info!(membership = ?response.membership, "membership changed"),
+        Err(error) => tracing::warn!(%error, "membership not changed; will try again"),
+    }
+}
+
+/// Aims the heartbeats at the members, as their list or their addresses change.
+pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>) {
+    let mut metrics = raft.metrics();
+    let mut aimed = Vec::new();
+    loop {
+        site.learn(&metrics.borrow_watched().clone());
+        let mut targets = Vec::new();
+        for (raft_id, peer) in site.members() {
+            if raft_id == site.settings.raft_id {
+                continue;
+            }
+            match tokio::net::lookup_host(&peer.address).await.map(|mut found| found.next()) {
+                Ok(Some(address)) => targets.push(Target { name: peer.name, raft_id, address }),
+                Ok(None) => tracing::warn!(peer = peer.name, "its name has no address"),
+                Err(error) => tracing::warn!(%error, peer = peer.name, "cannot look up its name"),
+            }
+        }
+        if targets != aimed {
+            heartbeats.aim(targets.clone());
+            aimed = targets;
+        }
+        let members = site.members();
+        let wake = async {
+            while metrics.changed().await.is_ok() {
+                site.learn(&metrics.borrow_watched().clone());
+                if site.members() != members {
+                    return true;
+                }
+            }
+            false
+        };
+        if let Ok(false) = tokio::time::timeout(LOOK_AGAIN * 5, wake).await {
+            return;
+        }
+    }
+}
+
+/// A peer that is back gets a new connection and its entries at once, not after raft's back-off.
+pub(crate) async fn welcome(
+    raft: Raft,
+    site: Arc<Site>,
+    mut changes: mpsc::UnboundedReceiver<Change>,
+) {
+    while let Some(change) = changes.recv().await {
+        let (Change::Returned(name) | Change::Died(name)) = &change;
+        let Some(raft_id) = site.raft_id_of(name) else { continue };
+        site.drop_channel(raft_id);
+        if let Change::Returned(_) = change
+            && let Err(fatal) = raft.trigger().reset_backoff([raft_id]).await
+        {
+            tracing::debug!(%fatal, "raft has stopped");
+            return;
+        }
+    }
+}

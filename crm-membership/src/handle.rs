@@ -1,0 +1,497 @@
+//! Starts and owns everything; what the daemon holds is a [`Handle`].
+
+use crate::admission::{Admission, AdmitError};
+use crate::consensus::log::{LogError, LogStore};
+use crate::consensus::machine::Machine;
+use crate::consensus::network::{MESSAGE_MAX, Network};
+use crate::consensus::{Peer, Raft};
+use crate::heartbeat::{Heartbeats, PeerHealth, Setup};
+use crate::leadership::{self, Leadership};
+use crate::proposer::{ProposeError, Proposer};
+use crate::server::{JoinService, PeerService, give};
+use crate::settings::{Profile, Settings};
+use crate::site::Site;
+use crate::tls::{Keys, TlsError};
+use crate::token::{TokenError, Tokens, now_s};
+use crate::{birth, durable, duties};
+use crm_core::store::{Command, Member, Outcome, State};
+use crm_proto::{pb, peer};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// Orders that wait for the controller at most; more are refused.
+const ORDERS_WAITING: usize = 256;
+/// How long an order may take to reach its node and be accepted.
+const EXECUTE_LIMIT: Duration = Duration::from_secs(6);
+/// Threads for consensus, apart from everything else.
+const WORKERS: usize = 2;
+
+/// Why a node's membership did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A key file.
+    #[error(transparent)]
+    Keys(#[from] TlsError),
+    /// The raft log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The list of join tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The state.
+    #[error("cannot read the state in `{dir}`")]
+    State {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The log is empty though this node has been a member: it must not vote again under its old id.
+    #[error(
+        "`{dir}` was emptied: this node has forgotten its votes; remove it from the cluster and join again"
+    )]
+    Wiped {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The address cannot be used.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Raft did not start.
+    #[error("consensus did not start: {why}")]
+    Raft {
+        /// Why.
+        why: String,
+    },
+    /// Threads or TLS could not be set up.
+    #[error("cannot set up {what}: {why}")]
+    SetUp {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a node did not take an order.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ExecuteError {
+    /// No such member.
+    #[error("`{node}` is not a member")]
+    NoSuchNode {
+        /// The node.
+        node: String,
+    },
+    /// It refused.
+    #[error("`{node}` refused the order: {why}")]
+    Refused {
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+    /// It did not answer: the order may have arrived or not.
+    #[error("`{node}` cannot be reached: {why}")]
+    Unreachable {
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// An order for this node, with the place for its answer: taken, or why not.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The order.
+    pub order: peer::Order,
+    /// Whether it is taken.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// The membership of this node. Clones share it.
+#[derive(Clone)]
+pub struct Handle(Arc<Inner>);
+
+struct Inner {
+    proposer: Proposer,
+    admission: Arc<Admission>,
+    log: LogStore,
+    heartbeats: Arc<Heartbeats>,
+    leadership: watch::Receiver<Leadership>,
+    failure: watch::Receiver<Option<String>>,
+    inbox: mpsc::Sender<Incoming>,
+    orders: Mutex<Option<mpsc::Receiver<Incoming>>>,
+    stop: watch::Sender<bool>,
+    runtime: Mutex<Option<tokio::runtime::Runtime>>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("node", &self.0.proposer.site.settings.name).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts this node's membership: consensus, heartbeats, the services on the cluster port.
+///
+/// # Errors
+/// When a file cannot be used, the address is taken, or the data directory is not this node's.
+pub async fn start(settings: Settings) -> Result<Handle, StartError> {
+    let set_up = |what| move |e: io::Error| StartError::SetUp { what, why: e.to_string() };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("crm-raft")
+        .enable_all()
+        .build()
+        .map_err(set_up("threads"))?;
+    let starting = runtime.spawn(begin(settings));
+    match starting.await {
+        Ok(Ok(inner)) => {
+            *inner.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+            Ok(Handle(Arc::new(inner)))
+        }
+        Ok(Err(error)) => {
+            runtime.shutdown_background();
+            Err(error)
+        }
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(StartError::SetUp { what: "consensus", why: error.to_string() })
+        }
+    }
+}
+
+/// Everything that happens on the consensus threads.
+async fn begin(settings: Settings) -> Result<Inner, StartError> {
+    let keys = Keys::load(&settings.tls_dir, &settings.cluster.uuid)?;
+    let tokens = Tokens::open(&settings.data_dir)?;
+    let dir = settings.data_dir.clone();
+    let state = |source| StartError::State { dir: dir.clone(), source };
+    let identity = format!("{} of cluster {}", settings.raft_id, settings.cluster.uuid);
+    let (listener, socket) = listen(&settings).await?;
+    let log = LogStore::open(&dir, &identity)?;
+    let machine = Machine::open(&dir, &settings.cluster.uuid).map_err(state)?;
+    let founds = birth::check(&dir, log.is_new())
+        .map_err(state)?
+        .ok_or_else(|| StartError::Wiped { dir: dir.clone() })?;
+    let site = Arc::new(Site::new(settings, keys, machine.clone()));
+    let raft = new_raft(&site, log.clone(), machine).await?;
+    if founds {
+        found(&raft, &site).await?;
+    }
+    if !log.is_new() {
+        birth::done(&dir).map_err(state)?;
+    }
+    let (changes, changed) = mpsc::unbounded_channel();
+    let setup = Setup {
+        raft_id: site.settings.raft_id,
+        incarnation: next_incarnation(&dir).map_err(state)?,
+        timing: site.settings.profile.detector(),
+        key: site.keys.heartbeat().clone(),
+        socket,
+        realtime: site.settings.realtime,
+    };
+    let heartbeats = Heartbeats::start(setup, changes)
+        .map_err(|e| StartError::SetUp { what: "heartbeats", why: e.to_string() })?;
+    let heartbeats = Arc::new(heartbeats);
+    let proposer = Proposer { site: Arc::clone(&site), raft: raft.clone() };
+    let admission = Arc::new(Admission { proposer: proposer.clone(), tokens });
+    let (inbox, orders) = mpsc::channel(ORDERS_WAITING);
+    let (tell_leadership, leadership) = watch::channel(Leadership::default());
+    let (tell_failure, failure) = watch::channel(None);
+    let stop = watch::Sender::new(false);
+    let service = PeerService { proposer: proposer.clone(), orders: inbox.clone() };
+    let serving = serve(
+        site.keys.server(),
+        listener,
+        service,
+        JoinService { admission: Arc::clone(&admission) },
+        stop.subscribe(),
+    )?;
+    let watching =
+        leadership::watch_over(raft.clone(), Arc::clone(&site), tell_leadership, tell_failure);
+    let tasks = vec![
+        tokio::spawn(serving),
+        tokio::spawn(watching),
+        tokio::spawn(duties::lead(proposer.clone(), Arc::clone(&heartbeats), leadership.clone())),
+        tokio::spawn(duties::aim(raft.clone(), Arc::clone(&site), Arc::clone(&heartbeats))),
+        tokio::spawn(duties::welcome(raft, site, changed)),
+    ];
+    Ok(Inner {
+        proposer,
+        admission,
+        log,
+        heartbeats,
+        leadership,
+        failure,
+        inbox,
+        orders: Mutex::new(Some(orders)),
+        stop,
+        runtime: Mutex::new(None),
+        tasks: Mutex::new(tasks),
+    })
+}
+
+/// The TCP and the UDP socket, on the same number.
+async fn listen(settings: &Settings) -> Result<(tokio::net::TcpListener, UdpSocket), StartError> {
+    let text = settings.listen.map_or_else(|| settings.address.clone(), |a| a.to_string());
+    let failed = |source| StartError::Listen { address: text.clone(), source };
+    let found: Vec<SocketAddr> = tokio::net::lookup_host(&text).await.map_err(failed)?.collect();
+    let nothing = || failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    let address = found.first().copied().ok_or_else(nothing)?;
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let socket = UdpSocket::bind(address).map_err(failed)?;
+    Ok((listener, socket))
+}
+
+fn raft_config(profile: Profile, cluster: &str) -> openraft::Config {
+    let (heartbeat_interval, election_timeout_min, election_timeout_max) = profile.raft();
+    openraft::Config {
+        cluster_name: cluster.to_owned(),
+        heartbeat_interval,
+        election_timeout_min,
+        election_timeout_max,
+        enable_pre_vote: Some(true),
+        // A restarted leader must win an election first (design/membership.md 2.3, 1b).
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..openraft::Config::default()
+    }
+}
+
+async fn new_raft(site: &Arc<Site>, log: LogStore, machine: Machine) -> Result<Raft, StartError> {
+    let refused = |why: String| StartError::Raft { why };
+    let config = raft_config(site.settings.profile, &site.settings.cluster.name)
+        .validate()
+        .map_err(|e| refused(e.to_string()))?;
+    let network = Network(Arc::clone(site));
+    Raft::new(site.settings.raft_id, Arc::new(config), network, log, machine)
+        .await
+        .map_err(|e| refused(e.to_string()))
+}
+
+/// Makes a cluster of one of a fresh node.
+async fn found(raft: &Raft, site: &Site) -> Result<(), StartError> {
+    let refused = |why: String| StartError::Raft { why };
+    if raft.is_initialized().await.map_err(|e| refused(e.to_string()))? {
+        return Ok(());
+    }
+    let settings = &site.settings;
+    let me = Peer { name: settings.name.clone(), address: settings.address.clone() };
+    raft.initialize(BTreeMap::from([(settings.raft_id, me)]))
+        .await
+        .map_err(|e| refused(e.to_string()))
+}
+
+/// Counts the starts of this node, never backwards even when the clock goes back.
+fn next_incarnation(dir: &Path) -> io::Result<u64> {
+    let path = dir.join("incarnation");
+    let last = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let next = now_s().saturating_mul(1000).max(last + 1);
+    durable::replace(&path, next.to_string().as_bytes(), 0o600)?;
+    Ok(next)
+}
+
+fn serve(
+    tls: tonic::transport::ServerTlsConfig,
+    listener: tokio::net::TcpListener,
+    peer: PeerService,
+    join: JoinService,
+    mut stop: watch::Receiver<bool>,
+) -> Result<impl Future<Output = ()> + Send, StartError> {
+    let router = tonic::transport::Server::builder()
+        .tls_config(tls)
+        .map_err(|e| StartError::SetUp { what: "TLS", why: format!("{e:?}") })?
+        .tcp_nodelay(true)
+        .add_service(
+            pb::peer_server::PeerServer::new(peer)
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
+        .add_service(pb::join_server::JoinServer::new(join));
+    Ok(async move {
+        let stopped = stop.wait_for(|stop| *stop);
+        tokio::select! {
+            biased;
+            _ = stopped => {}
+            result = router.serve_with_incoming(TcpListenerStream::new(listener)) => {
+                if let Err(error) = result {
+                    tracing::error!(%error, "the cluster port is not served any more");
+                }
+            }
+        }
+    })
+}
+
+impl Handle {
+    /// Proposes a command to the cluster, through the leader wherever it is. The state seen by
+    /// [`Handle::state`] has the change when this returns.
+    ///
+    /// # Errors
+    /// When nobody leads, the outcome is unknown, or consensus has stopped.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.0.proposer.propose(&command).await
+    }
+
+    /// The replicated state, after each batch of changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.0.proposer.site.machine.states()
+    }
+
+    /// Who leads, and whether with a quorum.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// The other members, as their heartbeats tell. The time of the last beat is kept current without
+    /// waking the watchers.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<BTreeMap<String, PeerHealth>> {
+        self.0.heartbeats.peers()
+    }
+
+    /// Why consensus has stopped for good; the daemon must exit then.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.0.failure.clone()
+    }
+
+    /// Puts the session of this node's daemon into its heartbeats.
+    pub fn set_session(&self, session: u64) {
+        self.0.heartbeats.set_session(session);
+    }
+
+    /// Puts a byte of the daemon's choice into its heartbeats.
+    pub fn set_mode_hint(&self, hint: u8) {
+        self.0.heartbeats.set_mode_hint(hint);
+    }
+
+    /// Name of this node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.proposer.site.settings.name
+    }
+
+    /// Has a node take an order; this node's own go to its queue directly.
+    ///
+    /// # Errors
+    /// When the node is not a member, refuses, or cannot be reached.
+    pub async fn execute(&self, node: &str, order: &peer::Order) -> Result<(), ExecuteError> {
+        let site = &self.0.proposer.site;
+        let node = node.to_owned();
+        if node == site.settings.name {
+            let given = give(&self.0.inbox, order.clone()).await;
+            return given.map_err(|why| ExecuteError::Refused { node, why });
+        }
+        let found = site.members().into_iter().find(|(_, peer)| peer.name == node);
+        let Some((raft_id, peer)) = found else {
+            return Err(ExecuteError::NoSuchNode { node });
+        };
+        let refused = |why: String| ExecuteError::Refused { node: node.clone(), why };
+        let lost = |why: String| ExecuteError::Unreachable { node: node.clone(), why };
+        let body = serde_json::to_vec(order).map_err(|e| refused(e.to_string()))?;
+        // The channel's own tasks belong to the consensus threads.
+        let channel = {
+            let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+            let _inside = runtime.as_ref().map(tokio::runtime::Runtime::enter);
+            site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?
+        };
+        let mut client = pb::peer_client::PeerClient::new(channel);
+        let call = client.execute(pb::Execute { body });
+        let answer = tokio::time::timeout(EXECUTE_LIMIT, call)
+            .await
+            .map_err(|_| lost("no answer in time".to_owned()))?
+            .map_err(|status| lost(status.to_string()))?
+            .into_inner();
+        if answer.accepted { Ok(()) } else { Err(refused(answer.why)) }
+    }
+
+    /// The orders for this node; `None` when they were taken before.
+    #[must_use]
+    pub fn orders(&self) -> Option<mpsc::Receiver<Incoming>> {
+        self.0.orders.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The members as the state has them.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<String, Member> {
+        self.state().borrow().members.clone()
+    }
+
+    /// Makes a member of a node: a raft id of its own, an entry in the state, a learner. It votes once
+    /// it has caught up.
+    ///
+    /// # Errors
+    /// When the name is taken or nobody leads.
+    pub async fn add_member(&self, name: &str, address: &str) -> Result<u64, AdmitError> {
+        self.0.admission.add_member(name, address).await
+    }
+
+    /// Makes a join token for one node, good for `ttl`.
+    ///
+    /// # Errors
+    /// When this node has no CA key, or the token cannot be kept.
+    pub fn make_token(&self, ttl: Duration) -> Result<String, AdmitError> {
+        self.0.admission.invite(ttl)
+    }
+
+    /// Stops everything and lets go of the files and the port.
+    pub async fn shutdown(&self) {
+        self.0.stop.send_replace(true);
+        if let Err(error) = self.0.proposer.raft.shutdown().await {
+            tracing::error!(%error, "raft did not end cleanly");
+        }
+        let tasks: Vec<_> =
+            self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        for task in tasks {
+            task.abort();
+            if let Err(error) = task.await
+                && !error.is_cancelled()
+            {
+                tracing::error!(%error, "a task of the membership panicked");
+            }
+        }
+        let (log, heartbeats) = (self.0.log.clone(), Arc::clone(&self.0.heartbeats));
+        let ended = tokio::task::spawn_blocking(move || {
+            heartbeats.stop();
+            log.close();
+        });
+        if let Err(error) = ended.await {
+            tracing::error!(%error, "a thread of the membership did not end");
+        }
+        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}

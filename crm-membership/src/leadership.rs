@@ -1,0 +1,211 @@
+//! Who leads and whether a quorum stands behind it, from evidence with a date: a leader's quorum
+//! acknowledgements, a follower's last sign of a quorate leader. Raft's `current_leader` and
+//! `state == Leader` outlive their truth and are never used alone (design/membership.md 2.3).
+
+use crate::consensus::{Metrics, Raft};
+use crate::settings::Profile;
+use crate::site::{LeaderSign, Site};
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What this node knows of the leadership.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// Name of the leader, when there is fresh evidence of one.
+    pub leader: Option<String>,
+    /// Raft term.
+    pub term: u64,
+    /// A quorum stood behind the leader we follow (or are) within the dead interval.
+    pub quorate: bool,
+    /// We lead, and a quorum acknowledged it within raft's lease: nobody else can lead now.
+    pub me_leader: bool,
+}
+
+/// One look at raft.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    me: u64,
+    term: u64,
+    leads: bool,
+    /// We are the only voter, committed.
+    alone: bool,
+    acked: Option<Instant>,
+    sign: Option<LeaderSign>,
+}
+
+impl View {
+    fn of(metrics: &Metrics, sign: Option<LeaderSign>) -> Self {
+        let alone_in = |membership: &crate::consensus::StoredMembership| {
+            membership.membership().voter_ids().eq([metrics.id])
+        };
+        Self {
+            me: metrics.id,
+            term: metrics.current_term,
+            leads: metrics.state == ServerState::Leader,
+            alone: alone_in(&metrics.membership_config)
+                && alone_in(&metrics.committed_membership_config),
+            acked: metrics
+                .last_quorum_acked
+                .and_then(|at| Instant::now().checked_sub(at.elapsed())),
+            sign,
+        }
+    }
+}
+
+/// Judges views; remembers when a quorum was last proved, so that a change of leader does not look like
+/// a loss of quorum.
+#[derive(Debug)]
+struct Judge {
+    profile: Profile,
+    proof: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Judgement {
+    leader: Option<u64>,
+    me_leader: bool,
+    quorate: bool,
+}
+
+impl Judge {
+    fn judge(&mut self, now: Instant, view: &View) -> Judgement {
+        let fresh = |at: Instant, limit: Duration| now.saturating_duration_since(at) <= limit;
+        let acked = if view.leads && view.alone { Some(now) } else { view.acked };
+        let acked = acked.filter(|_| view.leads);
+        let me_leader = acked.is_some_and(|at| fresh(at, self.profile.lease()));
+        let dead_after = self.profile.dead_after();
+        let sign = view.sign.filter(|s| s.term == view.term && !view.leads);
+        let followed = sign.filter(|s| s.quorate && fresh(s.at, dead_after));
+        let proofs = [self.proof, acked, followed.map(|s| s.at)];
+        self.proof = proofs.into_iter().flatten().max();
+        Judgement {
+            leader: if me_leader { Some(view.me) } else { followed.map(|s| s.raft_id) },
+            me_leader,
+            quorate: self.proof.is_some_and(|at| fresh(at, dead_after)),
+        }
+    }
+}
+
+/// Watches raft and tells `tell` what changes; ends with raft.
+pub(crate) async fn watch_over(
+    raft: Raft,
+    site: Arc<Site>,
+    tell: watch::Sender<Leadership>,
+    failure: watch::Sender<Option<String>>,
+) {
+    let profile = site.settings.profile;
+    let mut judge = Judge { profile, proof: None };
+    let mut metrics = raft.metrics();
+    let mut signs = site.leader_sign.subscribe();
+    let mut pace = tokio::time::interval(profile.interval() / 2);
+    loop {
+        tokio::select! {
+            biased;
+            change = metrics.changed() => if change.is_err() { break },
+            change = signs.changed() => if change.is_err() { break },
+            _ = pace.tick() => {}
+        }
+        let seen = metrics.borrow_watched().clone();
+        if let Err(fatal) = &seen.running_state {
+            tracing::error!(%fatal, "consensus has stopped");
+            failure.send_replace(Some(fatal.to_string()));
+            break;
+        }
+        site.learn(&seen);
+        let view = View::of(&seen, *signs.borrow_and_update());
+        let judgement = judge.judge(Instant::now(), &view);
+        site.leading.store(judgement.me_leader, Ordering::Release);
+        let next = Leadership {
+            leader: judgement.leader.and_then(|id| site.name_of(id)),
+            term: view.term,
+            quorate: judgement.quorate,
+            me_leader: judgement.me_leader,
+        };
+        tell.send_if_modified(|shown| {
+            let news = *shown != next;
+            if news {
+                tracing::info!(leader = ?next.leader, term = next.term, quorate = next.quorate, "leadership");
+                *shown = next;
+            }
+            news
+        });
+    }
+    site.leading.store(false, Ordering::Release);
+    tell.send_replace(Leadership::default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(now: Instant) -> View {
+        View { me: 1, term: 5, leads: false, alone: false, acked: None, sign: None }
+            .with_sign(now, true)
+    }
+
+    impl View {
+        fn with_sign(self, at: Instant, quorate: bool) -> Self {
+            let sign = Some(LeaderSign { raft_id: 2, term: self.term, at, quorate });
+            Self { sign, ..self }
+        }
+    }
+
+    fn judge() -> Judge {
+        Judge { profile: Profile::Normal, proof: None }
+    }
+
+    #[test]
+    fn leader_without_acknowledgement_is_no_leader() {
+        let now = Instant::now();
+        let leads = View { leads: true, sign: None, ..view(now) };
+        let verdict = judge().judge(now, &leads);
+        assert_eq!(verdict, Judgement { leader: None, me_leader: false, quorate: false });
+    }
+
+    #[test]
+    fn lease_ends_before_quorum_does() {
+        let start = Instant::now();
+        let leads = View { leads: true, sign: None, acked: Some(start), ..view(start) };
+        let mut judge = judge();
+        let at = |ms| start + Duration::from_millis(ms);
+        let seen: Vec<(bool, bool)> = [0, 400, 401, 1000, 1001]
+            .map(|ms| judge.judge(at(ms), &leads))
+            .iter()
+            .map(|j| (j.me_leader, j.quorate))
+            .collect();
+        let want = [(true, true), (true, true), (false, true), (false, true), (false, false)];
+        assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn only_voter_needs_nobody() {
+        let now = Instant::now();
+        let leads = View { leads: true, alone: true, sign: None, ..view(now) };
+        assert!(judge().judge(now, &leads).me_leader);
+    }
+
+    #[test]
+    fn follower_believes_a_fresh_quorate_leader_of_this_term_only() {
+        let now = Instant::now();
+        assert!(judge().judge(now, &view(now)).quorate);
+        assert!(!judge().judge(now, &view(now).with_sign(now, false)).quorate);
+        let late = now + Duration::from_millis(1001);
+        assert!(!judge().judge(late, &view(now)).quorate);
+        let old = View { term: 6, ..view(now) };
+        assert_eq!(judge().judge(now, &old).leader, None);
+    }
+
+    #[test]
+    fn change_of_leader_within_the_dead_interval_keeps_quorum() {
+        let start = Instant::now();
+        let mut judge = judge();
+        judge.judge(start, &view(start));
+        let candidate = View { term: 6, sign: None, ..view(start) };
+        let verdict = judge.judge(start + Duration::from_millis(700), &candidate);
+        assert_eq!((verdict.leader, verdict.quorate), (None, true));
+    }
+}

@@ -1,0 +1,224 @@
+//! The two services on the cluster port. `Peer` is for members with their certificate; `Join` is for
+//! newcomers with a token.
+
+use crate::admission::Admission;
+use crate::consensus::{Snapshot, SnapshotMeta, Types, Vote, network};
+use crate::handle::Incoming;
+use crate::proposer::{Ask, Attempt, Proposer};
+use crate::site::{LeaderSign, Site};
+use crm_proto::pb;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::vote::RaftLeaderId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status};
+
+/// A node that does not say within this whether it takes an order has refused it.
+const ORDER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Answers the members.
+pub(crate) struct PeerService {
+    pub(crate) proposer: Proposer,
+    pub(crate) orders: mpsc::Sender<Incoming>,
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+    postcard::from_bytes(body).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn write<T: Serialize>(answer: &T) -> Result<Vec<u8>, Status> {
+    postcard::to_stdvec(answer).map_err(internal)
+}
+
+impl PeerService {
+    fn site(&self) -> &Site {
+        &self.proposer.site
+    }
+
+    /// Raft id of the caller: his certificate names a member.
+    fn caller<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let certificates = request
+            .peer_certs()
+            .ok_or_else(|| Status::unauthenticated("a member certificate is needed"))?;
+        let name = certificates
+            .first()
+            .and_then(|certificate| self.site().keys.name_in(certificate))
+            .ok_or_else(|| Status::unauthenticated("the certificate is not of this cluster"))?;
+        self.site()
+            .raft_id_of(&name)
+            .ok_or_else(|| Status::permission_denied(format!("`{name}` is not a member")))
+    }
+
+    /// The sender is who he says, means us, and is of our cluster and our generation.
+    fn check(&self, caller: u64, envelope: &pb::Raft) -> Result<(), Status> {
+        let settings = &self.site().settings;
+        let refuse = |why: String| Err(Status::failed_precondition(why));
+        if envelope.cluster != settings.cluster.uuid {
+            return refuse(format!("this node is of cluster {}", settings.cluster.uuid));
+        }
+        if envelope.to != settings.raft_id {
+            let (meant, mine) = (envelope.to, settings.raft_id);
+            return refuse(format!("this node has raft id {mine}, not {meant}"));
+        }
+        if envelope.from != caller {
+            let from = envelope.from;
+            return refuse(format!("the certificate is of raft id {caller}, not {from}"));
+        }
+        let mine = self.site().lineage();
+        if !envelope.lineage.starts_with(&mine) {
+            tracing::error!(from = envelope.from, theirs = ?envelope.lineage, ?mine, "foreign lineage refused");
+            let stale = mine.starts_with(&envelope.lineage);
+            return refuse(if stale { "stale lineage" } else { "diverged lineage" }.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn append(&self, envelope: &pb::Raft) -> Result<Vec<u8>, Status> {
+        let question: AppendEntriesRequest<Types> = read(&envelope.body)?;
+        let term = question.vote.leader_id.term();
+        let answer = self.proposer.raft.append_entries(question).await.map_err(internal)?;
+        let accepted = match &answer {
+            AppendEntriesResponse::Success
+            | AppendEntriesResponse::PartialSuccess(_)
+            | AppendEntriesResponse::Conflict => true,
+            AppendEntriesResponse::HigherVote(_) => false,
+        };
+        if accepted {
+            self.site().leader_sign.send_replace(Some(LeaderSign {
+                raft_id: envelope.from,
+                term,
+                at: Instant::now(),
+                quorate: envelope.quorate,
+            }));
+        }
+        write(&answer)
+    }
+
+    async fn snapshot(&self, envelope: &pb::Raft) -> Result<Vec<u8>, Status> {
+        let (vote, meta, image): (Vote, SnapshotMeta, Vec<u8>) = read(&envelope.body)?;
+        let snapshot = Snapshot { meta, snapshot: std::io::Cursor::new(image) };
+        let raft = &self.proposer.raft;
+        write(&raft.install_full_snapshot(vote, snapshot).await.map_err(internal)?)
+    }
+}
+
+#[tonic::async_trait]
+impl pb::peer_server::Peer for PeerService {
+    async fn raft(&self, request: Request<pb::Raft>) -> Result<Response<pb::Raft>, Status> {
+        let caller = self.caller(&request)?;
+        let envelope = request.into_inner();
+        self.check(caller, &envelope)?;
+        let raft = &self.proposer.raft;
+        let body = match envelope.kind {
+            network::APPEND => self.append(&envelope).await?,
+            network::VOTE => write(&raft.vote(read(&envelope.body)?).await.map_err(internal)?)?,
+            network::PRE_VOTE => {
+                write(&raft.pre_vote(read(&envelope.body)?).await.map_err(internal)?)?
+            }
+            network::SNAPSHOT => self.snapshot(&envelope).await?,
+            network::TRANSFER => {
+                let question = read(&envelope.body)?;
+                write(&raft.handle_transfer_leader(question).await.map_err(internal)?)?
+            }
+            other => return Err(Status::unimplemented(format!("raft call of kind {other}"))),
+        };
+        Ok(Response::new(pb::Raft {
+            kind: envelope.kind,
+            from: envelope.to,
+            to: envelope.from,
+            cluster: envelope.cluster,
+            lineage: self.site().lineage(),
+            body,
+            quorate: self.site().is_leading(),
+        }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<pb::Propose>,
+    ) -> Result<Response<pb::Proposed>, Status> {
+        self.caller(&request)?;
+        let ask = Ask::from_wire(request.into_inner()).map_err(Status::invalid_argument)?;
+        match self.proposer.here(&ask).await {
+            Attempt::Done(answer) => {
+                let outcome = answer.outcome.map(|o| serde_json::to_vec(&o)).transpose();
+                Ok(Response::new(pb::Proposed {
+                    body: outcome.map_err(internal)?.unwrap_or_default(),
+                    index: answer.index,
+                    ..pb::Proposed::default()
+                }))
+            }
+            Attempt::NotLeader(leader) => Ok(Response::new(pb::Proposed {
+                not_leader: true,
+                leader: leader.unwrap_or_default(),
+                ..pb::Proposed::default()
+            })),
+            Attempt::Unknown(why) => Err(Status::unknown(why)),
+            Attempt::Invalid(why) => Err(Status::invalid_argument(why)),
+            Attempt::Stopped(why) => Err(Status::failed_precondition(why)),
+        }
+    }
+
+    async fn execute(
+        &self,
+        request: Request<pb::Execute>,
+    ) -> Result<Response<pb::Accepted>, Status> {
+        self.caller(&request)?;
+        let order = serde_json::from_slice(&request.into_inner().body)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let why = match give(&self.orders, order).await {
+            Ok(()) => String::new(),
+            Err(why) => why,
+        };
+        Ok(Response::new(pb::Accepted { accepted: why.is_empty(), why }))
+    }
+}
+
+/// Hands an order to this node's controller and waits for its word.
+pub(crate) async fn give(
+    orders: &mpsc::Sender<Incoming>,
+    order: crm_proto::peer::Order,
+) -> Result<(), String> {
+    let (reply, answer) = oneshot::channel();
+    orders
+        .try_send(Incoming { order, reply })
+        .map_err(|_| "the node is not ready to take orders".to_owned())?;
+    match tokio::time::timeout(ORDER_LIMIT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err("the node dropped the order".to_owned()),
+        Err(_) => Err("the node did not say whether it takes the order".to_owned()),
+    }
+}
+
+/// Answers newcomers.
+pub(crate) struct JoinService {
+    pub(crate) admission: Arc<Admission>,
+}
+
+#[tonic::async_trait]
+impl pb::join_server::Join for JoinService {
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::JoinReply>, Status> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        match self.admission.admit(request).await {
+            Ok(reply) => {
+                tracing::info!(node = name, raft_id = reply.raft_id, "admitted");
+                Ok(Response::new(reply))
+            }
+            Err(error) => {
+                tracing::warn!(node = name, %error, "join request refused");
+                Err(Status::failed_precondition(error.to_string()))
+            }
+        }
+    }
+}

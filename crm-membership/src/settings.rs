@@ -1,0 +1,276 @@
+//! What a node is told at its start: `node.yaml`. Written by `bootstrap`, read by the daemon.
+
+use crate::durable;
+use crm_quorum::Timing;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Port of the peer API (TCP) and of the heartbeats (UDP).
+pub const PORT: u16 = 7631;
+/// Where the settings are, unless `CRM_CONFIG` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/crm/node.yaml";
+/// Environment variable that names another file.
+pub const PATH_VARIABLE: &str = "CRM_CONFIG";
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// No file: the node is in no cluster.
+    #[error("`{path}` does not exist; run `crm cluster init` or `crm cluster join` first")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("`{path}` is not valid: {why}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// How fast failures are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Dead after 0.5 s; for a quiet network of its own.
+    Fast,
+    /// Dead after 1 s.
+    #[default]
+    Normal,
+    /// Dead after 4 s.
+    Wan,
+}
+
+impl Profile {
+    /// Heartbeats of the failure detector.
+    #[must_use]
+    pub const fn detector(self) -> Timing {
+        match self {
+            Self::Fast => Timing { interval_ms: 50, dead_after_ms: 500 },
+            Self::Normal => Timing { interval_ms: 100, dead_after_ms: 1000 },
+            Self::Wan => Timing { interval_ms: 400, dead_after_ms: 4000 },
+        }
+    }
+
+    /// Raft's heartbeat interval and its shortest and longest election timeout, in milliseconds.
+    pub(crate) const fn raft(self) -> (u64, u64, u64) {
+        match self {
+            Self::Fast => (50, 150, 200),
+            Self::Normal => (100, 300, 400),
+            Self::Wan => (400, 1200, 1600),
+        }
+    }
+
+    pub(crate) const fn lease(self) -> Duration {
+        Duration::from_millis(self.raft().2)
+    }
+
+    pub(crate) const fn interval(self) -> Duration {
+        Duration::from_millis(self.raft().0)
+    }
+
+    pub(crate) const fn dead_after(self) -> Duration {
+        Duration::from_millis(self.detector().dead_after_ms)
+    }
+}
+
+/// The cluster's name and identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// For people.
+    pub name: String,
+    /// For certificates, tokens and the lineage.
+    pub uuid: String,
+}
+
+/// A member as known when this node joined; later ones come through the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seat {
+    /// Node name.
+    pub name: String,
+    /// Raft id.
+    pub raft_id: u64,
+    /// `HOST:PORT` of the peer API.
+    pub address: String,
+}
+
+/// Contents of `node.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Name of this node.
+    pub name: String,
+    /// `HOST:PORT` under which the others reach it.
+    pub address: String,
+    /// `IP:PORT` to listen on when it is not `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Raft log, snapshots, data key.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// Certificates and keys.
+    #[serde(default = "default_tls_dir")]
+    pub tls_dir: PathBuf,
+    /// Raft id of this node; never reused.
+    pub raft_id: u64,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// How fast failures are noticed.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Run the heartbeat thread with real-time priority and lock memory, where permitted.
+    #[serde(default = "default_realtime")]
+    pub realtime: bool,
+    /// Members known at join time, this node among them.
+    pub seats: Vec<Seat>,
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("/var/lib/crm")
+}
+
+fn default_tls_dir() -> PathBuf {
+    PathBuf::from("/etc/crm/tls")
+}
+
+const fn default_realtime() -> bool {
+    true
+}
+
+impl Settings {
+    /// The file that `CRM_CONFIG` names, or the usual one.
+    #[must_use]
+    pub fn path() -> PathBuf {
+        std::env::var_os(PATH_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
+    }
+
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// When the file is missing, unreadable or not valid.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            let path = path.to_owned();
+            if source.kind() == io::ErrorKind::NotFound {
+                SettingsError::Missing { path }
+            } else {
+                SettingsError::Read { path, source }
+            }
+        })?;
+        let invalid = |why: String| SettingsError::Invalid { path: path.to_owned(), why };
+        let settings: Self = serde_saphyr::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        check_name(&settings.name).map_err(invalid)?;
+        check_address(&settings.address).map_err(invalid)?;
+        for seat in &settings.seats {
+            check_address(&seat.address).map_err(invalid)?;
+        }
+        Ok(settings)
+    }
+
+    /// Writes the settings.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), SettingsError> {
+        let text = serde_saphyr::to_string(self)
+            .map_err(|e| SettingsError::Invalid { path: path.to_owned(), why: e.to_string() })?;
+        durable::replace(path, text.as_bytes(), 0o644)
+            .map_err(|source| SettingsError::Write { path: path.to_owned(), source })
+    }
+}
+
+/// A node name must fit into a DNS name: it is in the certificate.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let fits = name.len() <= 128
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        });
+    if fits {
+        return Ok(());
+    }
+    Err(format!("node name `{name}` is not a host name (letters, digits, `-`, `_`, `.`)"))
+}
+
+/// `HOST:PORT` with a port.
+pub(crate) fn check_address(address: &str) -> Result<(), String> {
+    let port = address.rsplit_once(':').and_then(|(host, port)| {
+        (!host.is_empty()).then_some(())?;
+        port.parse::<u16>().ok()
+    });
+    port.map(|_| ()).ok_or_else(|| format!("`{address}` is not HOST:PORT"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_the_file_and_unknown_fields_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.yaml");
+        let settings = Settings {
+            name: "n1".into(),
+            address: "10.0.0.1:7631".into(),
+            listen: None,
+            data_dir: "/var/lib/crm".into(),
+            tls_dir: "/etc/crm/tls".into(),
+            raft_id: 1,
+            cluster: Cluster { name: "lab".into(), uuid: "u".into() },
+            profile: Profile::Fast,
+            realtime: true,
+            seats: vec![Seat { name: "n1".into(), raft_id: 1, address: "10.0.0.1:7631".into() }],
+        };
+        settings.save(&path).unwrap();
+        assert_eq!(Settings::load(&path).unwrap(), settings);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("colour: red\n");
+        std::fs::write(&path, text).unwrap();
+        assert!(matches!(Settings::load(&path), Err(SettingsError::Invalid { .. })));
+        assert!(matches!(
+            Settings::load(&dir.path().join("none")),
+            Err(SettingsError::Missing { .. })
+        ));
+    }
+
+    #[test]
+    fn names_and_addresses_are_checked() {
+        assert!(check_name("node-1").is_ok());
+        assert!(check_name("node-1.lan").is_ok());
+        assert!(check_name("a..b").is_err());
+        assert!(check_name("a b").is_err());
+        assert!(check_name("").is_err());
+        assert!(check_address("h:7631").is_ok());
+        assert!(check_address("h").is_err());
+        assert!(check_address(":1").is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! What the parts of one node's membership share: its settings and keys, who its members are, and the
+//! channels to them.
+
+use crate::consensus::machine::Machine;
+use crate::consensus::{Metrics, Peer};
+use crate::settings::Settings;
+use crate::tls::Keys;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+/// The last sign of life from a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeaderSign {
+    pub(crate) raft_id: u64,
+    pub(crate) term: u64,
+    pub(crate) at: Instant,
+    /// The leader said that a quorum follows it.
+    pub(crate) quorate: bool,
+}
+
+/// Shared by the parts of one node.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) settings: Settings,
+    pub(crate) keys: Keys,
+    pub(crate) machine: Machine,
+    pub(crate) leader_sign: watch::Sender<Option<LeaderSign>>,
+    /// We lead, and a quorum answered within the lease.
+    pub(crate) leading: AtomicBool,
+    /// Raft's membership, as of its last change.
+    roster: Mutex<BTreeMap<u64, Peer>>,
+    channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
+}
+
+impl Site {
+    pub(crate) fn new(settings: Settings, keys: Keys, machine: Machine) -> Self {
+        Self {
+            settings,
+            keys,
+            machine,
+            leader_sign: watch::Sender::new(None),
+            leading: AtomicBool::new(false),
+            roster: Mutex::new(BTreeMap::new()),
+            channels: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    pub(crate) fn lineage(&self) -> Vec<String> {
+        self.machine.lineage()
+    }
+
+    pub(crate) fn is_leading(&self) -> bool {
+        self.leading.load(Ordering::Acquire)
+    }
+
+    /// Takes over raft's membership from its metrics.
+    pub(crate) fn learn(&self, metrics: &Metrics) {
+        let nodes = metrics.membership_config.nodes();
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) =
+            nodes.map(|(id, peer)| (*id, peer.clone())).collect();
+    }
+
+    /// Everybody who may talk to us, by raft id: raft's membership, or, until we are in it, those known
+    /// when we joined.
+    pub(crate) fn members(&self) -> BTreeMap<u64, Peer> {
+        let roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if roster.contains_key(&self.settings.raft_id) {
+            return roster;
+        }
+        let seats = self.settings.seats.iter();
+        let mut members: BTreeMap<u64, Peer> = seats
+            .map(|s| (s.raft_id, Peer { name: s.name.clone(), address: s.address.clone() }))
+            .collect();
+        members.extend(roster);
+        members
+    }
+
+    /// Raft id of a member by name.
+    pub(crate) fn raft_id_of(&self, name: &str) -> Option<u64> {
+        self.members().into_iter().find(|(_, peer)| peer.name == name).map(|(id, _)| id)
+    }
+
+    /// Name of a member by raft id.
+    pub(crate) fn name_of(&self, raft_id: u64) -> Option<String> {
+        self.members().remove(&raft_id).map(|peer| peer.name)
+    }
+
+    /// The channel to a peer; made at first use and whenever its address changes.
+    pub(crate) fn channel(
+        &self,
+        raft_id: u64,
+        peer: &Peer,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, channel)) = channels.get(&raft_id)
+            && known == peer
+        {
+            return Ok(channel.clone());
+        }
+        let channel = self.keys.channel(&peer.name, &peer.address)?;
+        channels.insert(raft_id, (peer.clone(), channel.clone()));
+        Ok(channel)
+    }
+
+    /// Forgets the channel to a peer: the next use makes a new connection.
+    pub(crate) fn drop_channel(&self, raft_id: u64) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&raft_id);
+    }
+}

@@ -1,0 +1,342 @@
+//! Real nodes on loopback: founding, joining, proposing, failing, coming back.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::panic, reason = "tests fail by panicking")]
+
+use crm_core::store::{Command, Outcome, State};
+use crm_membership::{
+    BootstrapError, Dirs, Handle, Leadership, Profile, Settings, StartError, TokenError, bootstrap,
+};
+use crm_proto::peer::{Order, PlanId, Work};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TTL: Duration = Duration::from_secs(60);
+
+fn log_to_test_output() {
+    let made = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+    drop(made);
+}
+
+/// A port that was free a moment ago on every address of this test.
+fn free_port() -> u16 {
+    let probe = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    probe.local_addr().unwrap().port()
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl World {
+    fn new() -> Self {
+        log_to_test_output();
+        Self { dir: tempfile::tempdir().unwrap(), port: free_port() }
+    }
+
+    fn dirs(&self, name: &str) -> Dirs {
+        let root = self.dir.path().join(name);
+        Dirs { settings: root.join("node.yaml"), data: root.join("data"), tls: root.join("tls") }
+    }
+
+    fn address(&self, number: u8) -> String {
+        format!("127.0.0.{number}:{}", self.port)
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        let mut settings = Settings::load(&self.dirs(name).settings).unwrap();
+        settings.profile = Profile::Normal;
+        settings.realtime = false;
+        settings
+    }
+
+    async fn start(&self, name: &str) -> Handle {
+        crm_membership::start(self.settings(name)).await.unwrap()
+    }
+
+    async fn found(&self) -> Handle {
+        bootstrap::init(&self.dirs("n1"), "lab", "n1", &self.address(1)).unwrap();
+        let handle = self.start("n1").await;
+        leads(&handle).await;
+        member(&handle, "n1").await;
+        handle
+    }
+
+    async fn join(&self, door: &Handle, number: u8) -> Handle {
+        let token = door.make_token(TTL).unwrap();
+        let name = format!("n{number}");
+        bootstrap::join(&self.dirs(&name), &name, &self.address(number), None, &token)
+            .await
+            .unwrap();
+        let handle = self.start(&name).await;
+        quorate(&handle, true, Duration::from_secs(20)).await;
+        handle
+    }
+
+    /// `n1`, `n2`, ... all of them voters.
+    async fn cluster(&self, nodes: u8) -> Vec<Handle> {
+        let mut all = vec![self.found().await];
+        for number in 2..=nodes {
+            let node = self.join(&all[0], number).await;
+            all.push(node);
+        }
+        for handle in &all {
+            all_alive(handle, usize::from(nodes) - 1).await;
+        }
+        all
+    }
+}
+
+async fn within<T>(limit: Duration, what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {limit:?}: {what}"),
+    }
+}
+
+async fn leadership(handle: &Handle, limit: Duration, want: impl FnMut(&Leadership) -> bool) {
+    let mut seen = handle.leadership();
+    within(limit, "leadership", seen.wait_for(want)).await.unwrap();
+}
+
+async fn leads(handle: &Handle) {
+    leadership(handle, Duration::from_secs(20), |l| l.me_leader).await;
+}
+
+async fn quorate(handle: &Handle, want: bool, limit: Duration) {
+    leadership(handle, limit, |l| l.quorate == want && l.leader.is_some() == want).await;
+}
+
+async fn state(handle: &Handle, what: &str, want: impl FnMut(&Arc<State>) -> bool) {
+    let mut seen = handle.state();
+    within(Duration::from_secs(20), what, seen.wait_for(want)).await.unwrap();
+}
+
+async fn member(handle: &Handle, name: &str) {
+    state(handle, "member", |s| s.members.contains_key(name)).await;
+}
+
+async fn all_alive(handle: &Handle, count: usize) {
+    let mut seen = handle.peers();
+    let alive = seen.wait_for(|p| p.len() == count && p.values().all(|h| h.alive));
+    within(Duration::from_secs(20), "peers alive", alive).await.unwrap();
+}
+
+fn attr(node: &str, value: &str) -> Command {
+    Command::SetAttrs {
+        node: node.to_owned(),
+        session: None,
+        attrs: vec![("colour".to_owned(), Some(value.to_owned()))],
+    }
+}
+
+fn has(state: &State, node: &str, value: &str) -> bool {
+    state.status.nodes.get(node).is_some_and(|n| n.attrs.get("colour").is_some_and(|v| v == value))
+}
+
+fn order(session: u64) -> Order {
+    let work = Work::CancelMonitor { resource: "r".to_owned(), interval_ms: 10_000 };
+    Order { plan: PlanId { term: 1, number: 1 }, action: 0, session, work }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_take_proposals_anywhere_and_survive_their_leader() {
+    let world = World::new();
+    let nodes = world.cluster(3).await;
+    for (node, name) in nodes.iter().zip(["n1", "n2", "n3"]) {
+        let outcome = node.propose(attr(name, "red")).await.unwrap();
+        assert!(matches!(outcome, Outcome::Done { .. }));
+        // Whoever has his answer finds it in his own state.
+        assert!(has(&node.state().borrow(), name, "red"), "{name}");
+    }
+    for node in &nodes {
+        state(node, "all three", |s| ["n1", "n2", "n3"].iter().all(|n| has(s, n, "red"))).await;
+    }
+    let ids: Vec<u64> = nodes[0].members().values().map(|m| m.raft_id).collect();
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+
+    let leader = nodes.iter().position(|n| n.leadership().borrow().me_leader).unwrap();
+    nodes[leader].shutdown().await;
+    let since = Instant::now();
+    let rest: Vec<&Handle> =
+        nodes.iter().enumerate().filter(|(i, _)| *i != leader).map(|(_, n)| n).collect();
+    let outcome = rest[0].propose(attr("n1", "blue")).await.unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }));
+    eprintln!("first write after the leader's end: {:?}", since.elapsed());
+    assert!(rest.iter().all(|n| n.leadership().borrow().quorate), "quorum was never lost");
+
+    // The old leader comes back as a follower with everything it missed.
+    let back = world.start(&format!("n{}", leader + 1)).await;
+    state(&back, "missed write", |s| has(s, "n1", "blue")).await;
+    quorate(&back, true, Duration::from_secs(10)).await;
+    for node in rest {
+        all_alive(node, 2).await;
+        node.shutdown().await;
+    }
+    back.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_nodes_alone_is_not_quorate_until_the_other_returns() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    nodes[1].shutdown().await;
+    let since = Instant::now();
+    quorate(&nodes[0], false, Duration::from_secs(3)).await;
+    let lost = since.elapsed();
+    assert!(lost < Duration::from_millis(1500), "{lost:?}");
+    assert!(!nodes[0].leadership().borrow().me_leader);
+    let refused = nodes[0].propose(attr("n1", "red")).await.unwrap_err();
+    eprintln!("loss noticed after {lost:?}; a write gets: {refused}");
+    let back = world.start("n2").await;
+    quorate(&nodes[0], true, Duration::from_secs(10)).await;
+    quorate(&back, true, Duration::from_secs(10)).await;
+    nodes[0].propose(attr("n1", "green")).await.unwrap();
+    nodes[0].shutdown().await;
+    back.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_cluster_has_its_state_and_session_bytes_travel() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    nodes[1].propose(attr("n2", "red")).await.unwrap();
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    let (one, two) = tokio::join!(world.start("n1"), world.start("n2"));
+    for node in [&one, &two] {
+        quorate(node, true, Duration::from_secs(20)).await;
+        state(node, "old state", |s| has(s, "n2", "red") && s.members.len() == 2).await;
+        assert_eq!(node.state().borrow().cluster_name, "lab");
+    }
+    two.set_session(42);
+    two.set_mode_hint(3);
+    let mut peers = one.peers();
+    let told = peers
+        .wait_for(|p| p.get("n2").is_some_and(|h| h.alive && (h.session, h.mode_hint) == (42, 3)));
+    within(Duration::from_secs(5), "session", told).await.unwrap();
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_reach_their_node_and_bring_back_its_word() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    let mut inboxes: Vec<_> = nodes.iter().map(|n| n.orders().unwrap()).collect();
+    assert!(nodes[0].orders().is_none(), "taken once");
+    let controllers: Vec<_> = inboxes
+        .drain(..)
+        .map(|mut inbox| {
+            tokio::spawn(async move {
+                while let Some(incoming) = inbox.recv().await {
+                    let session = incoming.order.session;
+                    let word = if session == 7 { Ok(()) } else { Err("old session".to_owned()) };
+                    incoming.reply.send(word).unwrap();
+                }
+            })
+        })
+        .collect();
+    for target in ["n1", "n2"] {
+        nodes[0].execute(target, &order(7)).await.unwrap();
+        let refused = nodes[0].execute(target, &order(8)).await.unwrap_err().to_string();
+        assert!(refused.contains("old session"), "{refused}");
+    }
+    let nobody = nodes[0].execute("n9", &order(7)).await.unwrap_err().to_string();
+    assert_eq!(nobody, "`n9` is not a member");
+    nodes[1].shutdown().await;
+    assert!(nodes[0].execute("n2", &order(7)).await.is_err());
+    nodes[0].shutdown().await;
+    for controller in controllers {
+        controller.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_tokens_and_second_memberships_are_refused() {
+    let world = World::new();
+    let n1 = world.found().await;
+    let attempt = async |number: u8, token: &str| {
+        let name = format!("n{number}");
+        bootstrap::join(&world.dirs(&name), &name, &world.address(number), None, token).await
+    };
+    let token = n1.make_token(TTL).unwrap();
+    attempt(2, &token).await.unwrap();
+    let used = attempt(3, &token).await.unwrap_err().to_string();
+    assert!(used.contains("used already"), "{used}");
+    assert!(!world.dirs("n3").settings.exists());
+
+    let short = n1.make_token(Duration::from_secs(0)).unwrap();
+    let late = attempt(3, &short).await.unwrap_err();
+    assert!(matches!(late, BootstrapError::Token(TokenError::Expired)), "{late}");
+
+    let again = n1.make_token(TTL).unwrap();
+    let twice = attempt(2, &again).await.unwrap_err();
+    assert!(matches!(twice, BootstrapError::Exists { .. }), "{twice}");
+
+    // A node of another cluster at the same place: the pin does not match.
+    let other = World::new();
+    bootstrap::init(&other.dirs("n1"), "other", "n1", &other.address(1)).unwrap();
+    let stranger = other.start("n1").await;
+    leads(&stranger).await;
+    let token = n1.make_token(TTL).unwrap();
+    let dirs = world.dirs("n4");
+    let pinned =
+        bootstrap::join(&dirs, "n4", &world.address(4), Some(&other.address(1)), &token).await;
+    assert!(matches!(pinned, Err(BootstrapError::Connect { .. })), "{pinned:?}");
+    stranger.shutdown().await;
+    n1.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_node_with_the_ca_key_invites() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    let refused = nodes[1].make_token(TTL).unwrap_err().to_string();
+    assert!(refused.contains("no CA key"), "{refused}");
+    // The founder admits even when another leads.
+    for node in &nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emptied_data_directory_does_not_start() {
+    let world = World::new();
+    let n1 = world.found().await;
+    n1.shutdown().await;
+    let data = world.dirs("n1").data;
+    empty(&data);
+    let refused = crm_membership::start(world.settings("n1")).await.unwrap_err();
+    assert!(matches!(refused, StartError::Wiped { .. }), "{refused}");
+}
+
+fn empty(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name != "data.key") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn founding_twice_is_refused_and_keys_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let dirs = world.dirs("n1");
+    bootstrap::init(&dirs, "lab", "n1", &world.address(1)).unwrap();
+    let again = bootstrap::init(&dirs, "lab", "n1", &world.address(1)).unwrap_err();
+    assert!(matches!(again, BootstrapError::Exists { .. }), "{again}");
+    let secret = ["ca.key", "node.key", "heartbeat.key"].map(|name| dirs.tls.join(name));
+    for path in secret.into_iter().chain([dirs.data.join("data.key")]) {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", path.display());
+    }
+    assert_eq!(std::fs::read_to_string(dirs.data.join("data.key")).unwrap().len(), 64);
+}
