@@ -1,0 +1,363 @@
+//! The command line, as clap reads it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// The cluster's shell: what is wanted, what is seen, and why.
+#[derive(Debug, Parser)]
+#[command(
+    name = "crm",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Without a command: interactive, or commands from standard input.\n\
+                  Of the same executable: `crm daemon` (crmd), `crm demo` (two nodes on this machine).\n\
+                  Exit codes: 0 done, 1 refused, 2 broken."
+)]
+pub(crate) struct Cli {
+    /// Read commands from FILE (`-` = standard input): what one would type at the prompt.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Cmd>,
+}
+
+/// A line at the interactive prompt.
+#[derive(Debug, Parser)]
+#[command(name = "crm", no_binary_name = true, disable_help_subcommand = true)]
+pub(crate) struct PromptLine {
+    #[command(subcommand)]
+    pub(crate) command: Cmd,
+}
+
+/// How to print data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cmd {
+    /// What runs where.
+    Status(StatusArgs),
+    /// The configuration: show it, change it (interactive without words).
+    Configure(ConfigureArgs),
+    /// Nodes: drain, bring back, show.
+    #[command(subcommand)]
+    Node(NodeCmd),
+    /// Resources: start, stop, clean up, show.
+    #[command(subcommand)]
+    Resource(ResourceCmd),
+    /// Replicated volumes: make, show, resolve.
+    #[command(subcommand)]
+    Volume(VolumeCmd),
+    /// The cluster itself: found, join, show.
+    #[command(subcommand)]
+    Cluster(ClusterCmd),
+    /// Make the configuration what a YAML file says.
+    Apply(ApplyArgs),
+    /// Print the configuration as YAML.
+    Export,
+    /// What `apply` of FILE (YAML or crm text) would change.
+    Diff {
+        /// The file; `-` = standard input.
+        file: PathBuf,
+    },
+    /// What is legal but unwise in the configuration (or in FILE).
+    Lint {
+        /// YAML or crm text; the cluster's configuration without it.
+        file: Option<PathBuf>,
+    },
+    /// Whether the cluster's configuration (or FILE) is valid.
+    Verify {
+        /// YAML or crm text; the cluster's configuration without it.
+        file: Option<PathBuf>,
+    },
+    /// Why a resource is where it is (or is not on NODE).
+    Why {
+        /// Resource.
+        resource: String,
+        /// Node.
+        node: Option<String>,
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Who changed the configuration, when, how.
+    Log {
+        /// The configuration as of this version.
+        version: Option<u64>,
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// The status again after every change, until interrupted.
+    #[command(visible_alias = "watch")]
+    Monitor {
+        /// One JSON document a line.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// `crm status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Inactive resources too (they always are shown; kept for habit).
+    #[arg(short = 'r', long)]
+    pub(crate) inactive: bool,
+    /// By node.
+    #[arg(short = 'n', long)]
+    pub(crate) by_node: bool,
+    /// Output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// crmsh's words.
+    #[arg(value_enum, hide_possible_values = true)]
+    pub(crate) words: Vec<StatusWord>,
+}
+
+/// crmsh's words after `crm status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusWord {
+    /// By node.
+    Bynode,
+    /// Inactive too.
+    Inactive,
+    /// Everything.
+    Full,
+    /// Fail counts (always shown).
+    Failcounts,
+}
+
+/// `crm configure`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without words: interactive on a terminal, else statements from standard input.\n\
+    Statements: primitive group clone ms location colocation order property rsc_defaults op_defaults node volume\n\
+    monitor delete modgroup rename set. Commands: show [ID..|changed] verify lint diff commit refresh\n\
+    load update|replace FILE, save FILE, edit, quit. One statement as words is committed at once."
+)]
+pub(crate) struct ConfigureArgs {
+    /// Read statements from FILE instead.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// One statement or command.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    pub(crate) words: Vec<String>,
+}
+
+/// Waiting for the cluster to have done it.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until the cluster has done it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most.
+    #[arg(long, value_parser = duration_ms, default_value = "60s", value_name = "TIME")]
+    pub(crate) timeout: u64,
+}
+
+/// `crm node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCmd {
+    /// Move everything off a node; it stays a member. Works on dead nodes too.
+    Standby(NodeArgs),
+    /// Let a node run resources again.
+    Online(NodeArgs),
+    /// Leave what runs on a node alone: no action there.
+    Maintenance(NodeArgs),
+    /// End of maintenance.
+    Ready(NodeArgs),
+    /// Configured nodes and their attributes.
+    #[command(visible_alias = "list")]
+    Show {
+        /// Only this one.
+        node: Option<String>,
+    },
+}
+
+/// Which node.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// The node; this one without it.
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `crm resource`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResourceCmd {
+    /// Let it run (`target-role=Started`).
+    Start(ResourceArgs),
+    /// Stop it (`target-role=Stopped`).
+    Stop(ResourceArgs),
+    /// Stop it, wait, start it as it was, wait.
+    Restart(ResourceArgs),
+    /// Let a promotable resource be promoted (`target-role=Promoted`).
+    Promote(ResourceArgs),
+    /// Keep a promotable resource unpromoted (`target-role=Unpromoted`).
+    Demote(ResourceArgs),
+    /// Let the cluster manage it (`is-managed=true`).
+    Manage(ResourceArgs),
+    /// Keep the cluster's hands off it (`is-managed=false`).
+    Unmanage(ResourceArgs),
+    /// Forget failures and look again at what runs.
+    #[command(visible_alias = "refresh")]
+    Cleanup {
+        /// The resource; all with failures without it.
+        resource: Option<String>,
+        /// Only on this node.
+        node: Option<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Where resources run.
+    #[command(visible_aliases = ["show", "list", "locate"])]
+    Status {
+        /// Only this one.
+        resource: Option<String>,
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// Which resource.
+#[derive(Debug, Args)]
+pub(crate) struct ResourceArgs {
+    /// The resource: a primitive, group or clone.
+    pub(crate) resource: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `crm volume`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCmd {
+    /// Make a replicated volume.
+    Create(VolumeCreate),
+    /// Role, disk, peers, bytes out of sync: as this node sees it.
+    #[command(visible_alias = "show")]
+    Status {
+        /// Only this one.
+        name: Option<String>,
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// End a split brain: throw away the changes of one node.
+    Resolve {
+        /// The volume.
+        name: String,
+        /// Node whose changes are thrown away.
+        #[arg(long, value_name = "NODE")]
+        discard: String,
+    },
+}
+
+/// `crm volume create`.
+#[derive(Debug, Args)]
+pub(crate) struct VolumeCreate {
+    /// Name, as `drbd_resource=NAME` refers to it.
+    pub(crate) name: String,
+    /// Usable size: `1G`, `512MiB`, bytes.
+    #[arg(value_parser = size_bytes)]
+    pub(crate) size: u64,
+    /// A replica: the node and its backing block device or file. The first one has the data when they are not equal.
+    #[arg(long = "replica", value_name = "NODE:DISK", required = true, value_parser = replica)]
+    pub(crate) replicas: Vec<crm_core::cib::Replica>,
+    /// Device path shown to the system; default `/dev/crm/by-name/NAME`.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// The replicas are equal already (new or empty disks): no first sync.
+    #[arg(long)]
+    pub(crate) assume_clean: bool,
+    /// TCP port of the data plane; default the lowest free one.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// `crm cluster`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCmd {
+    /// Found a cluster with this node as its first member.
+    Init {
+        /// The cluster's name.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        here: HereArgs,
+    },
+    /// Join this node to a cluster.
+    Join {
+        /// A member's `HOST:PORT`.
+        peer: String,
+        /// Token from `crm cluster token` on a member.
+        #[arg(long)]
+        token: String,
+        #[command(flatten)]
+        here: HereArgs,
+    },
+    /// Make a token with which a node may join.
+    Token {
+        /// How long it is good for.
+        #[arg(long, value_parser = duration_ms, default_value = "1h", value_name = "TIME")]
+        ttl: u64,
+    },
+    /// Members, mode, leader.
+    Status {
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// This node, for `init` and `join`.
+#[derive(Debug, Args)]
+pub(crate) struct HereArgs {
+    /// This node's name; the host name without it.
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// `HOST:PORT` at which the other nodes reach this one.
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+}
+
+/// `crm apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The file; `-` = standard input.
+    pub(crate) file: PathBuf,
+    /// Show what would change, change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+fn duration_ms(text: &str) -> Result<u64, String> {
+    crm_core::cib::parse_duration_ms(text)
+        .ok_or_else(|| format!("`{text}` is no duration (as in 60s, 500ms, 5min, 1h)"))
+}
+
+fn size_bytes(text: &str) -> Result<u64, String> {
+    crm_core::text::parse_size(text)
+        .ok_or_else(|| format!("`{text}` is no size (as in 512M, 1GiB, 1073741824)"))
+}
+
+fn replica(text: &str) -> Result<crm_core::cib::Replica, String> {
+    match text.split_once(':') {
+        Some((node, disk)) if !node.is_empty() && disk.starts_with('/') => {
+            Ok(crm_core::cib::Replica { node: node.to_owned(), disk: disk.to_owned() })
+        }
+        _ => Err(format!("`{text}` is not NODE:DISK with an absolute path")),
+    }
+}

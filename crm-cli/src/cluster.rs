@@ -1,0 +1,117 @@
+//! `crm cluster`: founding and joining (done by the daemon's package through hooks), tokens, members.
+
+use crate::args::{ClusterCmd, Format, HereArgs};
+use crate::fail::Fail;
+use crate::ui::table;
+use crate::{InitArgs, JoinArgs, Shell};
+use anyhow::Context;
+use crm_proto::local::{Mode, StatusReply};
+
+/// Carries out one command.
+pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail> {
+    match command {
+        ClusterCmd::Init { name, here } => {
+            let (node, address) = this_node(here)?;
+            let words = (shell.hooks.cluster_init)(InitArgs { name, node, address })?;
+            shell.ui.say(&words);
+            Ok(())
+        }
+        ClusterCmd::Join { peer, token, here } => {
+            let (node, address) = this_node(here)?;
+            let words = (shell.hooks.cluster_join)(JoinArgs { peer, token, node, address })?;
+            shell.ui.say(&words);
+            Ok(())
+        }
+        ClusterCmd::Token { ttl } => {
+            let token = shell.daemon.token(ttl.div_ceil(1000).max(1))?;
+            shell.ui.data(&token);
+            Ok(())
+        }
+        ClusterCmd::Status { output } => {
+            let status = shell.daemon.status()?;
+            match output {
+                Format::Json => shell.json(&json(&status)),
+                Format::Text => {
+                    shell.ui.data(&text(&status));
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+fn this_node(here: HereArgs) -> Result<(String, Option<String>), Fail> {
+    let node = match here.node {
+        Some(node) => node,
+        None => {
+            let host = nix::unistd::gethostname().context("read the host name")?;
+            let host = host.to_string_lossy().into_owned();
+            host.split('.').next().unwrap_or(&host).to_owned()
+        }
+    };
+    Ok((node, here.address))
+}
+
+const fn mode_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Joining => "joining",
+        Mode::Leader => "leader",
+        Mode::Follower => "follower",
+        Mode::Alone => "ALONE (its peer is lost; runs on from its last state)",
+        Mode::NoQuorum => "NO QUORUM (may not run resources)",
+    }
+}
+
+/// Members and what this node may do.
+pub(crate) fn text(status: &StatusReply) -> String {
+    let state = &status.state;
+    let mut out = format!(
+        "cluster {}  {}\nthis node {}: {}\nleader {}  quorum {}\n",
+        state.cluster_name,
+        state.cluster_uuid,
+        status.me,
+        mode_words(status.mode),
+        status.leader.as_deref().unwrap_or("NONE"),
+        if status.quorate { "yes" } else { "NO" },
+    );
+    if let Some(waiting) = &status.waiting {
+        out.push_str(&format!("waiting: {waiting}\n"));
+    }
+    let mut rows =
+        vec![["MEMBER", "ID", "ADDRESS", "HEARTBEAT", "ONLINE"].map(str::to_owned).to_vec()];
+    for (name, member) in &state.members {
+        let line = status.nodes.get(name);
+        let yes = |flag: Option<bool>| if flag == Some(true) { "yes" } else { "NO" }.to_owned();
+        rows.push(vec![
+            name.clone(),
+            member.raft_id.to_string(),
+            member.address.clone(),
+            yes(line.map(|l| l.alive)),
+            yes(line.map(|l| l.online)),
+        ]);
+    }
+    out.push_str(&table(&rows, ""));
+    out
+}
+
+fn json(status: &StatusReply) -> serde_json::Value {
+    serde_json::json!({
+        "cluster_name": status.state.cluster_name,
+        "cluster_uuid": status.state.cluster_uuid,
+        "me": status.me,
+        "mode": status.mode,
+        "leader": status.leader,
+        "quorate": status.quorate,
+        "waiting": status.waiting,
+        "members": status.state.members.iter().map(|(name, member)| {
+            let line = status.nodes.get(name);
+            serde_json::json!({
+                "name": name,
+                "raft_id": member.raft_id,
+                "address": member.address,
+                "alive": line.is_some_and(|l| l.alive),
+                "online": line.is_some_and(|l| l.online),
+            })
+        }).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,213 @@
+//! Configuration files: YAML or crm text, read into a CIB.
+
+use crate::Shell;
+use crate::fail::Fail;
+use crate::source::read_text;
+use crm_core::cib::{Cib, Constraint, Resource};
+use crm_core::text::{
+    self, AgentCatalog, Diagnostic, Event, Session, Spans, Statement, StatementKind, complete,
+    objects,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Session commands that a pasted text may contain; in a file that is only read they do nothing.
+const PASTED_VERBS: &[&str] =
+    &["show", "verify", "commit", "quit", "bye", "exit", "end", "up", "back", "configure"];
+
+/// The findings as one refusal.
+pub(crate) fn refuse(findings: &[Diagnostic]) -> Fail {
+    let errors = findings.iter().filter(|d| d.is_error()).count();
+    let mut why: String = String::from("\n");
+    for finding in findings {
+        why.push_str(&finding.render());
+    }
+    let plural = if errors == 1 { "" } else { "s" };
+    Fail::refused(format!("{errors} error{plural}; nothing was changed{}", why.trim_end()))
+}
+
+/// True for a file that is to be read as YAML.
+pub(crate) fn is_yaml(path: &Path, text: &str) -> bool {
+    let ends = |e: &str| path.extension().is_some_and(|x| x.eq_ignore_ascii_case(e));
+    if ends("yaml") || ends("yml") || ends("json") {
+        return true;
+    }
+    let first = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'));
+    first
+        .is_some_and(|l| l == "---" || l.starts_with('{') || (l.ends_with(':') && !l.contains(' ')))
+}
+
+/// Reads a whole configuration, completed from `base` (nodes that it does not mention, numbers that it leaves out).
+pub(crate) fn whole(
+    shell: &Shell<'_>,
+    path: &Path,
+    base: &Cib,
+    version: u64,
+) -> Result<(Cib, Spans), Fail> {
+    let text = read_text(path)?;
+    let name =
+        if path.as_os_str() == "-" { "<stdin>".to_owned() } else { path.display().to_string() };
+    let (mut cib, spans) = if is_yaml(path, &text) {
+        let catalog = (shell.hooks.agent_catalog)();
+        crm_core::yaml::read(&name, &text, Some(catalog.as_ref()))
+            .map_err(|wrong| refuse(&wrong))?
+    } else {
+        replaced(&name, &text, version, (shell.hooks.agent_catalog)())?
+    };
+    fill_in(base, &mut cib)?;
+    Ok((cib, spans))
+}
+
+/// Fills in what a wanted configuration leaves out; new volumes get a random first generation.
+pub(crate) fn fill_in(base: &Cib, wanted: &mut Cib) -> Result<(), Fail> {
+    // `complete` cannot fail: read as many random numbers beforehand as it can need.
+    let mut numbers = Vec::new();
+    for _ in &wanted.volumes {
+        numbers.push(crate::random::nonzero()?);
+    }
+    complete(base, wanted, &mut || numbers.pop().unwrap_or(1));
+    Ok(())
+}
+
+/// A text as a whole new configuration.
+fn replaced(
+    name: &str,
+    text: &str,
+    version: u64,
+    catalog: Box<dyn AgentCatalog>,
+) -> Result<(Cib, Spans), Fail> {
+    let mut session = Session::new(Cib::default(), version).with_catalog(catalog);
+    session.feed(name, text);
+    let mut wrong = Vec::new();
+    while let Some(event) = session.next_event().or_else(|| session.end()) {
+        match event {
+            Event::Changed => {}
+            Event::Verb(verb) if PASTED_VERBS.contains(&verb.name.as_str()) => {}
+            Event::Verb(verb) => wrong.push(Diagnostic::new(
+                text::Severity::Error,
+                "CRM0002",
+                Some(&verb.place),
+                format!("the command `{}` cannot stand in a file that is loaded", verb.name),
+            )),
+            Event::Refused(error) => wrong.push(*error),
+        }
+    }
+    if wrong.is_empty() {
+        Ok((session.cib().clone(), session.spans().clone()))
+    } else {
+        Err(refuse(&wrong))
+    }
+}
+
+/// `load replace`: the file is the whole configuration.
+pub(crate) fn load_replace(
+    name: &str,
+    text: &str,
+    session: &mut Session,
+    catalog: Box<dyn AgentCatalog>,
+) -> Result<(), Fail> {
+    let (cib, spans) = if is_yaml(Path::new(name), text) {
+        crm_core::yaml::read(name, text, Some(catalog.as_ref())).map_err(|wrong| refuse(&wrong))?
+    } else {
+        replaced(name, text, session.version(), catalog)?
+    };
+    session.replace(cib, spans);
+    Ok(())
+}
+
+/// `load update`: what the file defines takes the place of what has the same name; the rest stays.
+pub(crate) fn load_update(
+    name: &str,
+    text: &str,
+    session: &mut Session,
+    catalog: Box<dyn AgentCatalog>,
+) -> Result<(), Fail> {
+    let new_text = if is_yaml(Path::new(name), text) {
+        let read = crm_core::yaml::read(name, text, Some(catalog.as_ref()));
+        let (cib, _) = read.map_err(|wrong| refuse(&wrong))?;
+        text::show(&cib)
+    } else {
+        text.to_owned()
+    };
+    let (mut new, mut wrong) = text::parse(name, &new_text);
+    new.retain(|s| match &s.kind {
+        StatementKind::Verb(verb) => !PASTED_VERBS.contains(&verb.name.as_str()),
+        _ => true,
+    });
+    let old_text: String = objects(session.cib()).into_iter().map(|(_, t)| t + "\n").collect();
+    let (mut old, old_wrong) = text::parse("<configuration>", &old_text);
+    wrong.extend(old_wrong);
+    let defined: BTreeSet<(u8, String)> = new.iter().filter_map(definition).collect();
+    old.retain(|s| definition(s).is_none_or(|key| !defined.contains(&key)));
+    let mut all = old;
+    all.append(&mut new);
+    all.sort_by_key(|s| rank(&s.kind));
+    let mut merged = Session::new(Cib::default(), session.version()).with_catalog(catalog);
+    for statement in all {
+        if let Err(error) = merged.apply(statement) {
+            wrong.push(*error);
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(refuse(&wrong));
+    }
+    let mut cib = merged.cib().clone();
+    keep_order(session.cib(), &mut cib);
+    session.replace(cib, merged.spans().clone());
+    Ok(())
+}
+
+/// The object that a statement defines anew; options and nodes are merged, so they define nothing.
+fn definition(statement: &Statement) -> Option<(u8, String)> {
+    match &statement.kind {
+        StatementKind::Primitive(p, _) => Some((0, p.id.clone())),
+        StatementKind::Group(g) => Some((0, g.id.clone())),
+        StatementKind::Clone(c) => Some((0, c.id.clone())),
+        StatementKind::Constraint(c) => Some((0, c.id().to_owned())),
+        StatementKind::Volume(v) => Some((1, v.name.clone())),
+        StatementKind::Node { .. }
+        | StatementKind::Property(_)
+        | StatementKind::RscDefaults(_)
+        | StatementKind::OpDefaults(_)
+        | StatementKind::Monitor { .. }
+        | StatementKind::Delete { .. }
+        | StatementKind::Modgroup(_)
+        | StatementKind::Rename { .. }
+        | StatementKind::Set { .. }
+        | StatementKind::Verb(_) => None,
+    }
+}
+
+/// What is referred to comes before what refers to it; edits come last.
+const fn rank(kind: &StatementKind) -> u8 {
+    match kind {
+        StatementKind::Node { .. } | StatementKind::Volume(_) => 0,
+        StatementKind::Primitive(..) => 1,
+        StatementKind::Group(_) => 2,
+        StatementKind::Clone(_) => 3,
+        StatementKind::Constraint(_)
+        | StatementKind::Property(_)
+        | StatementKind::RscDefaults(_)
+        | StatementKind::OpDefaults(_) => 4,
+        StatementKind::Monitor { .. }
+        | StatementKind::Delete { .. }
+        | StatementKind::Modgroup(_)
+        | StatementKind::Rename { .. }
+        | StatementKind::Set { .. }
+        | StatementKind::Verb(_) => 5,
+    }
+}
+
+/// Gives what was there before its old place in the document; what is new follows.
+fn keep_order(old: &Cib, new: &mut Cib) {
+    let place = |ids: Vec<&str>| -> BTreeMap<String, usize> {
+        ids.into_iter().enumerate().map(|(n, id)| (id.to_owned(), n)).collect()
+    };
+    let resources = place(old.resources.iter().map(Resource::id).collect());
+    let constraints = place(old.constraints.iter().map(Constraint::id).collect());
+    let volumes = place(old.volumes.iter().map(|v| v.name.as_str()).collect());
+    let of = |map: &BTreeMap<String, usize>, id: &str| map.get(id).copied().unwrap_or(usize::MAX);
+    new.resources.sort_by_key(|r| of(&resources, r.id()));
+    new.constraints.sort_by_key(|c| of(&constraints, c.id()));
+    new.volumes.sort_by_key(|v| of(&volumes, &v.name));
+}

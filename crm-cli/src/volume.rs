@@ -1,0 +1,287 @@
+//! `crm volume`: replicated volumes, in DRBD's words.
+
+use crate::Shell;
+use crate::args::{Format, VolumeCmd, VolumeCreate};
+use crate::fail::Fail;
+use crate::node::{known as known_node, settled};
+use crate::ui::table;
+use crm_core::cib::{Cib, Volume};
+use crm_core::store::Edit;
+use crm_core::text::{FIRST_VOLUME_PORT, nearest, show_size};
+use crm_proto::block::{self, Connection, DiskState, VolumeStatus};
+use crm_proto::local::{Request, StatusReply};
+use std::collections::BTreeSet;
+
+/// Carries out one command.
+pub(crate) fn run(shell: &mut Shell<'_>, command: VolumeCmd) -> Result<(), Fail> {
+    match command {
+        VolumeCmd::Create(args) => create(shell, args),
+        VolumeCmd::Status { name, output } => status(shell, name.as_deref(), output),
+        VolumeCmd::Resolve { name, discard } => resolve(shell, &name, &discard),
+    }
+}
+
+fn create(shell: &mut Shell<'_>, args: VolumeCreate) -> Result<(), Fail> {
+    let wait = args.wait;
+    let (_, cib) = shell.daemon.cib()?;
+    let day0 = crate::random::nonzero()?;
+    let volume = definition(&cib, args, day0)?;
+    let words = format!("crm volume create {}", volume.name);
+    let name = volume.name.clone();
+    let replicas: Vec<&str> = volume.replicas.iter().map(|r| r.node.as_str()).collect();
+    let done = format!(
+        "volume {name}: {} on {}, device {}, port {}",
+        show_size(volume.size_bytes),
+        replicas.join(" and "),
+        volume.device,
+        volume.port
+    );
+    let version = shell.daemon.edit(vec![Edit::AddVolume(volume)], words)?;
+    settled(shell, version, wait, &done)
+}
+
+/// Checks what was asked against the configuration and fills in what was left out.
+fn definition(cib: &Cib, args: VolumeCreate, day0: u64) -> Result<Volume, Fail> {
+    let VolumeCreate { name, size, replicas, device, assume_clean, port, wait: _ } = args;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(plain) {
+        return Err(Fail::with_remedy(
+            format!("`{name}` is no name for a volume"),
+            "use letters, digits, `_`, `-` and `.`",
+        ));
+    }
+    if cib.volume(&name).is_some() {
+        return Err(Fail::with_remedy(
+            format!("the volume `{name}` exists already"),
+            format!("crm volume status {name}"),
+        ));
+    }
+    let mut nodes = BTreeSet::new();
+    for replica in &replicas {
+        known_node(cib, &replica.node)?;
+        if !nodes.insert(replica.node.as_str()) {
+            return Err(Fail::refused(format!("node `{}` has two replicas", replica.node)));
+        }
+    }
+    let free = (FIRST_VOLUME_PORT..=u16::MAX).find(|p| cib.volumes.iter().all(|v| v.port != *p));
+    let port = port.or(free).ok_or_else(|| Fail::refused("no port is free"))?;
+    let device = device.unwrap_or_else(|| format!("/dev/crm/by-name/{name}"));
+    if !device.starts_with("/dev/") {
+        return Err(Fail::refused(format!("`{device}` is not a path under /dev")));
+    }
+    for other in &cib.volumes {
+        if other.port == port {
+            return Err(Fail::refused(format!("volume `{}` uses port {port}", other.name)));
+        }
+        if other.device == device {
+            return Err(Fail::refused(format!("volume `{}` is {device}", other.name)));
+        }
+    }
+    Ok(Volume { name, size_bytes: size, device, replicas, port, day0, assume_clean })
+}
+
+/// Refuses a volume that is not configured.
+fn find<'a>(cib: &'a Cib, name: &str) -> Result<&'a Volume, Fail> {
+    cib.volume(name).ok_or_else(|| {
+        let names = cib.volumes.iter().map(|v| v.name.as_str());
+        let remedy = nearest(name, names).map(|n| format!("did you mean `{n}`?"));
+        Fail::with_remedy(format!("there is no volume `{name}`"), remedy.unwrap_or_default())
+    })
+}
+
+fn resolve(shell: &mut Shell<'_>, name: &str, discard: &str) -> Result<(), Fail> {
+    let status = shell.daemon.status()?;
+    let volume = find(&status.state.cib, name)?;
+    if !volume.replicas.iter().any(|r| r.node == discard) {
+        let nodes: Vec<&str> = volume.replicas.iter().map(|r| r.node.as_str()).collect();
+        return Err(Fail::with_remedy(
+            format!("volume `{name}` has no replica on `{discard}`"),
+            format!("its replicas are on: {}", nodes.join(", ")),
+        ));
+    }
+    if discard != status.me {
+        return Err(Fail::with_remedy(
+            format!("the changes of {discard} can be thrown away on {discard} only"),
+            format!("run there: crm volume resolve {name} --discard {discard}"),
+        ));
+    }
+    let request = Request::Block(block::Request::DiscardMyData { volume: name.to_owned() });
+    match shell.daemon.block(&request)? {
+        block::Reply::Ok | block::Reply::Status(_) => {
+            shell.ui.say(&format!(
+                "{name}: the changes of {discard} are thrown away; it takes the peer's data"
+            ));
+            Ok(())
+        }
+        block::Reply::Refused { code, why } => Err(Fail::refused(format!("{why} ({code})"))),
+    }
+}
+
+fn status(shell: &mut Shell<'_>, only: Option<&str>, output: Format) -> Result<(), Fail> {
+    let status = shell.daemon.status()?;
+    if let Some(name) = only {
+        find(&status.state.cib, name)?;
+    }
+    let seen = shell.daemon.volumes()?;
+    let defined = status.state.cib.volumes.iter().filter(|v| only.is_none_or(|o| o == v.name));
+    match output {
+        Format::Json => {
+            let all: Vec<_> = defined.map(|v| json(&status, v, &seen)).collect();
+            shell.json(&serde_json::Value::Array(all))
+        }
+        Format::Text => {
+            let all: Vec<String> = defined.map(|v| text(&status, v, &seen)).collect();
+            if all.is_empty() {
+                shell.ui.say("no volumes are configured");
+            }
+            shell.ui.data(&all.join("\n"));
+            Ok(())
+        }
+    }
+}
+
+fn json(status: &StatusReply, volume: &Volume, seen: &[VolumeStatus]) -> serde_json::Value {
+    let record = status.state.volumes.get(&volume.name);
+    serde_json::json!({
+        "name": volume.name,
+        "size_bytes": volume.size_bytes,
+        "device": volume.device,
+        "port": volume.port,
+        "replicas": volume.replicas,
+        "in_sync": record.map(|r| &r.in_sync),
+        "epoch": record.map(|r| r.epoch),
+        "seen_from": status.me,
+        "status": seen.iter().find(|s| s.name == volume.name),
+    })
+}
+
+/// One volume: a head line, a table of its replicas, counters.
+pub(crate) fn text(status: &StatusReply, volume: &Volume, seen: &[VolumeStatus]) -> String {
+    let here = seen.iter().find(|s| s.name == volume.name);
+    let record = status.state.volumes.get(&volume.name);
+    let mut out = format!(
+        "{}  {}  {}",
+        volume.name,
+        show_size(volume.size_bytes),
+        here.and_then(|h| h.device.as_deref()).unwrap_or(&volume.device)
+    );
+    if let Some(front) = here.and_then(|h| h.front.as_deref()) {
+        out.push_str(&format!(" ({front})"));
+    }
+    out.push('\n');
+    if let Some(record) = record {
+        let names: Vec<&str> = record.in_sync.iter().map(String::as_str).collect();
+        out.push_str(&format!("  in sync: [ {} ]  epoch {}\n", names.join(" "), record.epoch));
+    }
+    let head = ["NODE", "ROLE", "DISK", "CONNECTION", "OUT-OF-SYNC", "RESYNCED"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for replica in &volume.replicas {
+        rows.push(row(status, &replica.node, here));
+    }
+    out.push_str(&table(&rows, "  "));
+    out.push_str(&remarks(status, here));
+    out
+}
+
+fn row(status: &StatusReply, node: &str, here: Option<&VolumeStatus>) -> Vec<String> {
+    let own = node == status.me;
+    let peer = here.and_then(|h| h.peers.iter().find(|p| p.node == node));
+    let cells: [String; 5] = match (own, here, peer) {
+        (true, Some(h), _) => [
+            role(h.primary).to_owned(),
+            disk(h.disk).to_owned(),
+            if h.up { "(this node)" } else { "(this node, down)" }.to_owned(),
+            "-".to_owned(),
+            "-".to_owned(),
+        ],
+        (false, _, Some(p)) => {
+            let known = match p.connection {
+                Connection::StandAlone | Connection::Connecting => "Unknown",
+                Connection::Connected | Connection::SyncSource | Connection::SyncTarget => {
+                    role(p.primary)
+                }
+            };
+            [
+                known.to_owned(),
+                disk(p.disk).to_owned(),
+                connection(p.connection).to_owned(),
+                bytes(p.out_of_sync_bytes),
+                bytes(p.resynced_bytes),
+            ]
+        }
+        (true, None, _) | (false, _, None) => {
+            let words = ["Unknown", "DUnknown", if own { "(not defined here yet)" } else { "-" }];
+            [
+                words[0].to_owned(),
+                words[1].to_owned(),
+                words[2].to_owned(),
+                "-".to_owned(),
+                "-".to_owned(),
+            ]
+        }
+    };
+    std::iter::once(node.to_owned()).chain(cells).collect()
+}
+
+fn remarks(status: &StatusReply, here: Option<&VolumeStatus>) -> String {
+    let Some(here) = here else { return String::new() };
+    let c = here.counters;
+    let mut out = format!(
+        "  written {}  read {}  sent {}  received {}  generation {}\n",
+        bytes(c.written),
+        bytes(c.read),
+        bytes(c.sent),
+        bytes(c.received),
+        here.generation
+    );
+    if let Some(why) = &here.suspended {
+        out.push_str(&format!("  SUSPENDED: {why}\n"));
+    }
+    for peer in &here.peers {
+        if let Some(why) = &peer.why {
+            out.push_str(&format!(
+                "  {} is StandAlone: {why}\n    do this on the node whose changes may go: crm volume resolve {} --discard NODE ({} or {})\n",
+                peer.node, here.name, status.me, peer.node
+            ));
+        }
+    }
+    out
+}
+
+const fn role(primary: bool) -> &'static str {
+    if primary { "Primary" } else { "Secondary" }
+}
+
+const fn disk(state: DiskState) -> &'static str {
+    match state {
+        DiskState::Diskless => "Diskless",
+        DiskState::Inconsistent => "Inconsistent",
+        DiskState::Outdated => "Outdated",
+        DiskState::Unknown => "DUnknown",
+        DiskState::Consistent => "Consistent",
+        DiskState::UpToDate => "UpToDate",
+    }
+}
+
+const fn connection(state: Connection) -> &'static str {
+    match state {
+        Connection::StandAlone => "StandAlone",
+        Connection::Connecting => "Connecting",
+        Connection::Connected => "Connected",
+        Connection::SyncSource => "SyncSource",
+        Connection::SyncTarget => "SyncTarget",
+    }
+}
+
+/// A number of bytes to three digits or so: `0 B`, `12.5 MiB`.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in UNITS {
+        let whole = number >> shift;
+        if whole > 0 {
+            let tenths = ((number >> (shift - 10)) & 0x3ff) * 10 / 1024;
+            return format!("{whole}.{tenths} {unit}");
+        }
+    }
+    format!("{number} B")
+}
