@@ -5,7 +5,7 @@ use crate::down::{down, free_orphan_loops};
 use crate::lab::Lab;
 use crate::up::{Plan, up};
 use crate::{cluster, init, net, node, ns, script, ui, view};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ struct Build {
     /// Our own agents (the default)
     #[arg(long, conflicts_with = "debian_agents", global = true)]
     native: bool,
-    /// Debian's IPaddr2, Filesystem and Stateful instead of ours
+    /// Debian's `IPaddr2`, `Filesystem` and Stateful instead of ours
     #[arg(long, global = true)]
     debian_agents: bool,
 }
@@ -117,16 +117,18 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(demo: Demo) -> Result<()> {
     let lab = Lab::new(demo.dir)?;
-    let plan = Plan { nodes: demo.build.nodes, debian_agents: demo.build.debian_agents };
+    let executable = std::env::current_exe().context("find the own executable")?;
+    let plan =
+        Plan { executable, nodes: demo.build.nodes, debian_agents: demo.build.debian_agents };
     match demo.command {
-        None if demo.script => run_script(&lab, plan, demo.keep),
+        None if demo.script => run_script(&lab, &plan, demo.keep),
         None => {
-            build(&lab, plan)?;
+            build(&lab, &plan)?;
             client::start(&lab, "/srv")?;
             view::watch(&lab, None)
         }
         Some(Word::Up) => {
-            build(&lab, plan)?;
+            build(&lab, &plan)?;
             client::start(&lab, "/srv")?;
             ui::say(&view::picture(&lab)?);
             Ok(())
@@ -171,7 +173,7 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
     }
 }
 
-fn build(lab: &Lab, plan: Plan) -> Result<()> {
+fn build(lab: &Lab, plan: &Plan) -> Result<()> {
     let start = Instant::now();
     ui::say(&format!("demo: {} nodes, files in {}", plan.nodes, lab.dir().display()));
     up(lab, plan)?;
@@ -179,7 +181,7 @@ fn build(lab: &Lab, plan: Plan) -> Result<()> {
     Ok(())
 }
 
-fn run_script(lab: &Lab, plan: Plan, keep: bool) -> Result<()> {
+fn run_script(lab: &Lab, plan: &Plan, keep: bool) -> Result<()> {
     let result = build(lab, plan).and_then(|()| script::run(lab));
     if keep {
         return result;

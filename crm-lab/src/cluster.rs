@@ -24,11 +24,11 @@ const SYNC_LIMIT: Duration = Duration::from_secs(120);
 pub const MOVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes the cluster, the volume, the file system on it, and loads the configuration.
-pub(crate) fn build(lab: &Lab, plan: up::Plan) -> Result<()> {
+pub(crate) fn build(lab: &Lab, plan: &up::Plan) -> Result<()> {
     let nodes = lab.nodes()?;
     form(lab, &nodes)?;
     ui::say(&format!("  cluster   {} nodes online", nodes.len()));
-    create_volume(lab, &nodes)?;
+    create_volume(lab)?;
     format_volume(lab, &nodes)?;
     ui::say(&format!("  volume    {VOLUME} {VOLUME_SIZE} x{} on {DEVICE}, ext4", nodes.len()));
     load(lab, plan.debian_agents)?;
@@ -39,21 +39,40 @@ pub(crate) fn build(lab: &Lab, plan: up::Plan) -> Result<()> {
 
 /// Pastes seed 002 with its last words (`show`, `commit`, `quit`), then what the lab adds.
 fn load(lab: &Lab, debian_agents: bool) -> Result<()> {
-    configure(lab, &format!("{SEED}show\ncommit\nquit\n"))?;
-    let addition = if debian_agents { with_debian_agents(SEED_DEMO) } else { SEED_DEMO.to_owned() };
-    configure(
-        lab,
-        &format!("{addition}rsc_defaults resource-stickiness={STICKINESS}\ncommit\nquit\n"),
-    )?;
+    let (seed, added) = match debian_agents {
+        true => (debians(SEED), debians(SEED_DEMO) + STATEFUL),
+        false => (SEED.to_owned(), SEED_DEMO.to_owned()),
+    };
+    configure(lab, &format!("{seed}show\ncommit\nquit\n"))?;
+    let stay = format!("rsc_defaults resource-stickiness={STICKINESS}");
+    configure(lab, &format!("{added}{stay}\ncommit\nquit\n"))?;
     Ok(())
 }
 
-/// The additions of the variant with Debian's own agents: they are named in full, so nobody can mistake whose they are.
-fn with_debian_agents(text: &str) -> String {
-    text.to_owned()
+/// The same text with Debian's scripts for the file system and the address: without this our own answer to their names.
+fn debians(text: &str) -> String {
+    let mut all = text.to_owned();
+    for agent in ["Filesystem", "IPaddr2"] {
+        let named = format!("ocf:heartbeat:{agent} \\\n\tmeta crm-native=false \\\n");
+        all = all.replace(&format!(" {agent} \\\n"), &format!(" {named}"));
+    }
+    all
 }
 
+/// A promotable resource of Debian's, beside the volume.
+const STATEFUL: &str = "\
+primitive state ocf:pacemaker:Stateful \\
+\tmeta crm-native=false \\
+\top monitor interval=10s role=Promoted \\
+\top monitor interval=11s role=Unpromoted
+ms ms_state state \\
+\tmeta master-max=1 clone-max=2
+";
+
 /// One cluster of all nodes: the first is initialised, the others join with a token.
+///
+/// # Errors
+/// When a command is refused or a node does not come online.
 pub fn form(lab: &Lab, nodes: &[String]) -> Result<()> {
     let (first, others) = nodes.split_first().context("a lab has nodes")?;
     let at = |node: &str| address(node).map(|a| format!("{a}:{PORT}"));
@@ -106,17 +125,22 @@ pub fn wait_for_members(lab: &Lab, nodes: &[String]) -> Result<()> {
     })
 }
 
-fn create_volume(lab: &Lab, nodes: &[String]) -> Result<()> {
+/// `crm volume create`, and waits until every node's blockd knows the volume.
+///
+/// # Errors
+/// When it is refused.
+pub fn create_volume(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes()?;
     let mut words: Vec<String> =
         ["crm", "volume", "create", VOLUME, VOLUME_SIZE].map(str::to_owned).to_vec();
-    for name in nodes {
+    for name in &nodes {
         words.extend(["--replica".to_owned(), format!("{name}:{DISK}")]);
     }
     words.extend(["--device", DEVICE, "--assume-clean"].map(str::to_owned));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let first = nodes.first().context("a lab has nodes")?;
     node::exec(lab, first, &words)?;
-    for name in nodes {
+    for name in &nodes {
         wait::until(&format!("{VOLUME} to be known on {name}"), JOIN_LIMIT, || {
             node::volume(lab, name)
         })?;

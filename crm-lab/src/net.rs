@@ -43,12 +43,18 @@ pub(crate) fn plug(lab: &Lab, name: &str) -> Result<()> {
 }
 
 /// Cuts the wire: nothing goes in or out from now on.
+///
+/// # Errors
+/// When there is no such wire.
 pub fn cut(lab: &Lab, name: &str) -> Result<()> {
     ip(lab, HUB, &format!("link set {} down", wire(name)))?;
     Ok(())
 }
 
 /// Mends a cut wire.
+///
+/// # Errors
+/// When there is no such wire.
 pub fn mend(lab: &Lab, name: &str) -> Result<()> {
     ip(lab, HUB, &format!("link set {} up", wire(name)))?;
     Ok(())

@@ -15,6 +15,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(20);
 const DAEMON_LIMIT: Duration = Duration::from_secs(20);
 
 /// Powers a node on: namespaces, wire; its daemons follow by themselves when it is a member.
+///
+/// # Errors
+/// When it is no node of the lab, or its namespaces cannot be made.
 pub fn start(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
     if pid::find(lab, node).is_none() {
@@ -108,6 +111,9 @@ pub fn volume(lab: &Lab, node: &str) -> Result<Option<block::VolumeStatus>> {
 }
 
 /// An order to blockd that must be obeyed.
+///
+/// # Errors
+/// When it refuses or does not answer.
 pub fn order_block(lab: &Lab, node: &str, request: &block::Request) -> Result<()> {
     match call_block(lab, node, request)? {
         block::Reply::Ok => Ok(()),
@@ -119,6 +125,9 @@ pub fn order_block(lab: &Lab, node: &str, request: &block::Request) -> Result<()
 }
 
 /// Waits until both daemons of a node answer.
+///
+/// # Errors
+/// When they do not in time.
 pub fn wait_for_daemons(lab: &Lab, node: &str) -> Result<()> {
     wait::until(&format!("the daemons of {node}"), DAEMON_LIMIT, || {
         call_block(lab, node, &block::Request::Status { volume: None })?;

@@ -1,5 +1,4 @@
 //! The only place of the lab that prints: data and progress on standard output, refusals on standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the lab's printer")]
 
 use std::io::{IsTerminal, Write};
 

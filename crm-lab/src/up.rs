@@ -6,13 +6,16 @@ use crate::ns::{self, CLIENT, HUB};
 use crate::{cluster, net, node, ui};
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::path::PathBuf;
 
 /// What to build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// The `crm` executable that runs in the nodes.
+    pub executable: PathBuf,
     /// 2 or 3.
     pub nodes: usize,
-    /// Debian's IPaddr2, Filesystem and Stateful instead of ours.
+    /// Debian's `IPaddr2`, `Filesystem` and Stateful instead of ours.
     pub debian_agents: bool,
 }
 
@@ -20,7 +23,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// Names the step that failed; what was built stays for a look, until `down`.
-pub fn up(lab: &Lab, plan: Plan) -> Result<()> {
+pub fn up(lab: &Lab, plan: &Plan) -> Result<()> {
     bare(lab, plan)?;
     cluster::build(lab, plan)
 }
@@ -29,7 +32,7 @@ pub fn up(lab: &Lab, plan: Plan) -> Result<()> {
 ///
 /// # Errors
 /// As [`up`].
-pub fn bare(lab: &Lab, plan: Plan) -> Result<()> {
+pub fn bare(lab: &Lab, plan: &Plan) -> Result<()> {
     if !(2..=NODES.len()).contains(&plan.nodes) {
         bail!("a lab has 2 or 3 nodes, not {}", plan.nodes);
     }
@@ -42,8 +45,7 @@ pub fn bare(lab: &Lab, plan: Plan) -> Result<()> {
     let nodes: Vec<String> =
         NODES.iter().take(plan.nodes).map(|(name, _)| (*name).to_owned()).collect();
     lab.lay_out(&nodes)?;
-    let own = std::env::current_exe().context("find the own executable")?;
-    fs::copy(&own, lab.executable()).context("copy the executable into the lab")?;
+    fs::copy(&plan.executable, lab.executable()).context("copy the executable into the lab")?;
     let made = make_mount_points(&MOUNT_POINTS)?;
     lab.note_built(&Built { nodes: nodes.clone(), debian_agents: plan.debian_agents, made })?;
     ns::start(lab, HUB, "hold")?;

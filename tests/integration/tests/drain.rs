@@ -1,0 +1,28 @@
+//! Drain and return, with our agents and with Debian's.
+
+use anyhow::{Result, ensure};
+use crm_integration::{Stage, TWO, Wish};
+use crm_lab::script;
+
+fn drain_and_return(name: &str, wish: Wish) -> Result<()> {
+    let Some(stage) = Stage::playing(name, wish)? else { return Ok(()) };
+    for _ in 0..2 {
+        let from = stage.active()?;
+        let drained = stage.scene(&format!("drain {from}"), || script::drain(&stage.lab, &from))?;
+        ensure!(drained.active != from, "the service is still on {from}");
+        let back =
+            stage.scene(&format!("return {from}"), || script::bring_back(&stage.lab, &from))?;
+        ensure!(back.active == drained.active, "it failed back");
+    }
+    stage.finish().map(|_| ())
+}
+
+#[test]
+fn a_drained_node_holds_nothing_and_nothing_fails_back() -> Result<()> {
+    drain_and_return("drain", TWO)
+}
+
+#[test]
+fn debians_own_agents_pass_the_same_drain() -> Result<()> {
+    drain_and_return("debian", Wish { nodes: 2, debian_agents: true })
+}
