@@ -27,13 +27,13 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn new(inner: Arc<MemTarget>) -> Self {
+    fn new(inner: &Arc<MemTarget>) -> Self {
         let (queue, tasks) = mpsc::channel::<(Io, Completion)>();
         let tasks = Arc::new(Mutex::new(tasks));
         let size = inner.size_bytes();
         for _ in 0..2 {
             let tasks = Arc::clone(&tasks);
-            let inner = Arc::clone(&inner);
+            let inner = Arc::clone(inner);
             std::thread::spawn(move || {
                 front::mark_io_thread();
                 loop {
@@ -62,13 +62,14 @@ fn spec(dir: &Path) -> FrontSpec {
 }
 
 /// What the worker does: shows the volume, says so, takes it away on SIGTERM.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the keeper calls")]
 fn worker(keeper: KeeperHandle, _args: Vec<String>) -> ExitCode {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.thread_block().unwrap();
     let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
     let target = Arc::new(MemTarget::at(&dir.join("backing"), SIZE).unwrap());
-    let target: Arc<dyn Target> = Arc::new(Elsewhere::new(target));
+    let target: Arc<dyn Target> = Arc::new(Elsewhere::new(&target));
     front::clean_stale(&front::run_dir(), &keeper).unwrap();
     let shown: Box<dyn Front> = match keeper.inherited().pop() {
         Some(deposit) => front::resume(deposit, spec(&dir), target, &keeper).unwrap(),

@@ -2,7 +2,7 @@
 
 use super::error::{FrontError, step};
 use super::node::KernelDevice;
-use super::{BLOCK_BYTES, sys};
+use super::{BLOCK_BYTES, pause, sys};
 use nix::errno::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,10 +14,8 @@ const DIRECT_IO: u32 = 16;
 const CONTROL: &str = "/dev/loop-control";
 /// Others on the machine race for free devices; losing this often in a row is not a race any more.
 const ATTEMPTS: u32 = 64;
-/// A device in transient use (udev probes every new or changed device) is retried this often ..
+/// A device in transient use (udev probes every new or changed device) is retried this often.
 const DETACH_ATTEMPTS: u32 = 20;
-/// .. at this distance; there is no event for a device's last close.
-const DETACH_PAUSE_MS: u16 = 50;
 
 /// Binds a free loop device to `file` (opened with `O_DIRECT`); returns its number.
 pub(super) fn attach(file: &Path) -> Result<u32, FrontError> {
@@ -62,19 +60,7 @@ pub(super) fn detach(number: u32, shown: &Path) -> Result<(), FrontError> {
         if attempt > 0 {
             pause();
         }
-        let handle = match device.open(true) {
-            Ok(handle) => handle,
-            Err(FrontError::Step { source, .. })
-                if source.raw_os_error() == Some(Errno::EBUSY as i32) =>
-            {
-                return Err(FrontError::Busy { device: shown.to_owned() });
-            }
-            Err(error) => return Err(error),
-        };
-        if !is_bound(number) {
-            return Ok(());
-        }
-        handle.sync_all().map_err(step("flush", &node))?;
+        let handle = device.claim(shown)?;
         match sys::loop_clear(&handle) {
             Ok(()) => drop(handle),
             Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => return Ok(()),
@@ -148,11 +134,4 @@ fn is_bound(number: u32) -> bool {
 fn is_backed_by(number: u32, path: &Path) -> bool {
     fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file"))
         .is_ok_and(|backing| Path::new(backing.trim_end()) == path)
-}
-
-fn pause() {
-    let outcome = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(DETACH_PAUSE_MS));
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "pause cut short");
-    }
 }

@@ -4,7 +4,10 @@ use crate::keeper::{Deposit, KeeperHandle};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 mod error;
@@ -12,6 +15,7 @@ mod fuse;
 mod loopdev;
 mod memory;
 mod mounts;
+mod nbd;
 mod node;
 mod sys;
 
@@ -107,8 +111,38 @@ pub fn open(
     keeper: &KeeperHandle,
 ) -> Result<Box<dyn Front>, FrontError> {
     check(&spec, target.as_ref())?;
-    let front = fuse::FuseFront::open(spec, target, keeper)?;
-    Ok(Box::new(front))
+    match pick()? {
+        Kind::Nbd => Ok(Box::new(nbd::NbdFront::open(spec, target, keeper)?)),
+        Kind::FuseLoop => Ok(Box::new(fuse::FuseFront::open(spec, target, keeper)?)),
+    }
+}
+
+/// The means, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Nbd,
+    FuseLoop,
+}
+
+/// The best means of this kernel, or the one that `CRM_BLOCK_FRONT` names.
+fn pick() -> Result<Kind, FrontError> {
+    if let Ok(forced) = std::env::var("CRM_BLOCK_FRONT") {
+        return match forced.as_str() {
+            "nbd" => Ok(Kind::Nbd),
+            "fuse+loop" => Ok(Kind::FuseLoop),
+            _ => Err(FrontError::Unsupported { why: format!("CRM_BLOCK_FRONT is `{forced}`") }),
+        };
+    }
+    if nbd::is_available() {
+        return Ok(Kind::Nbd);
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if !Path::new(device).exists() {
+            let why = format!("no ublk, no NBD, and no {device}");
+            return Err(FrontError::Unsupported { why });
+        }
+    }
+    Ok(Kind::FuseLoop)
 }
 
 /// Takes over a device whose previous worker died: requests in flight come again, users see a pause and no error.
@@ -132,6 +166,7 @@ pub fn resume(
             let front = fuse::FuseFront::resume(spec, loop_number, deposit.fds, target, keeper)?;
             Ok(Box::new(front))
         }
+        Means::Nbd { index } => Ok(Box::new(nbd::NbdFront::resume(spec, index, target, keeper)?)),
     }
 }
 
@@ -149,7 +184,8 @@ pub fn deposited_spec(deposit: &Deposit) -> Option<FrontSpec> {
 pub fn clean_stale(run_dir: &Path, keeper: &KeeperHandle) -> Result<(), FrontError> {
     let kept: Vec<String> =
         keeper.inherited().iter().filter_map(deposited_spec).map(|spec| spec.name).collect();
-    fuse::clean_stale(run_dir, &kept)
+    fuse::clean_stale(run_dir, &kept)?;
+    nbd::clean_stale(run_dir, &kept)
 }
 
 /// The run directory: `CRM_RUN_DIR`, else `/run/crm`.
@@ -166,6 +202,37 @@ pub fn mark_io_thread() {
     }
 }
 
+/// Whose device it is, among all daemons of this machine (each has its own run directory, maybe in its own mount
+/// namespace under the same path).
+fn identity(run_dir: &Path, name: &str) -> Result<String, FrontError> {
+    std::fs::create_dir_all(run_dir).map_err(error::step("make directory", run_dir))?;
+    let found = std::fs::metadata(run_dir).map_err(error::step("look at", run_dir))?;
+    Ok(format!("crm:{:x}:{:x}:{name}", found.dev(), found.ino()))
+}
+
+/// Loads a kernel module; false = this system cannot.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "modprobe alone, before any I/O; crm_agents::exec is for agents and scripts"
+)]
+fn load_module(name: &str) -> bool {
+    let outcome = Command::new("modprobe").arg("-q").arg(name).stdin(Stdio::null()).status();
+    match outcome {
+        Ok(status) => status.success(),
+        Err(error) => {
+            tracing::debug!(%error, name, "modprobe");
+            false
+        }
+    }
+}
+
+/// 50 ms, for the few things of the kernel that can only be asked again.
+fn pause() {
+    if let Err(error) = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(50u8)) {
+        tracing::debug!(%error, "pause cut short");
+    }
+}
+
 /// Label of a volume's deposit with the keeper.
 fn label(spec: &FrontSpec) -> String {
     format!("front:{}", spec.name)
@@ -178,6 +245,17 @@ struct Record {
     means: Means,
 }
 
+impl Record {
+    fn deposit(&self, keeper: &KeeperHandle, fds: &[BorrowedFd<'_>]) -> Result<(), FrontError> {
+        let label = label(&self.spec);
+        let blob = match serde_json::to_string(self) {
+            Ok(blob) => blob,
+            Err(error) => return Err(FrontError::Deposit { label, error }),
+        };
+        keeper.deposit(&label, &blob, fds).map_err(FrontError::Keeper)
+    }
+}
+
 /// How the device is made, with what the next worker needs to know.
 #[derive(Debug, Serialize, Deserialize)]
 enum Means {
@@ -185,6 +263,11 @@ enum Means {
     FuseLoop {
         /// N of `/dev/loopN`.
         loop_number: u32,
+    },
+    /// Nothing else.
+    Nbd {
+        /// N of `/dev/nbdN`.
+        index: u32,
     },
 }
 

@@ -1,6 +1,7 @@
 //! The device node that users name: made beside the kernel's own, with the same numbers.
 
 use super::error::{FrontError, step};
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -64,6 +65,28 @@ impl KernelDevice {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(flags);
         options.open(&path).map_err(step("open", &path))
+    }
+
+    /// Whether somebody holds it exclusively.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self.open(true), Err(FrontError::Step { source, .. })
+            if source.raw_os_error() == Some(Errno::EBUSY as i32))
+    }
+
+    /// Holds it exclusively, with everything in its page cache written; [`FrontError::Busy`] names it by `shown`.
+    pub(super) fn claim(&self, shown: &Path) -> Result<File, FrontError> {
+        match self.open(true) {
+            Ok(handle) => {
+                handle.sync_all().map_err(step("flush", shown))?;
+                Ok(handle)
+            }
+            Err(FrontError::Step { source, .. })
+                if source.raw_os_error() == Some(Errno::EBUSY as i32) =>
+            {
+                Err(FrontError::Busy { device: shown.to_owned() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Shows it at `device`, replacing a node that an earlier daemon left there.

@@ -138,12 +138,9 @@ impl FuseFront {
         let loop_number = loopdev::attach(&self.mount_point.join(wire::FILE_NAME))?;
         self.lock().loop_number = Some(loop_number);
         let record = Record { spec: self.spec.clone(), means: Means::FuseLoop { loop_number } };
-        let label = label(&self.spec);
-        let blob = serde_json::to_string(&record)
-            .map_err(|error| FrontError::Deposit { label: label.clone(), error })?;
         let fds: Vec<BorrowedFd<'_>> =
             self.channels.iter().map(|channel| channel.as_fd()).collect();
-        self.keeper.deposit(&label, &blob, &fds).map_err(FrontError::Keeper)?;
+        record.deposit(&self.keeper, &fds)?;
         KernelDevice::of_loop(loop_number).show_at(&self.spec.device)
     }
 
@@ -159,9 +156,7 @@ impl Front for FuseFront {
 
     fn device_in_use(&self) -> bool {
         let Some(loop_number) = self.lock().loop_number else { return false };
-        let opened = KernelDevice::of_loop(loop_number).open(true);
-        matches!(opened, Err(FrontError::Step { source, .. })
-            if source.raw_os_error() == Some(Errno::EBUSY as i32))
+        KernelDevice::of_loop(loop_number).is_in_use()
     }
 
     fn close(&self) -> Result<(), FrontError> {

@@ -1,0 +1,232 @@
+//! The server side of an NBD connection: transmission phase of the NBD protocol, simple replies.
+
+use super::super::{Buffer, Completion, Io, Target, mark_io_thread};
+use crate::aligned::AlignedBuf;
+use nix::libc::{EINVAL, EIO, ENOSPC};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const REQUEST_MAGIC: u32 = 0x2560_9513;
+const REPLY_MAGIC: u32 = 0x6744_6698;
+const REQUEST_BYTES: usize = 28;
+/// Larger requests are refused (the queue limit is set far below).
+const MAX_IO: u32 = 32 << 20;
+const FLAG_FUA: u16 = 1;
+
+/// What `linux/nbd.h` calls server flags: has-flags, flush, FUA, trim, write-zeroes.
+pub(super) const SERVER_FLAGS: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6;
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The kernel took leave.
+    Disconnect,
+    /// The socket broke.
+    Broken,
+}
+
+/// Serves `connection` until it ends.
+pub(super) fn serve(connection: &UnixStream, size_bytes: u64, target: &dyn Target) -> End {
+    mark_io_thread();
+    let replies = match connection.try_clone() {
+        Ok(clone) => Arc::new(Mutex::new(clone)),
+        Err(error) => {
+            tracing::error!(%error, "NBD connection");
+            return End::Broken;
+        }
+    };
+    let mut reader = connection;
+    let mut head = [0; REQUEST_BYTES];
+    loop {
+        if let Err(error) = reader.read_exact(&mut head) {
+            tracing::debug!(%error, "NBD connection ended");
+            return End::Broken;
+        }
+        let Some(request) = Request::parse(&head) else {
+            tracing::error!("NBD request without its magic");
+            return End::Broken;
+        };
+        let reply = Reply { socket: Arc::clone(&replies), handle: request.handle, sent: false };
+        if request.command == 2 {
+            reply.none();
+            return End::Disconnect;
+        }
+        if let Err(error) = handle(reader, request, reply, size_bytes, target) {
+            tracing::debug!(%error, "NBD connection ended");
+            return End::Broken;
+        }
+    }
+}
+
+/// A request header.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    flags: u16,
+    command: u16,
+    handle: [u8; 8],
+    offset: u64,
+    len: u32,
+}
+
+impl Request {
+    fn parse(head: &[u8; REQUEST_BYTES]) -> Option<Self> {
+        let (magic, rest) = head.split_first_chunk::<4>()?;
+        let (flags, rest) = rest.split_first_chunk::<2>()?;
+        let (command, rest) = rest.split_first_chunk::<2>()?;
+        let (handle, rest) = rest.split_first_chunk::<8>()?;
+        let (offset, rest) = rest.split_first_chunk::<8>()?;
+        let (len, _) = rest.split_first_chunk::<4>()?;
+        (u32::from_be_bytes(*magic) == REQUEST_MAGIC).then_some(Self {
+            flags: u16::from_be_bytes(*flags),
+            command: u16::from_be_bytes(*command),
+            handle: *handle,
+            offset: u64::from_be_bytes(*offset),
+            len: u32::from_be_bytes(*len),
+        })
+    }
+}
+
+/// Starts one request; an error = the connection cannot be read on.
+fn handle(
+    mut reader: &UnixStream,
+    request: Request,
+    reply: Reply,
+    size_bytes: u64,
+    target: &dyn Target,
+) -> io::Result<()> {
+    let Request { flags, command, offset, len, handle: _ } = request;
+    let bytes = usize::try_from(len).map_err(io::Error::other)?;
+    let data = match command {
+        0 | 1 if len > MAX_IO => return Err(io::ErrorKind::InvalidData.into()),
+        1 => {
+            let mut data = AlignedBuf::scratch(bytes);
+            reader.read_exact(&mut data)?;
+            Some(Arc::new(data))
+        }
+        _ => None,
+    };
+    let fits = offset.checked_add(u64::from(len)).is_some_and(|end| end <= size_bytes);
+    if !fits {
+        reply.send(ENOSPC, &[]);
+        return Ok(());
+    }
+    let range = u64::from(len);
+    let io = match (command, data) {
+        (0, _) => Io::Read { offset, len },
+        (1, Some(data)) => Io::Write { offset, data, fua: flags & FLAG_FUA != 0 },
+        (3, _) => Io::Flush,
+        (4, _) => Io::Discard { offset, len: range },
+        (6, _) => Io::Zero { offset, len: range },
+        _ => {
+            reply.send(EINVAL, &[]);
+            return Ok(());
+        }
+    };
+    target.submit(io, completion(reply, if command == 0 { bytes } else { 0 }));
+    Ok(())
+}
+
+fn completion(reply: Reply, read_bytes: usize) -> Completion {
+    Box::new(move |outcome: io::Result<Option<Buffer>>| match outcome {
+        Ok(Some(data)) if read_bytes > 0 && data.len() >= read_bytes => {
+            reply.send(0, &data[..read_bytes]);
+        }
+        Ok(_) if read_bytes == 0 => reply.send(0, &[]),
+        Ok(_) => reply.send(EIO, &[]),
+        Err(error) => reply.send(error.raw_os_error().filter(|e| *e > 0).unwrap_or(EIO), &[]),
+    })
+}
+
+/// The reply that the kernel waits for.
+struct Reply {
+    socket: Arc<Mutex<UnixStream>>,
+    handle: [u8; 8],
+    sent: bool,
+}
+
+impl Reply {
+    fn none(mut self) {
+        self.sent = true;
+    }
+
+    fn send(mut self, error: i32, payload: &[u8]) {
+        self.sent = true;
+        let mut head = [0; 16];
+        head[..4].copy_from_slice(&REPLY_MAGIC.to_be_bytes());
+        head[4..8].copy_from_slice(&error.to_be_bytes());
+        head[8..].copy_from_slice(&self.handle);
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = write_all(&mut socket, &head, payload) {
+            // the kernel sends it again on the next connection
+            tracing::debug!(%error, "NBD reply");
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// As with FUSE: a dropped completion leaves the request in flight for the next worker.
+    fn drop(&mut self) {
+        if !self.sent {
+            tracing::error!("a request was dropped, not completed");
+        }
+    }
+}
+
+fn write_all(socket: &mut UnixStream, head: &[u8], payload: &[u8]) -> io::Result<()> {
+    let written = socket.write_vectored(&[IoSlice::new(head), IoSlice::new(payload)])?;
+    if written < head.len() {
+        socket.write_all(&head[written..])?;
+        return socket.write_all(payload);
+    }
+    socket.write_all(&payload[written - head.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::MemTarget;
+    use super::*;
+
+    fn request(command: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
+        let mut bytes = REQUEST_MAGIC.to_be_bytes().to_vec();
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend(command.to_be_bytes());
+        bytes.extend([9; 8]);
+        bytes.extend(offset.to_be_bytes());
+        bytes.extend(len.to_be_bytes());
+        bytes
+    }
+
+    fn error_of(client: &mut UnixStream) -> u32 {
+        let mut head = [0; 16];
+        client.read_exact(&mut head).unwrap();
+        assert_eq!(head[..4], REPLY_MAGIC.to_be_bytes());
+        assert_eq!(head[8..], [9; 8]);
+        u32::from_be_bytes(head[4..8].try_into().unwrap())
+    }
+
+    #[test]
+    fn written_bytes_come_back_and_out_of_range_is_refused() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            let target = MemTarget::new(1 << 20).unwrap();
+            serve(&server, 1 << 20, &target)
+        });
+        client.write_all(&request(1, FLAG_FUA, 4096, 4096)).unwrap();
+        client.write_all(&[5; 4096]).unwrap();
+        assert_eq!(error_of(&mut client), 0);
+        client.write_all(&request(0, 0, 4096, 4096)).unwrap();
+        assert_eq!(error_of(&mut client), 0);
+        let mut back = [0; 4096];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == [5; 4096]);
+        client.write_all(&request(0, 0, 1 << 20, 4096)).unwrap();
+        assert_eq!(error_of(&mut client), ENOSPC.cast_unsigned());
+        client.write_all(&request(6, 0, 0, 8192)).unwrap();
+        assert_eq!(error_of(&mut client), 0);
+        client.write_all(&request(3, 0, 0, 0)).unwrap();
+        assert_eq!(error_of(&mut client), 0);
+        client.write_all(&request(2, 0, 0, 0)).unwrap();
+        assert_eq!(thread.join().unwrap(), End::Disconnect);
+    }
+}
