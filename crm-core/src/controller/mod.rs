@@ -1,1 +1,504 @@
-//! Placeholder until its first commit.
+//! The node's controller: what this node does next, given what it knows. Pure; `crmd` is its shell.
+//!
+//! It decides the node's mode (lead, follow, go on alone, stop), drives transitions when it may, runs the
+//! node's own operations one at a time per resource, and guards promotion of replicated volumes by the
+//! in-sync record. Events in, effects out; time is an argument.
+
+mod lead;
+mod own;
+mod view;
+mod volumes;
+
+use crate::plan::{ActionKind, OpSpec, Plan};
+use crate::status::{NodeStatus, OpResult, Token};
+use crate::store::{Command, State};
+use lead::Lead;
+use own::Own;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use volumes::Volumes;
+
+pub use volumes::VolumeSeen;
+
+/// How long a node without a leader waits before it acts on the loss of quorum, in milliseconds.
+pub const QUORUM_GRACE_MS: u64 = 1_500;
+/// How long a restarted daemon waits for the others before it concludes anything, in milliseconds.
+pub const START_GRACE_MS: u64 = 3_000;
+/// Pause after a transition that failed or was refused, in milliseconds.
+pub const RETRY_MS: u64 = 250;
+
+/// Longest time between two looks at whether time alone has changed something (failures expire), in milliseconds.
+pub const RECHECK_MS: u64 = 15_000;
+
+/// What this node may decide now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Has no leader and concludes nothing yet.
+    Joining,
+    /// Leads: plans for all nodes.
+    Leader,
+    /// Another node leads.
+    Follower,
+    /// Runs on by itself from its last state (two nodes, no-quorum-policy=ignore, peer gone).
+    Alone,
+    /// No right to run: does what no-quorum-policy says, with its own resources only.
+    NoQuorum,
+}
+
+/// A peer as heartbeats show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Peer {
+    /// Heartbeats arrive.
+    pub alive: bool,
+    /// Session of its daemon.
+    pub session: u64,
+}
+
+/// Consensus as membership shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// Who leads, if known.
+    pub leader: Option<String>,
+    /// Raft term.
+    pub term: u64,
+    /// A majority has been heard from just now.
+    pub quorate: bool,
+    /// This node leads.
+    pub me_leader: bool,
+}
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Event {
+    /// The replicated state moved on.
+    State(Arc<State>),
+    /// Consensus changed.
+    Leadership(Leadership),
+    /// Heartbeats changed.
+    Peers(BTreeMap<String, Peer>),
+    /// Nodes whose data plane is connected to ours: alive, whatever their daemon does.
+    DataPeers(BTreeSet<String>),
+    /// A volume of this node changed.
+    Volume(VolumeSeen),
+    /// A primary here lost these peers; writes wait for permission to leave them behind.
+    MayDrop {
+        /// Volume.
+        volume: String,
+        /// Peers.
+        peers: BTreeSet<String>,
+    },
+    /// These peers have every acknowledged write again.
+    Resynced {
+        /// Volume.
+        volume: String,
+        /// Peers.
+        peers: BTreeSet<String>,
+    },
+    /// An operation of this node ended.
+    OpEnded {
+        /// Which.
+        call_id: u64,
+        /// How.
+        result: Box<OpResult>,
+    },
+    /// A planner orders work. Answered by [`Effect::AnswerOrder`].
+    Ordered {
+        /// For the answer.
+        reply: u64,
+        /// Session it was meant for.
+        session: u64,
+        /// The mark to report back.
+        token: Token,
+        /// What.
+        work: ActionKind,
+    },
+    /// A node answered our order.
+    OrderAnswered {
+        /// Mark of the order.
+        token: Token,
+        /// It will do it.
+        accepted: bool,
+    },
+    /// The first proposal in the queue came to its end (applied, stale or refused).
+    Proposed,
+    /// An agent (or the operator) sets a transient attribute of this node.
+    SetAttr {
+        /// Name.
+        name: String,
+        /// Value; `None` removes.
+        value: Option<String>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Propose to the log: in order, one after another, retried until it is settled; then [`Event::Proposed`].
+    Propose(Box<Command>),
+    /// Drop all queued proposals (their content is in the status that will be published).
+    ForgetProposals,
+    /// Put this session into our heartbeats.
+    SetSession(u64),
+    /// Send an order. Answered by [`Event::OrderAnswered`].
+    Order {
+        /// To whom.
+        node: String,
+        /// Session it is meant for.
+        session: u64,
+        /// Mark.
+        token: Token,
+        /// What.
+        work: ActionKind,
+    },
+    /// Answer an order that came in.
+    AnswerOrder {
+        /// Which.
+        reply: u64,
+        /// Accepted, or why not.
+        result: Result<(), String>,
+    },
+    /// Run an operation here. Answered by [`Event::OpEnded`].
+    Run {
+        /// For the answer.
+        call_id: u64,
+        /// What.
+        spec: Box<OpSpec>,
+    },
+    /// Tell the data plane that it may go on without these peers.
+    DropPeers {
+        /// Volume.
+        volume: String,
+        /// Peers.
+        peers: BTreeSet<String>,
+        /// Epoch of the record that says so.
+        epoch: u64,
+    },
+    /// Remember (until the next reboot) that this node has been part of a quorate cluster since it booted.
+    BecameCurrent,
+}
+
+/// What the controller starts from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// This node's name.
+    pub me: String,
+    /// First session: larger than any earlier one of this node (e.g. wall clock milliseconds).
+    pub session: u64,
+    /// This node has been in a quorate cluster since it booted (see [`Effect::BecameCurrent`]).
+    pub current: bool,
+    /// Now.
+    pub now_ms: u64,
+}
+
+/// The controller of one node.
+#[derive(Debug)]
+pub struct Controller {
+    me: String,
+    now_ms: u64,
+    wall_ms: u64,
+    started_ms: u64,
+    lost_ms: u64,
+    current: bool,
+    session: u64,
+    published: bool,
+    mode: Mode,
+    state: Arc<State>,
+    leadership: Leadership,
+    peers: BTreeMap<String, Peer>,
+    data_peers: BTreeSet<String>,
+    own: Own,
+    volumes: Volumes,
+    lead: Lead,
+    pending: VecDeque<Command>,
+    effects: VecDeque<Effect>,
+}
+
+impl Controller {
+    /// A controller that knows nothing yet.
+    #[must_use]
+    pub fn new(start: Start) -> Self {
+        let mut controller = Self {
+            me: start.me,
+            now_ms: start.now_ms,
+            wall_ms: 0,
+            started_ms: start.now_ms,
+            lost_ms: start.now_ms,
+            current: start.current,
+            session: start.session,
+            published: false,
+            mode: Mode::Joining,
+            state: Arc::default(),
+            leadership: Leadership::default(),
+            peers: BTreeMap::new(),
+            data_peers: BTreeSet::new(),
+            own: Own::default(),
+            volumes: Volumes::default(),
+            lead: Lead::default(),
+            pending: VecDeque::new(),
+            effects: VecDeque::new(),
+        };
+        controller.own.status.session = controller.session;
+        controller.effects.push_back(Effect::SetSession(controller.session));
+        controller
+    }
+
+    /// Takes in an event. `now_ms` is monotonic, `wall_ms` the wall clock (failure expiry, display).
+    pub fn handle(&mut self, now_ms: u64, wall_ms: u64, event: Event) {
+        self.now_ms = now_ms;
+        self.wall_ms = wall_ms;
+        match event {
+            Event::State(state) => self.adopt_state(state),
+            Event::Leadership(leadership) => self.adopt_leadership(leadership),
+            Event::Peers(peers) => self.peers = peers,
+            Event::DataPeers(nodes) => self.data_peers = nodes,
+            Event::Volume(seen) => self.volume_seen(&seen),
+            Event::MayDrop { volume, peers } => self.volumes.ask(volume, peers),
+            Event::Resynced { volume, peers } => self.volumes.resynced(volume, peers),
+            Event::OpEnded { call_id, result } => self.op_ended(call_id, *result),
+            Event::Ordered { reply, session, token, work } => {
+                let result = self.ordered(session, token, work);
+                self.effects.push_back(Effect::AnswerOrder { reply, result });
+            }
+            Event::OrderAnswered { token, accepted } => self.lead.order_answered(token, accepted),
+            Event::Proposed => {
+                self.pending.pop_front();
+            }
+            Event::SetAttr { name, value } => self.set_attr(&name, value),
+            Event::Tick => {}
+        }
+        self.settle();
+    }
+
+    /// The next effect, if any.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        let grace = (self.mode == Mode::Joining || !self.leadership.quorate)
+            .then(|| self.grace_ends())
+            .filter(|at| *at > self.now_ms);
+        [grace, self.own.next_due(), self.lead.deadline()].into_iter().flatten().min()
+    }
+
+    /// The mode.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The replicated state with what this node knows better (its own status, local records, peers gone).
+    #[must_use]
+    pub fn view(&self) -> State {
+        self.local_state()
+    }
+
+    /// The plan that this node would make now; empty when there is nothing to do.
+    #[must_use]
+    pub fn plan_now(&self) -> Plan {
+        self.make_plan()
+    }
+
+    /// A transition is being executed by this node.
+    #[must_use]
+    pub const fn busy(&self) -> bool {
+        self.lead.running()
+    }
+
+    /// Online for planning: alive and its status is of its present session.
+    #[must_use]
+    pub fn online(&self, node: &str) -> bool {
+        self.node_view(node).online
+    }
+
+    /// Nothing about this node is in the air: it is online, or known to be gone.
+    #[must_use]
+    pub fn settled(&self, node: &str) -> bool {
+        let view = self.node_view(node);
+        view.online || (view.clean && !self.alive(node))
+    }
+
+    /// In words, what the node waits for; `None` when it waits for nothing.
+    #[must_use]
+    pub fn waiting(&self) -> Option<String> {
+        self.waiting_for()
+    }
+
+    fn settle(&mut self) {
+        self.update_mode();
+        self.publish();
+        self.settle_volumes();
+        self.start_due_operations();
+        self.drive();
+    }
+
+    fn adopt_state(&mut self, state: Arc<State>) {
+        self.state = state;
+        if self.leadership.quorate && self.published {
+            self.adopt_own_status();
+        }
+    }
+
+    /// While quorate the log is the truth about this node too (cleanups come that way), plus what is still on its way there.
+    fn adopt_own_status(&mut self) {
+        let Some(logged) = self.state.status.nodes.get(&self.me) else { return };
+        if logged.session != self.session {
+            return;
+        }
+        let mut scratch = State::default();
+        scratch.status.nodes.insert(self.me.clone(), logged.clone());
+        for command in &self.pending {
+            scratch.apply(command.clone());
+        }
+        if let Some(status) = scratch.status.nodes.remove(&self.me) {
+            self.own.status = status;
+        }
+    }
+
+    fn adopt_leadership(&mut self, leadership: Leadership) {
+        if leadership.quorate == self.leadership.quorate {
+            self.leadership = leadership;
+            return;
+        }
+        self.leadership = leadership;
+        if self.leadership.quorate {
+            if !self.current {
+                self.current = true;
+                self.effects.push_back(Effect::BecameCurrent);
+            }
+        } else {
+            self.lost_ms = self.now_ms;
+            // What was on its way may or may not have arrived: it is in our own status, published afresh later.
+            self.pending.clear();
+            self.effects.push_back(Effect::ForgetProposals);
+            self.published = false;
+        }
+    }
+
+    /// With a quorum, publishes this node's status under a session of its own, once.
+    fn publish(&mut self) {
+        if !self.leadership.quorate || self.published || !self.state.members.contains_key(&self.me) {
+            return;
+        }
+        if self.state.status.nodes.get(&self.me).is_some_and(|n| n.session >= self.session) {
+            let logged = self.state.status.nodes.get(&self.me).map_or(0, |n| n.session);
+            self.session = logged.max(self.session) + 1;
+            self.effects.push_back(Effect::SetSession(self.session));
+        }
+        self.own.status.session = self.session;
+        self.own.status.last_seq = self.own.seq;
+        self.published = true;
+        let status = Box::new(self.own.status.clone());
+        self.propose(Command::SyncNode { node: self.me.clone(), status });
+    }
+
+    fn propose(&mut self, command: Command) {
+        self.pending.push_back(command.clone());
+        self.effects.push_back(Effect::Propose(Box::new(command)));
+    }
+
+    fn grace_ends(&self) -> u64 {
+        (self.started_ms + START_GRACE_MS).max(self.lost_ms + QUORUM_GRACE_MS)
+    }
+
+    fn update_mode(&mut self) {
+        let mode = if self.leadership.quorate {
+            if self.leadership.me_leader { Mode::Leader } else { Mode::Follower }
+        } else if !self.current || self.state.members.is_empty() {
+            Mode::Joining
+        } else if self.may_go_alone() {
+            // Heartbeats have just begun after a start: give the peer the time to be heard.
+            if self.now_ms >= self.started_ms + START_GRACE_MS { Mode::Alone } else { Mode::Joining }
+        } else if self.now_ms >= self.grace_ends() {
+            Mode::NoQuorum
+        } else {
+            self.mode_during_grace()
+        };
+        if mode != self.mode {
+            self.mode = mode;
+            self.lead.mode_changed();
+        }
+    }
+
+    const fn mode_during_grace(&self) -> Mode {
+        match self.mode {
+            // A mode that has been given up is not taken back by a pause.
+            Mode::NoQuorum => Mode::NoQuorum,
+            Mode::Joining | Mode::Leader | Mode::Follower | Mode::Alone => Mode::Joining,
+        }
+    }
+
+    fn may_go_alone(&self) -> bool {
+        self.state.members.len() == 2
+            && self.state.cib.properties.get("no-quorum-policy") == Some("ignore")
+            && !self.fencing_wanted()
+            && self.others().all(|n| !self.alive(n))
+    }
+
+    fn fencing_wanted(&self) -> bool {
+        let properties = &self.state.cib.properties;
+        properties
+            .flag("stonith-enabled")
+            .or_else(|| properties.flag("fencing-enabled"))
+            .unwrap_or(true)
+    }
+
+    fn others(&self) -> impl Iterator<Item = &String> {
+        self.state.members.keys().filter(|n| **n != self.me)
+    }
+
+    /// Alive by any evidence: heartbeats, or a data-plane connection.
+    fn alive(&self, node: &str) -> bool {
+        node == self.me
+            || self.peers.get(node).is_some_and(|p| p.alive)
+            || self.data_peers.contains(node)
+    }
+
+    fn waiting_for(&self) -> Option<String> {
+        let missing: Vec<&str> =
+            self.others().filter(|n| !self.alive(n)).map(String::as_str).collect();
+        let missing = missing.join(", ");
+        match self.mode {
+            Mode::Leader | Mode::Follower => None,
+            Mode::Joining if !self.current && !missing.is_empty() => Some(format!(
+                "waiting for {missing} (wait_for_all): this node has not been in a quorate cluster since it booted"
+            )),
+            Mode::Joining => Some("waiting for a leader".to_owned()),
+            Mode::Alone => Some(format!(
+                "{missing} is gone: running on alone (no-quorum-policy=ignore, fencing off); the configuration is read-only until it is back"
+            )),
+            Mode::NoQuorum if self.state.members.len() == 2 && self.fencing_wanted() => Some(format!(
+                "no quorum: {missing} is not confirmed off (fencing is on and no device has confirmed it)"
+            )),
+            Mode::NoQuorum => Some(format!("no quorum without {missing}")),
+        }
+    }
+
+    fn set_attr(&mut self, name: &str, value: Option<String>) {
+        if self.own.status.attrs.get(name) == value.as_ref() {
+            return;
+        }
+        match &value {
+            Some(value) => self.own.status.attrs.insert(name.to_owned(), value.clone()),
+            None => self.own.status.attrs.remove(name),
+        };
+        if self.leadership.quorate && self.published {
+            self.propose(Command::SetAttrs {
+                node: self.me.clone(),
+                session: Some(self.session),
+                attrs: vec![(name.to_owned(), value)],
+            });
+        }
+    }
+
+    /// This node's own status: the truth about it.
+    #[must_use]
+    pub const fn own_status(&self) -> &NodeStatus {
+        &self.own.status
+    }
+}

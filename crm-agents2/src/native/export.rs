@@ -1,0 +1,139 @@
+//! `exportfs`: one directory exported to one kind of client. Parameters as `ocf:heartbeat:exportfs`.
+
+use super::context::{Context, Failure};
+use super::{Action, Agent, nfs_ganesha, nfs_kernel, param};
+use crate::exec;
+use crm_core::status::rc;
+use std::path::PathBuf;
+
+/// The agent.
+pub(super) static AGENT: Agent = Agent {
+    name: "exportfs",
+    about: "Exports a directory by NFS (kernel nfsd or NFS-Ganesha, whichever serves here)",
+    promotable: false,
+    params: &[
+        param("directory", true, "Directory to export"),
+        param("clientspec", true, "Clients: address, network, name or *"),
+        param("options", false, "Export options, as in exports(5)"),
+        param("fsid", true, "Unique number of the export in the cluster"),
+        param("unlock_on_stop", false, "Accepted; not used"),
+        param("wait_for_leasetime_on_stop", false, "Accepted; not used"),
+        param("rmtab_backup", false, "Accepted; not used"),
+    ],
+    run,
+};
+
+struct Wanted {
+    directory: String,
+    clients: String,
+    options: String,
+    fsid: String,
+}
+
+fn run(context: &Context, action: Action) -> Result<i32, Failure> {
+    let wanted = Wanted {
+        directory: context.need("directory")?.trim_end_matches('/').to_owned(),
+        clients: context.need("clientspec")?,
+        options: context.get("options").unwrap_or_else(|| "rw".to_owned()),
+        fsid: context.need("fsid")?,
+    };
+    if nfs_kernel::available() { kernel(&wanted, action) } else { ganesha(context, &wanted, action) }
+}
+
+fn kernel(wanted: &Wanted, action: Action) -> Result<i32, Failure> {
+    let target = format!("{}:{}", wanted.clients, wanted.directory);
+    match action {
+        Action::Start => {
+            let options = format!("{},fsid={}", wanted.options, wanted.fsid);
+            exec::call("exportfs", &["-i", "-o", &options, &target])
+                .map_err(|e| Failure::io("export", &e))?;
+            Ok(rc::OK)
+        }
+        Action::Stop => {
+            if exported(wanted)? {
+                exec::call("exportfs", &["-u", &target]).map_err(|e| Failure::io("unexport", &e))?;
+                // Cached exports hold the file system.
+                exec::call("exportfs", &["-f"]).map_err(|e| Failure::io("flush", &e))?;
+            }
+            Ok(rc::OK)
+        }
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => {
+            Ok(if exported(wanted)? { rc::OK } else { rc::NOT_RUNNING })
+        }
+    }
+}
+
+fn exported(wanted: &Wanted) -> Result<bool, Failure> {
+    let table = std::fs::read_to_string("/var/lib/nfs/etab");
+    let table = match table {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(Failure::io("read the export table", &e)),
+    };
+    Ok(table.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let directory = words.next() == Some(&wanted.directory);
+        let clients = words.next().and_then(|w| w.split('(').next());
+        directory && clients == Some(&wanted.clients)
+    }))
+}
+
+fn block_file(context: &Context) -> PathBuf {
+    nfs_ganesha::exports_dir(context).join(format!("{}.conf", context.instance))
+}
+
+fn ganesha(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Failure> {
+    let file = block_file(context);
+    match action {
+        Action::Start => {
+            let block = ganesha_block(wanted)?;
+            std::fs::create_dir_all(nfs_ganesha::exports_dir(context))
+                .map_err(|e| Failure::io("create the directory of exports", &e))?;
+            std::fs::write(&file, block).map_err(|e| Failure::io("write the export", &e))?;
+            nfs_ganesha::write_exports(context)?;
+            if !nfs_ganesha::reload(context)? {
+                let why = "NFS-Ganesha does not run here: start an nfsserver resource first";
+                return Err(Failure::new(rc::ERR_GENERIC, why));
+            }
+            Ok(rc::OK)
+        }
+        Action::Stop => {
+            match std::fs::remove_file(&file) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(rc::OK),
+                Err(e) => return Err(Failure::io("remove the export", &e)),
+            }
+            nfs_ganesha::write_exports(context)?;
+            nfs_ganesha::reload(context)?;
+            Ok(rc::OK)
+        }
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => {
+            Ok(if file.exists() { rc::OK } else { rc::NOT_RUNNING })
+        }
+    }
+}
+
+/// The export in Ganesha's words.
+fn ganesha_block(wanted: &Wanted) -> Result<String, Failure> {
+    let options: Vec<&str> = wanted.options.split(',').map(str::trim).collect();
+    let access = if options.contains(&"ro") { "RO" } else { "RW" };
+    let squash = if options.contains(&"no_root_squash") {
+        "No_Root_Squash"
+    } else if options.contains(&"all_squash") {
+        "All_Squash"
+    } else {
+        "Root_Squash"
+    };
+    let id: u16 = wanted.fsid.parse().map_err(|_| {
+        Failure::new(rc::ERR_CONFIGURED, format!("`{}` is not a number below 65536", wanted.fsid))
+    })?;
+    let Wanted { directory, clients, .. } = wanted;
+    if directory.contains(['"', '\n']) || clients.contains(['"', '\n', ';', '}']) {
+        return Err(Failure::new(rc::ERR_CONFIGURED, "directory or clientspec has odd characters"));
+    }
+    Ok(format!(
+        "EXPORT {{\n  Export_Id = {id};\n  Filesystem_Id = {id}.{id};\n  Path = \"{directory}\";\n  Pseudo = \"{directory}\";\n  \
+         Protocols = 3,4;\n  Transports = TCP;\n  SecType = sys;\n  Access_Type = None;\n  \
+         CLIENT {{ Clients = {clients}; Access_Type = {access}; Squash = {squash}; }}\n  FSAL {{ Name = VFS; }}\n}}\n"
+    ))
+}

@@ -1,0 +1,43 @@
+//! `nfsserver`: the NFS service. The kernel's where it has one, NFS-Ganesha otherwise. Parameters as `ocf:heartbeat:nfsserver`.
+
+use super::context::{Context, Failure};
+use super::{Action, Agent, nfs_ganesha, nfs_kernel, param};
+
+/// Port of NFS.
+pub(super) const PORT: u16 = 2049;
+/// Port of the mount protocol: fixed, so that clients need no port mapper.
+pub(super) const MOUNT_PORT: u16 = 20_048;
+
+/// The agent.
+pub(super) static AGENT: Agent = Agent {
+    name: "nfsserver",
+    about: "NFS service of this node: kernel nfsd where there is one, NFS-Ganesha otherwise",
+    promotable: false,
+    params: &[
+        param("nfs_init_script", false, "Accepted; not used: the service is driven directly"),
+        param("nfs_no_notify", false, "Accepted; not used"),
+        param("nfs_notify_foreground", false, "Accepted; not used"),
+        param("nfs_smnotify_retry_time", false, "Accepted; not used"),
+        param("nfs_ip", false, "Service address or name that clients use; not needed to start"),
+        param("nfs_shared_infodir", false, "Directory on the shared file system for the service's state"),
+        param("nfs_server_scope", false, "Accepted; not used"),
+        param("rpcpipefs_dir", false, "Accepted; not used"),
+        param("nfsd_args", false, "Number of threads of the kernel's nfsd"),
+        param("lease_time", false, "NFSv4 lease in seconds, default 10"),
+        param("grace_time", false, "NFSv4 grace in seconds, default 10"),
+    ],
+    run,
+};
+
+fn run(context: &Context, action: Action) -> Result<i32, Failure> {
+    if nfs_kernel::available() {
+        nfs_kernel::run(context, action)
+    } else {
+        nfs_ganesha::run(context, action)
+    }
+}
+
+/// Seconds of a parameter.
+pub(super) fn seconds(context: &Context, name: &str) -> u64 {
+    context.get(name).and_then(|v| v.parse().ok()).unwrap_or(10)
+}

@@ -1,0 +1,175 @@
+//! NFS-Ganesha as the NFS service: configuration, start, answer, stop, exports.
+//!
+//! Ganesha 4 registers with a port mapper for NFSv3 and ends when there is none: rpcbind is started when it is missing.
+
+use super::context::{Context, Failure};
+use super::nfs::{MOUNT_PORT, PORT, seconds};
+use super::{Action, holders, rpc};
+use crate::exec;
+use crm_core::status::rc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where Debian has it.
+const PROGRAM: &str = "/usr/bin/ganesha.nfsd";
+/// Time for an orderly end; nothing is lost by a kill, every reply is durable.
+const END: Duration = Duration::from_millis(300);
+/// One question of the monitor.
+const ASK: Duration = Duration::from_secs(5);
+
+fn directory(context: &Context) -> PathBuf {
+    context.run_dir.join("ganesha")
+}
+
+fn pid_file(context: &Context) -> PathBuf {
+    directory(context).join("pid")
+}
+
+/// File that holds the EXPORT blocks of `exportfs` resources.
+pub(super) fn exports_dir(context: &Context) -> PathBuf {
+    directory(context).join("exports")
+}
+
+fn process(context: &Context) -> Option<i32> {
+    let pid: i32 = std::fs::read_to_string(pid_file(context)).ok()?.trim().parse().ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    name.trim().starts_with("ganesha").then_some(pid)
+}
+
+/// Runs an action.
+pub(super) fn run(context: &Context, action: Action) -> Result<i32, Failure> {
+    if !Path::new(PROGRAM).exists() {
+        return match action {
+            Action::Stop => Ok(rc::OK),
+            Action::Monitor | Action::Notify => Ok(rc::NOT_RUNNING),
+            Action::Start | Action::Promote | Action::Demote => Err(Failure::new(
+                rc::ERR_INSTALLED,
+                "neither the kernel's nfsd nor NFS-Ganesha is here (apt-get install nfs-ganesha nfs-ganesha-vfs)",
+            )),
+        };
+    }
+    match action {
+        Action::Start => start(context),
+        Action::Stop => stop(context),
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => monitor(context),
+    }
+}
+
+fn monitor(context: &Context) -> Result<i32, Failure> {
+    if process(context).is_none() {
+        return Ok(rc::NOT_RUNNING);
+    }
+    rpc::null_call(PORT, 3, ASK.min(context.left()))
+        .map_err(|e| Failure::io("NFS-Ganesha runs but does not answer", &e))?;
+    Ok(rc::OK)
+}
+
+fn start(context: &Context) -> Result<i32, Failure> {
+    if process(context).is_some() && rpc::null_call(PORT, 3, ASK).is_ok() {
+        return Ok(rc::OK);
+    }
+    stop(context)?;
+    start_port_mapper(context)?;
+    let directory = directory(context);
+    let state = state_dir(context);
+    for dir in [&directory, &exports_dir(context), &state, &PathBuf::from("/run/ganesha")] {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| Failure::io(&format!("create {}", dir.display()), &e))?;
+    }
+    let config = directory.join("ganesha.conf");
+    write_exports(context)?;
+    std::fs::write(&config, configuration(context))
+        .map_err(|e| Failure::io("write ganesha.conf", &e))?;
+    let [config, pid, log] = [config, pid_file(context), directory.join("log")]
+        .map(|p| p.display().to_string());
+    // It goes to the background by itself, in a session of its own.
+    exec::daemon(PROGRAM, &["-f", &config, "-p", &pid, "-L", &log, "-N", "NIV_EVENT"], &directory.join("out"))
+        .map_err(|e| Failure::io("start NFS-Ganesha", &e))?;
+    rpc::wait_for(PORT, 3, context.left()).map_err(|e| {
+        let last = std::fs::read_to_string(&log).unwrap_or_default();
+        let last = last.lines().rfind(|l| l.contains("CRIT") || l.contains("FATAL"));
+        let said = last.map(|l| format!("; its log: {l}")).unwrap_or_default();
+        Failure::io("NFS-Ganesha does not answer", &format!("{e}{said}"))
+    })?;
+    Ok(rc::OK)
+}
+
+fn state_dir(context: &Context) -> PathBuf {
+    let shared = context.get("nfs_shared_infodir").map(|d| PathBuf::from(d).join("ganesha"));
+    shared.unwrap_or_else(|| directory(context).join("state"))
+}
+
+fn configuration(context: &Context) -> String {
+    let (lease, grace) = (seconds(context, "lease_time"), seconds(context, "grace_time"));
+    let state = state_dir(context);
+    let state = state.display();
+    let exports = directory(context).join("exports.conf");
+    let exports = exports.display();
+    format!(
+        "# written by ocf:crm:nfsserver at each start\n\
+         NFS_CORE_PARAM {{ Protocols = 3,4; MNT_Port = {MOUNT_PORT}; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }}\n\
+         NFSv4 {{ RecoveryBackend = fs; RecoveryRoot = \"{state}\"; Lease_Lifetime = {lease}; Grace_Period = {grace}; }}\n\
+         NFS_KRB5 {{ Active_krb5 = false; }}\n\
+         %include \"{exports}\"\n"
+    )
+}
+
+/// Joins the EXPORT blocks that `exportfs` resources have left into the one file that the configuration includes.
+pub(super) fn write_exports(context: &Context) -> Result<(), Failure> {
+    let mut blocks: Vec<PathBuf> = std::fs::read_dir(exports_dir(context))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "conf"))
+        .collect();
+    blocks.sort();
+    let mut text = "# exports of ocf:crm:exportfs\n".to_owned();
+    for block in blocks {
+        text += &std::fs::read_to_string(&block).map_err(|e| Failure::io("read an export", &e))?;
+    }
+    let path = directory(context).join("exports.conf");
+    std::fs::write(&path, text).map_err(|e| Failure::io("write exports.conf", &e))
+}
+
+/// Makes a running Ganesha read its exports again.
+pub(super) fn reload(context: &Context) -> Result<bool, Failure> {
+    let Some(pid) = process(context) else { return Ok(false) };
+    kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| Failure::io("signal NFS-Ganesha", &e))?;
+    Ok(true)
+}
+
+fn start_port_mapper(context: &Context) -> Result<(), Failure> {
+    let answers = || {
+        let address = SocketAddr::from(([127, 0, 0, 1], 111));
+        TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+    };
+    if answers() {
+        return Ok(());
+    }
+    std::fs::create_dir_all("/run/rpcbind").map_err(|e| Failure::io("create /run/rpcbind", &e))?;
+    std::fs::create_dir_all(directory(context)).map_err(|e| Failure::io("create the run directory", &e))?;
+    // It answers once its parent has ended: the parent waits for that.
+    exec::call("rpcbind", &["-w"]).map(|_| ()).map_err(|e| {
+        Failure::new(rc::ERR_INSTALLED, format!("NFS-Ganesha needs a port mapper: {e}"))
+    })
+}
+
+fn stop(context: &Context) -> Result<i32, Failure> {
+    if let Some(pid) = process(context) {
+        let holder = [holders::Holder { pid, name: "ganesha.nfsd".to_owned() }];
+        if !holders::send_away(&holder, Signal::SIGTERM, END)
+            && !holders::send_away(&holder, Signal::SIGKILL, context.left())
+        {
+            return Err(Failure::new(rc::ERR_GENERIC, format!("NFS-Ganesha (pid {pid}) does not end")));
+        }
+    }
+    match std::fs::remove_file(pid_file(context)) {
+        Ok(()) => Ok(rc::OK),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(rc::OK),
+        Err(e) => Err(Failure::io("remove the pid file", &e)),
+    }
+}

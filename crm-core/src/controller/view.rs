@@ -1,0 +1,71 @@
+//! What the planner is shown: the replicated state, corrected by what this node knows better.
+
+use super::{Controller, Mode};
+use crate::plan::{Input, NodeView, Plan, plan};
+use crate::store::State;
+use std::collections::BTreeMap;
+
+impl Controller {
+    /// Membership's view of `node` for planning.
+    pub(super) fn node_view(&self, node: &str) -> NodeView {
+        let leaderless = matches!(self.mode, Mode::Alone | Mode::NoQuorum | Mode::Joining);
+        if node == self.me {
+            let synced = leaderless || self.synced(node, self.session);
+            return NodeView { online: synced, clean: synced };
+        }
+        let heard = self.peers.get(node).copied().unwrap_or_default();
+        if heard.alive && !leaderless {
+            let synced = self.synced(node, heard.session);
+            return NodeView { online: synced, clean: synced };
+        }
+        if self.alive(node) {
+            // Its data plane still talks to ours: the machine lives, its daemon does not. Nothing of it may be taken over.
+            return NodeView { online: false, clean: false };
+        }
+        let never_seen = self.state.status.nodes.get(node).is_none_or(|n| n.session == 0);
+        NodeView { online: false, clean: never_seen || !self.fencing_wanted() }
+    }
+
+    fn synced(&self, node: &str, session: u64) -> bool {
+        session != 0
+            && self.state.status.nodes.get(node).is_some_and(|status| status.session == session)
+    }
+
+    /// The replicated state with this node's own status, the newest volume records, and no promotion score for replicas that are behind.
+    pub(super) fn local_state(&self) -> State {
+        let mut state = State::clone(&self.state);
+        if !self.leadership.quorate || !self.published {
+            state.status.nodes.insert(self.me.clone(), self.own.status.clone());
+        }
+        for (name, record) in &self.volumes.local_records {
+            let known = state.volumes.entry(name.clone()).or_default();
+            if record.epoch > known.epoch {
+                *known = record.clone();
+            }
+        }
+        self.withhold_scores(&mut state);
+        if state.members.len() > 2
+            && state.cib.properties.get("no-quorum-policy") == Some("ignore")
+        {
+            // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
+            state.cib.properties.set("no-quorum-policy", "stop");
+        }
+        state
+    }
+
+    /// Makes the plan for the present moment.
+    pub(super) fn make_plan(&self) -> Plan {
+        let state = self.local_state();
+        let nodes: BTreeMap<String, NodeView> =
+            state.cib.nodes.iter().map(|n| (n.name.clone(), self.node_view(&n.name))).collect();
+        let alone = matches!(self.mode, Mode::Alone | Mode::NoQuorum | Mode::Joining);
+        plan(&Input {
+            cib: &state.cib,
+            status: &state.status,
+            nodes: &nodes,
+            quorate: matches!(self.mode, Mode::Leader | Mode::Follower | Mode::Alone),
+            only: alone.then_some(self.me.as_str()),
+            now_ms: self.wall_ms,
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! Replicated volumes as the control plane sees them: the in-sync record guards promotion and leaving peers behind (ADR-0004).
+
+use super::{Controller, Effect, Mode};
+use crate::plan::OpSpec;
+use crate::status::Token;
+use crate::store::{Command, State, VolumeRecord};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A volume as this node's data plane reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSeen {
+    /// Name.
+    pub name: String,
+    /// Attached.
+    pub up: bool,
+    /// Promotion score; `None` = must not be promoted.
+    pub score: Option<i32>,
+    /// Epoch of the record that the data plane has stored.
+    pub epoch: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    spec: OpSpec,
+    token: Token,
+    volume: String,
+    without: BTreeSet<String>,
+}
+
+/// What is known and pending about volumes.
+#[derive(Debug, Default)]
+pub(super) struct Volumes {
+    /// Records made while there was no quorum, newer than the replicated ones.
+    pub(super) local_records: BTreeMap<String, VolumeRecord>,
+    asks: BTreeMap<String, BTreeSet<String>>,
+    back: BTreeMap<String, BTreeSet<String>>,
+    proposed: BTreeMap<String, u64>,
+    held: Vec<Held>,
+}
+
+impl Volumes {
+    pub(super) fn ask(&mut self, volume: String, peers: BTreeSet<String>) {
+        self.back.remove(&volume);
+        self.asks.insert(volume, peers);
+    }
+
+    pub(super) fn resynced(&mut self, volume: String, peers: BTreeSet<String>) {
+        self.asks.remove(&volume);
+        self.back.insert(volume, peers);
+    }
+}
+
+/// Name of the volume that a primitive with this agent and these parameters manages, if it does.
+pub(super) fn volume_of<'a>(
+    agent: &str,
+    param: impl Fn(&str) -> Option<&'a str>,
+) -> Option<&'a str> {
+    match agent {
+        "ocf:crm:volume" => param("volume").or_else(|| param("drbd_resource")),
+        "ocf:linbit:drbd" => param("drbd_resource"),
+        _ => None,
+    }
+}
+
+impl Controller {
+    /// The newest record of a volume, replicated or local.
+    fn record(&self, volume: &str) -> VolumeRecord {
+        let replicated = self.state.volumes.get(volume).cloned().unwrap_or_default();
+        match self.volumes.local_records.get(volume) {
+            Some(local) if local.epoch > replicated.epoch => local.clone(),
+            _ => replicated,
+        }
+    }
+
+    fn managers(&self, volume: &str) -> Vec<String> {
+        let cib = &self.state.cib;
+        let primitives = cib.primitives().into_iter();
+        let managing = primitives
+            .filter(|p| volume_of(&p.agent.to_string(), |n| p.params.get(n)) == Some(volume));
+        managing.map(|p| p.id.clone()).collect()
+    }
+
+    /// Takes in the data plane's report: the promotion score becomes a node attribute at once.
+    pub(super) fn volume_seen(&mut self, seen: &VolumeSeen) {
+        let score = if seen.up { seen.score } else { None };
+        for resource in self.managers(&seen.name) {
+            self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));
+        }
+        let known = self.state.volumes.contains_key(&seen.name);
+        if known && seen.up && seen.epoch > self.record(&seen.name).epoch {
+            // The data plane went on by itself under an earlier daemon: the record it stored counts.
+            let mut record = self.record(&seen.name);
+            record.epoch = seen.epoch;
+            record.in_sync = BTreeSet::from([self.me.clone()]);
+            self.volumes.local_records.insert(seen.name.clone(), record);
+        }
+    }
+
+    /// Takes away the promotion scores of replicas that lack acknowledged writes.
+    pub(super) fn withhold_scores(&self, state: &mut State) {
+        let mut behind: Vec<(String, String)> = Vec::new();
+        for primitive in state.cib.primitives() {
+            let agent = primitive.agent.to_string();
+            let Some(volume) = volume_of(&agent, |n| primitive.params.get(n)) else { continue };
+            let Some(record) = state.volumes.get(volume) else { continue };
+            for node in state.status.nodes.keys() {
+                if !record.in_sync.contains(node) {
+                    behind.push((node.clone(), format!("master-{}", primitive.id)));
+                }
+            }
+        }
+        for (node, attr) in behind {
+            if let Some(status) = state.status.nodes.get_mut(&node) {
+                status.attrs.remove(&attr);
+            }
+        }
+    }
+
+    /// May this promotion run? `Ok(false)`: it is held until the record says that the missing peers are left behind.
+    pub(super) fn clear_promotion(
+        &mut self,
+        spec: &mut OpSpec,
+        token: Token,
+    ) -> Result<bool, String> {
+        let param = |name: &str| spec.params.get(name).map(String::as_str);
+        let Some(volume) = volume_of(&spec.agent, param).map(str::to_owned) else {
+            return Ok(true);
+        };
+        let Some(definition) = self.state.cib.volume(&volume) else { return Ok(true) };
+        let record = self.record(&volume);
+        if !record.in_sync.contains(&self.me) {
+            return Err(format!(
+                "the replica of {volume} here lacks acknowledged writes (in-sync record {}: {})",
+                record.epoch,
+                record.in_sync.iter().cloned().collect::<Vec<_>>().join(" ")
+            ));
+        }
+        let others = definition.replicas.iter().map(|r| &r.node).filter(|n| **n != self.me);
+        let lost: BTreeSet<String> = others
+            .filter(|n| !self.alive(n) || !record.in_sync.contains(*n))
+            .cloned()
+            .collect();
+        spec.params.insert(
+            "CRM_meta_lost_peers".to_owned(),
+            lost.iter().cloned().collect::<Vec<_>>().join(" "),
+        );
+        if lost.is_disjoint(&record.in_sync) {
+            return Ok(true);
+        }
+        self.volumes.held.push(Held { spec: spec.clone(), token, volume, without: lost });
+        Ok(false)
+    }
+
+    /// After a promotion without some peers: the data plane stores the epoch of the record that allowed it.
+    pub(super) fn promoted_without(&mut self, spec: &OpSpec) {
+        let param = |name: &str| spec.params.get(name).map(String::as_str);
+        let lost = param("CRM_meta_lost_peers").unwrap_or_default();
+        let peers: BTreeSet<String> = lost.split_whitespace().map(str::to_owned).collect();
+        if spec.op != "promote" || peers.is_empty() {
+            return;
+        }
+        if let Some(volume) = volume_of(&spec.agent, param).map(str::to_owned) {
+            let epoch = self.record(&volume).epoch;
+            self.effects.push_back(Effect::DropPeers { volume, peers, epoch });
+        }
+    }
+
+    /// Records a change of who is in sync: through the log with a quorum, locally when alone. True when it holds now.
+    fn write_record(&mut self, volume: &str, in_sync: BTreeSet<String>) -> bool {
+        let record = self.record(volume);
+        if record.in_sync == in_sync {
+            return true;
+        }
+        let epoch = record.epoch + 1;
+        if self.leadership.quorate {
+            if self.volumes.proposed.get(volume) != Some(&epoch) {
+                self.volumes.proposed.insert(volume.to_owned(), epoch);
+                self.propose(Command::VolumeInSync { volume: volume.to_owned(), epoch, in_sync });
+            }
+            return false;
+        }
+        if self.mode != Mode::Alone {
+            return false;
+        }
+        self.volumes.local_records.insert(volume.to_owned(), VolumeRecord { epoch, in_sync });
+        true
+    }
+
+    /// Moves everything pending about volumes as far as it may go.
+    pub(super) fn settle_volumes(&mut self) {
+        self.publish_local_records();
+        for (volume, peers) in self.volumes.asks.clone() {
+            let mut in_sync = self.record(&volume).in_sync;
+            in_sync.retain(|n| !peers.contains(n));
+            in_sync.insert(self.me.clone());
+            if self.write_record(&volume, in_sync) {
+                self.volumes.asks.remove(&volume);
+                let epoch = self.record(&volume).epoch;
+                self.effects.push_back(Effect::DropPeers { volume, peers, epoch });
+            }
+        }
+        for (volume, peers) in self.volumes.back.clone() {
+            let mut in_sync = self.record(&volume).in_sync;
+            in_sync.extend(peers);
+            if self.leadership.quorate && self.write_record(&volume, in_sync) {
+                self.volumes.back.remove(&volume);
+            }
+        }
+        for held in std::mem::take(&mut self.volumes.held) {
+            let mut in_sync = self.record(&held.volume).in_sync;
+            in_sync.retain(|n| !held.without.contains(n));
+            if self.write_record(&held.volume, in_sync) {
+                self.release_promotion(held.spec, held.token);
+            } else {
+                self.volumes.held.push(held);
+            }
+        }
+    }
+
+    fn publish_local_records(&mut self) {
+        if !self.leadership.quorate {
+            self.volumes.proposed.clear();
+            return;
+        }
+        for (volume, local) in self.volumes.local_records.clone() {
+            let replicated = self.state.volumes.get(&volume).map_or(0, |r| r.epoch);
+            if local.epoch <= replicated {
+                self.volumes.local_records.remove(&volume);
+            } else if self.volumes.proposed.get(&volume) != Some(&local.epoch) {
+                self.volumes.proposed.insert(volume.clone(), local.epoch);
+                let VolumeRecord { epoch, in_sync } = local;
+                self.propose(Command::VolumeInSync { volume, epoch, in_sync });
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! One simulated machine: its daemon's controller, its agents' states, its replica of the volume.
+
+use crm_core::cib::Role;
+use crm_core::controller::Controller;
+use crm_core::plan::OpSpec;
+use crm_core::status::{ExecStatus, OpResult, rc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The replica of the one volume of the world.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Replica {
+    /// Attached.
+    pub(super) up: bool,
+    /// Primary here.
+    pub(super) primary: bool,
+    /// Number of the last write it holds.
+    pub(super) held: u64,
+    /// Knows that it holds every acknowledged write (as far as anyone told it since it was attached).
+    pub(super) up_to_date: bool,
+    /// Peers that a primary has been allowed to leave behind.
+    pub(super) dropped: BTreeSet<String>,
+    /// Epoch it has stored.
+    pub(super) epoch: u64,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// Powered.
+    pub(super) on: bool,
+    /// Counts power-ons and daemon starts: events of an earlier life are dropped.
+    pub(super) life: u64,
+    /// The daemon, when it runs.
+    pub(super) daemon: Option<Controller>,
+    /// The `current` mark in `/run`.
+    pub(super) current: bool,
+    /// Roles of primitives that are active.
+    pub(super) active: BTreeMap<String, Role>,
+    /// The replica.
+    pub(super) replica: Replica,
+}
+
+impl Machine {
+    pub(super) const fn new() -> Self {
+        Self {
+            on: false,
+            life: 0,
+            daemon: None,
+            current: false,
+            active: BTreeMap::new(),
+            replica: Replica {
+                up: false,
+                primary: false,
+                held: 0,
+                up_to_date: true,
+                dropped: BTreeSet::new(),
+                epoch: 0,
+            },
+        }
+    }
+
+    /// Runs an operation to its end; the replica's part is done by the world.
+    pub(super) fn run(&mut self, spec: &OpSpec, call_id: u64) -> OpResult {
+        let role = self.active.get(&spec.resource).copied();
+        let code = match spec.op.as_str() {
+            "start" => {
+                self.active.entry(spec.resource.clone()).or_insert(Role::Started);
+                rc::OK
+            }
+            "stop" => {
+                self.active.remove(&spec.resource);
+                rc::OK
+            }
+            "promote" if role.is_some() => {
+                self.active.insert(spec.resource.clone(), Role::Promoted);
+                rc::OK
+            }
+            "promote" => rc::ERR_GENERIC,
+            "demote" => {
+                if role.is_some() {
+                    self.active.insert(spec.resource.clone(), Role::Started);
+                }
+                rc::OK
+            }
+            _ => match role {
+                None | Some(Role::Stopped) => rc::NOT_RUNNING,
+                Some(Role::Promoted) => rc::RUNNING_PROMOTED,
+                Some(Role::Started | Role::Unpromoted) => rc::OK,
+            },
+        };
+        result(spec, call_id, code)
+    }
+}
+
+/// A complete result with this exit code.
+pub(super) fn result(spec: &OpSpec, call_id: u64, code: i32) -> OpResult {
+    OpResult {
+        resource: spec.resource.clone(),
+        op: spec.op.clone(),
+        interval_ms: spec.interval_ms,
+        rc: code,
+        expected_rc: spec.expected_rc,
+        status: ExecStatus::Complete,
+        reason: String::new(),
+        digest: spec.digest,
+        call_id,
+        when_ms: 0,
+        exec_ms: 0,
+    }
+}

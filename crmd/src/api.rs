@@ -1,0 +1,351 @@
+//! The local socket: JSON lines of `crm_proto::local`, answered by the daemon's task. Only root and the daemon's own user may talk.
+
+use crate::daemon::{Daemon, Input};
+use crate::{block, boot};
+use anyhow::Context;
+use crm_core::controller::{Event, Mode};
+use crm_core::store::{Command, State};
+use crm_membership::{Handle, ProposeError};
+use crm_proto::local::{self, NodeLine, Reply, Request, StatusReply};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a change of the configuration may wait for a leader.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before a change is tried again while there is no leader.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// A call that needs the daemon's task.
+#[derive(Debug)]
+pub(crate) struct Call {
+    request: Request,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// Somebody waits until nothing is left to do.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    version: u64,
+    until: Instant,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// Opens the socket and serves it for the daemon's life.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) fn listen(
+    handle: Handle,
+    events: mpsc::UnboundedSender<Input>,
+    changes: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
+    let path = local::socket_path();
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("remove the old {}", path.display()));
+        }
+    }
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .context("restrict the socket")?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let client = Client {
+                        handle: handle.clone(),
+                        events: events.clone(),
+                        changes: changes.clone(),
+                    };
+                    tokio::spawn(client.serve(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept on the local socket");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+struct Client {
+    handle: Handle,
+    events: mpsc::UnboundedSender<Input>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Client {
+    async fn serve(mut self, stream: UnixStream) {
+        if let Err(error) = self.talk(stream).await {
+            tracing::debug!(error = format!("{error:#}"), "a local client went away");
+        }
+    }
+
+    async fn talk(&mut self, stream: UnixStream) -> anyhow::Result<()> {
+        let user = stream.peer_cred().context("ask for the client's user")?.uid();
+        let (read, mut write) = stream.into_split();
+        if user != 0 && user != nix::unistd::geteuid().as_raw() {
+            let why = format!("user {user} may not talk to crmd");
+            return send(&mut write, &refused(&why, "run the command as root")).await;
+        }
+        let limit = u64::try_from(crm_proto::line::LINE_MAX)?;
+        let mut lines = BufReader::new(read.take(limit)).lines();
+        while let Some(line) = lines.next_line().await? {
+            match serde_json::from_str::<Request>(&line) {
+                Ok(Request::Watch) => return self.watch(&mut write).await,
+                Ok(request) => {
+                    let reply = self.answer(request).await;
+                    send(&mut write, &reply).await?;
+                }
+                Err(error) => {
+                    let why = format!("not a request this version knows: {error}");
+                    send(&mut write, &refused(&why, "use the crm of the same version")).await?;
+                }
+            }
+            lines.get_mut().get_mut().set_limit(limit);
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, write: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+        loop {
+            self.changes.borrow_and_update();
+            let reply = self.ask_daemon(Request::Status).await;
+            send(write, &reply).await?;
+            self.changes.changed().await.context("the daemon ends")?;
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Commit { base, cib, message } => {
+                let (author, when_ms) = ("root".to_owned(), boot::wall_ms());
+                self.change(Command::CommitCib { base, cib, author, message, when_ms }).await
+            }
+            Request::Edit { edits, message } => {
+                let (author, when_ms) = ("root".to_owned(), boot::wall_ms());
+                self.change(Command::Edit { edits, author, message, when_ms }).await
+            }
+            Request::Cleanup { resource, node } => {
+                self.change(Command::Cleanup { resource, node }).await
+            }
+            Request::Token { ttl_s } => {
+                match self.handle.make_token(Duration::from_secs(ttl_s)).await {
+                    Ok(token) => Reply::Token(token),
+                    Err(error) => refused(&error.to_string(), "run it on the node where `crm cluster init` ran"),
+                }
+            }
+            Request::Volumes => block_reply(crm_proto::block::Request::Status { volume: None }).await,
+            Request::Block(request) => block_reply(request).await,
+            Request::Status
+            | Request::Cib
+            | Request::WaitIdle { .. }
+            | Request::SetAttr { .. }
+            | Request::GetAttr { .. }
+            | Request::Revision { .. }
+            | Request::Watch => self.ask_daemon(request).await,
+        }
+    }
+
+    async fn ask_daemon(&self, request: Request) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.events.send(Input::Call(Call { request, reply }));
+        let answered = match sent {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        answered.unwrap_or_else(|| refused("crmd is ending", "try again when it is back"))
+    }
+
+    /// Puts a change into the log, waiting a while for a leader.
+    async fn change(&self, command: Command) -> Reply {
+        let until = Instant::now() + CHANGE_LIMIT;
+        loop {
+            match self.handle.propose(command.clone()).await {
+                Ok(outcome) => return Reply::Outcome(outcome),
+                Err(ProposeError::NoLeader { .. }) if Instant::now() < until => {
+                    if let Some(refusal) = self.read_only().await {
+                        return refusal;
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => {
+                    let state = self.ask_daemon(Request::Status).await;
+                    return refused(&error.to_string(), &remedy(&state));
+                }
+            }
+        }
+    }
+
+    /// The refusal, when this node knows that there will be no leader soon.
+    async fn read_only(&self) -> Option<Reply> {
+        let Reply::Status(status) = self.ask_daemon(Request::Status).await else { return None };
+        match status.mode {
+            local::Mode::Alone | local::Mode::NoQuorum => Some(refused(
+                &status.waiting.clone().unwrap_or_else(|| "no quorum".to_owned()),
+                &remedy(&Reply::Status(status)),
+            )),
+            local::Mode::Joining | local::Mode::Leader | local::Mode::Follower => None,
+        }
+    }
+}
+
+fn remedy(reply: &Reply) -> String {
+    let Reply::Status(status) = reply else { return "try again".to_owned() };
+    let gone: Vec<&str> =
+        status.nodes.iter().filter(|(_, n)| !n.alive).map(|(n, _)| n.as_str()).collect();
+    if gone.is_empty() {
+        "try again in a moment: a leader is being elected".to_owned()
+    } else {
+        format!("bring {} back, then run the command again", gone.join(", "))
+    }
+}
+
+fn refused(why: &str, remedy: &str) -> Reply {
+    Reply::Refused { why: why.to_owned(), remedy: remedy.to_owned() }
+}
+
+async fn block_reply(request: crm_proto::block::Request) -> Reply {
+    match block::call(request).await {
+        Ok(reply) => Reply::Block(reply),
+        Err(error) => refused(&format!("{error:#}"), "start crm-blockd (`systemctl start crm-blockd`)"),
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {
+    let mut bytes = serde_json::to_vec(reply).context("encode the reply")?;
+    bytes.push(b'\n');
+    write.write_all(&bytes).await.context("send the reply")
+}
+
+impl Daemon {
+    /// Answers a call, or puts it with the waiters.
+    pub(crate) fn call(&mut self, call: Call) {
+        let Call { request, reply } = call;
+        let answer = match request {
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::Cib => {
+                let state = self.controller.view();
+                Reply::Cib { version: state.version, cib: Box::new(state.cib) }
+            }
+            Request::WaitIdle { version, timeout_ms } => {
+                let until = Instant::now() + Duration::from_millis(timeout_ms);
+                self.waiters.push(Waiter { version, until, reply });
+                self.wake_at(until);
+                return;
+            }
+            Request::SetAttr { name, value } => {
+                self.step(Event::SetAttr { name, value });
+                Reply::Waited { idle: true }
+            }
+            Request::GetAttr { node, name } => Reply::Attr(self.attribute(node, &name)),
+            Request::Revision { version } => {
+                let mut revisions = self.controller.view().revisions.into_iter();
+                Reply::Revision(revisions.find(|r| r.version == version).map(Box::new))
+            }
+            Request::Commit { .. }
+            | Request::Edit { .. }
+            | Request::Cleanup { .. }
+            | Request::Token { .. }
+            | Request::Volumes
+            | Request::Block(_)
+            | Request::Watch => refused("not for the daemon's task", "report this as a bug"),
+        };
+        if reply.send(answer).is_err() {
+            tracing::debug!("a local client did not wait for its answer");
+        }
+    }
+
+    fn attribute(&self, node: Option<String>, name: &str) -> Option<String> {
+        let node = node.unwrap_or_else(|| self.me.clone());
+        let state = self.controller.view();
+        let transient = state.status.nodes.get(&node).and_then(|n| n.attrs.get(name)).cloned();
+        transient.or_else(|| {
+            let configured = state.cib.node(&node)?;
+            configured.attributes.get(name).map(str::to_owned)
+        })
+    }
+
+    /// Answers those whose wait is over.
+    pub(crate) fn answer_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let idle = self.idle();
+        let version = self.controller.view().version;
+        for waiter in std::mem::take(&mut self.waiters) {
+            let reached = idle && version >= waiter.version;
+            if !reached && now < waiter.until {
+                self.waiters.push(waiter);
+            } else if waiter.reply.send(Reply::Waited { idle: reached }).is_err() {
+                tracing::debug!("a waiting client went away");
+            }
+        }
+    }
+
+    /// Nothing runs, nothing is to be done, and this node may say so.
+    fn idle(&self) -> bool {
+        let known = match self.controller.mode() {
+            Mode::Leader | Mode::Alone | Mode::NoQuorum => !self.controller.busy(),
+            Mode::Follower => true,
+            Mode::Joining => false,
+        };
+        let state = self.controller.view();
+        let settled = state.members.keys().all(|n| self.controller.settled(n));
+        known && settled && self.controller.plan_now().is_empty()
+    }
+
+    fn status(&self) -> StatusReply {
+        let mut state: State = self.controller.view();
+        if let Some(last) = state.revisions.pop() {
+            state.revisions = vec![last];
+        }
+        let leadership = self.handle.leadership().borrow().clone();
+        let peers = self.handle.peers().borrow().clone();
+        let nodes: BTreeMap<String, NodeLine> = state
+            .cib
+            .nodes
+            .iter()
+            .map(|node| {
+                let alive = node.name == self.me || peers.get(&node.name).is_some_and(|p| p.alive);
+                let member = state.members.get(&node.name);
+                let line = NodeLine {
+                    alive,
+                    online: self.controller.online(&node.name),
+                    standby: node.attributes.flag("standby").unwrap_or(false),
+                    address: member.map(|m| m.address.clone()).unwrap_or_default(),
+                };
+                (node.name.clone(), line)
+            })
+            .collect();
+        StatusReply {
+            me: self.me.clone(),
+            mode: match self.controller.mode() {
+                Mode::Joining => local::Mode::Joining,
+                Mode::Leader => local::Mode::Leader,
+                Mode::Follower => local::Mode::Follower,
+                Mode::Alone => local::Mode::Alone,
+                Mode::NoQuorum => local::Mode::NoQuorum,
+            },
+            leader: leadership.leader.filter(|_| leadership.quorate),
+            quorate: leadership.quorate,
+            waiting: self.controller.waiting(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nodes,
+            plan: self.controller.plan_now(),
+            busy: self.controller.busy(),
+            now_ms: boot::wall_ms(),
+            state,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The daemon's one task: events in, effects out. Everything else feeds it or works for it.
+
+use crate::api::{self, Call};
+use crate::{block, boot, propose};
+use anyhow::Context;
+use crm_agents::{Executor, ExecutorConfig};
+use crm_core::controller::{self, Controller, Effect, Event, Start};
+use crm_core::plan::ActionKind;
+use crm_core::status::Token;
+use crm_core::store::State;
+use crm_membership::{Handle, Settings};
+use crm_proto::block as wire;
+use crm_proto::peer::{Order, PlanId, Work};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Longest pause between two looks at the clock.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What reaches the daemon's task.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// For the controller.
+    Event(Event),
+    /// An order of a planner came in.
+    Order(crm_membership::Incoming),
+    /// A call on the local socket.
+    Call(Call),
+}
+
+/// The daemon.
+pub(crate) struct Daemon {
+    pub(crate) me: String,
+    pub(crate) handle: Handle,
+    pub(crate) controller: Controller,
+    pub(crate) waiters: Vec<api::Waiter>,
+    executor: Arc<Executor>,
+    start: Instant,
+    events: mpsc::UnboundedSender<Input>,
+    proposals: mpsc::UnboundedSender<propose::Entry>,
+    generation: watch::Sender<u64>,
+    volumes: watch::Sender<Vec<wire::VolumeSpec>>,
+    changes: watch::Sender<u64>,
+    replies: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
+    next_reply: u64,
+}
+
+/// Runs the daemon to its end.
+///
+/// # Errors
+/// When it cannot start, or membership has failed for good.
+pub(crate) async fn run() -> anyhow::Result<()> {
+    let settings = Settings::load().context("read the node's settings")?;
+    let me = settings.name.clone();
+    let run_dir = boot::run_dir();
+    std::fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
+    let handle = crm_membership::start(settings).await.context("start membership")?;
+    let (events, inputs) = mpsc::unbounded_channel();
+    let (proposals, queue) = mpsc::unbounded_channel();
+    let (generation, generation_seen) = watch::channel(0);
+    let (volumes, volumes_seen) = watch::channel(Vec::new());
+    let (changes, changes_seen) = watch::channel(0);
+    let executor = Arc::new(
+        Executor::new(ExecutorConfig::for_node(&me, &run_dir)).context("set up the executor")?,
+    );
+    tokio::spawn(propose::run(handle.clone(), queue, generation_seen, events.clone()));
+    tokio::spawn(block::run(volumes_seen, events.clone()));
+    forward(&handle, &events)?;
+    api::listen(handle.clone(), events.clone(), changes_seen).context("open the local socket")?;
+    let start = Instant::now();
+    let controller = Controller::new(Start {
+        me: me.clone(),
+        session: boot::wall_ms(),
+        current: boot::is_current(&run_dir),
+        now_ms: 0,
+    });
+    tracing::info!(node = me, "crmd is up");
+    let daemon = Daemon {
+        me,
+        handle,
+        controller,
+        waiters: Vec::new(),
+        executor,
+        start,
+        events,
+        proposals,
+        generation,
+        volumes,
+        changes,
+        replies: BTreeMap::new(),
+        next_reply: 0,
+    };
+    daemon.work(inputs).await
+}
+
+/// Turns what membership publishes into events.
+fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
+    let (to, mut states) = (events.clone(), handle.state());
+    tokio::spawn(async move {
+        loop {
+            let state = states.borrow_and_update().clone();
+            if to.send(Input::Event(Event::State(state))).is_err() || states.changed().await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    let (to, mut leaders) = (events.clone(), handle.leadership());
+    tokio::spawn(async move {
+        loop {
+            let now = leaders.borrow_and_update().clone();
+            let event = Event::Leadership(controller::Leadership {
+                leader: now.leader,
+                term: now.term,
+                quorate: now.quorate,
+                me_leader: now.me_leader,
+            });
+            if to.send(Input::Event(event)).is_err() || leaders.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let (to, mut peers) = (events.clone(), handle.peers());
+    tokio::spawn(async move {
+        loop {
+            let now = peers.borrow_and_update().clone();
+            let seen = now.into_iter().map(|(node, health)| {
+                (node, controller::Peer { alive: health.alive, session: health.session })
+            });
+            let event = Event::Peers(seen.collect());
+            if to.send(Input::Event(event)).is_err() || peers.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let (to, mut orders) = (events.clone(), handle.orders().context("take the orders")?);
+    tokio::spawn(async move {
+        while let Some(order) = orders.recv().await {
+            if to.send(Input::Order(order)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Daemon {
+    async fn work(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+        loop {
+            let input = tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                why = self.handle.failed() => anyhow::bail!("membership failed: {why}"),
+                input = inputs.recv() => input.context("all event sources are gone")?,
+                () = tokio::time::sleep(self.until_deadline()) => Input::Event(Event::Tick),
+            };
+            self.take(input);
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input);
+            }
+            self.answer_waiters();
+        }
+        tracing::info!("crmd is told to end; what it manages goes on");
+        self.handle.shutdown().await;
+        Ok(())
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let now = boot::since_ms(self.start);
+        let due = self.controller.deadline().map(|at| at.saturating_sub(now));
+        due.map_or(TICK, Duration::from_millis).min(TICK)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => {
+                if let Event::State(state) = &event {
+                    self.define_volumes(state);
+                }
+                self.step(event);
+            }
+            Input::Order(incoming) => {
+                self.next_reply += 1;
+                self.replies.insert(self.next_reply, incoming.reply);
+                let Order { plan, session, action, work } = incoming.order;
+                let token = Token { term: plan.term, plan: plan.number, action };
+                let work = match work {
+                    Work::Run(spec) => ActionKind::Op(spec),
+                    Work::CancelMonitor { resource, interval_ms } => {
+                        ActionKind::CancelMonitor { node: self.me.clone(), resource, interval_ms }
+                    }
+                };
+                self.step(Event::Ordered { reply: self.next_reply, session, token, work });
+            }
+            Input::Call(call) => self.call(call),
+        }
+    }
+
+    pub(crate) fn step(&mut self, event: Event) {
+        let before = self.controller.mode();
+        self.controller.handle(boot::since_ms(self.start), boot::wall_ms(), event);
+        let mode = self.controller.mode();
+        if mode != before {
+            let waiting = self.controller.waiting();
+            tracing::info!(from = ?before, to = ?mode, waiting, "mode");
+        }
+        while let Some(effect) = self.controller.poll() {
+            self.run_effect(effect);
+        }
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Makes the task look at its waiters at that time.
+    pub(crate) fn wake_at(&self, at: Instant) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            if events.send(Input::Event(Event::Tick)).is_err() {
+                tracing::debug!("the daemon ended before a waiter's time");
+            }
+        });
+    }
+
+    fn define_volumes(&self, state: &State) {
+        let wanted = block::wanted(state, &self.me);
+        self.volumes.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
+    }
+
+    fn run_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Propose(command) => {
+                let entry = (*self.generation.borrow(), *command);
+                if self.proposals.send(entry).is_err() {
+                    tracing::error!("the proposal queue is gone");
+                }
+            }
+            Effect::ForgetProposals => self.generation.send_modify(|n| *n += 1),
+            Effect::SetSession(session) => self.handle.set_session(session),
+            Effect::Order { node, session, token, work } => self.order(node, session, token, work),
+            Effect::AnswerOrder { reply, result } => {
+                if let Some(to) = self.replies.remove(&reply)
+                    && to.send(result).is_err()
+                {
+                    tracing::debug!("the planner did not wait for the answer to its order");
+                }
+            }
+            Effect::Run { call_id, spec } => {
+                let (executor, events) = (Arc::clone(&self.executor), self.events.clone());
+                tokio::spawn(async move {
+                    let result = Box::new(executor.run(&spec, call_id).await);
+                    if result.failed() {
+                        tracing::warn!(resource = spec.resource, op = spec.op, rc = result.rc,
+                            status = ?result.status, reason = result.reason, "operation failed");
+                    } else if spec.interval_ms == 0 {
+                        tracing::info!(resource = spec.resource, op = spec.op, rc = result.rc,
+                            ms = result.exec_ms, "operation done");
+                    }
+                    if events.send(Input::Event(Event::OpEnded { call_id, result })).is_err() {
+                        tracing::debug!("the daemon ended before an operation");
+                    }
+                });
+            }
+            Effect::DropPeers { volume, peers, epoch } => drop_peers(volume, peers, epoch),
+            Effect::BecameCurrent => {
+                if let Err(error) = boot::set_current(&boot::run_dir()) {
+                    tracing::error!(error = format!("{error:#}"), "cannot store that this node is current");
+                }
+            }
+        }
+    }
+
+    fn order(&self, node: String, session: u64, token: Token, work: ActionKind) {
+        let work = match work {
+            ActionKind::Op(spec) => Work::Run(spec),
+            ActionKind::CancelMonitor { node: _, resource, interval_ms } => {
+                Work::CancelMonitor { resource, interval_ms }
+            }
+            ActionKind::Pseudo { name } => {
+                tracing::error!(name, "a pseudo action was ordered");
+                return;
+            }
+        };
+        let plan = PlanId { term: token.term, number: token.plan };
+        let order = Order { plan, session, action: token.action, work };
+        let (handle, events) = (self.handle.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let sent = handle.execute(&node, &order).await;
+            if let Err(error) = &sent {
+                tracing::warn!(node, %error, "order refused");
+            }
+            let event = Event::OrderAnswered { token, accepted: sent.is_ok() };
+            if events.send(Input::Event(event)).is_err() {
+                tracing::debug!("the daemon ended before an answer");
+            }
+        });
+    }
+}
+
+fn drop_peers(volume: String, peers: BTreeSet<String>, epoch: u64) {
+    tracing::warn!(volume, ?peers, epoch, "volume goes on without these peers");
+    let peers = peers.into_iter().collect();
+    tokio::spawn(async move {
+        match block::call(wire::Request::Drop { volume, peers, epoch }).await {
+            Ok(wire::Reply::Ok | wire::Reply::Status(_)) => {}
+            Ok(wire::Reply::Refused { code, why }) => {
+                tracing::warn!(code, why, "crm-blockd did not drop the peers");
+            }
+            // blockd repeats its question to the next watcher; nothing is lost.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "crm-blockd not reached"),
+        }
+    });
+}
