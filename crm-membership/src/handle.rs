@@ -16,6 +16,7 @@ use crate::token::{TokenError, Tokens, now_s};
 use crate::{birth, durable, duties};
 use crm_core::store::{Command, Member, Outcome, State};
 use crm_proto::{pb, peer};
+use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -30,6 +31,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 const ORDERS_WAITING: usize = 256;
 /// How long an order may take to reach its node and be accepted.
 const EXECUTE_LIMIT: Duration = Duration::from_secs(6);
+/// Entries in one call at most: a CIB may be big.
+const PAYLOAD_ENTRIES: u64 = 64;
 /// Threads for consensus, apart from everything else.
 const WORKERS: usize = 2;
 
@@ -148,7 +151,9 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Drop for Inner {
+    /// Without [`Handle::shutdown`] a node ends like one whose power fails.
     fn drop(&mut self) {
+        self.heartbeats.fall_silent();
         let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
@@ -279,6 +284,7 @@ fn raft_config(profile: Profile, cluster: &str) -> openraft::Config {
         // A restarted leader must win an election first (design/membership.md 2.3, 1b).
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
+        max_payload_entries: PAYLOAD_ENTRIES,
         ..openraft::Config::default()
     }
 }
@@ -352,6 +358,34 @@ fn serve(
 }
 
 impl Handle {
+    /// Gives the leadership to a voter that is alive, so that nobody has to wait for an election.
+    async fn hand_over(&self) {
+        let site = &self.0.proposer.site;
+        if !self.0.leadership.borrow().me_leader {
+            return;
+        }
+        let raft = &self.0.proposer.raft;
+        let voters: Vec<u64> = raft.voter_ids().collect();
+        let peers = self.0.heartbeats.peers().borrow().clone();
+        let heir = site.members().into_iter().find(|(id, peer)| {
+            voters.contains(id) && peers.get(&peer.name).is_some_and(|health| health.alive)
+        });
+        let Some((heir, _)) = heir else { return };
+        let mut metrics = raft.metrics();
+        let handing = async {
+            raft.trigger().transfer_leader(heir).await.map_err(|e| e.to_string())?;
+            while metrics.borrow_watched().current_leader == Some(site.settings.raft_id) {
+                metrics.changed().await.map_err(|e| e.to_string())?;
+            }
+            Ok::<(), String>(())
+        };
+        match tokio::time::timeout(site.settings.profile.dead_after(), handing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::warn!(why, "leadership not handed over"),
+            Err(_) => tracing::warn!("leadership not handed over in time"),
+        }
+    }
+
     /// Proposes a command to the cluster, through the leader wherever it is. The state seen by
     /// [`Handle::state`] has the change when this returns.
     ///
@@ -465,8 +499,9 @@ impl Handle {
         self.0.admission.invite(ttl)
     }
 
-    /// Stops everything and lets go of the files and the port.
+    /// Stops everything and lets go of the files and the port. A leader hands over first.
     pub async fn shutdown(&self) {
+        self.hand_over().await;
         self.0.stop.send_replace(true);
         if let Err(error) = self.0.proposer.raft.shutdown().await {
             tracing::error!(%error, "raft did not end cleanly");
@@ -493,5 +528,37 @@ impl Handle {
         if let Some(runtime) = runtime {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::{Dirs, init};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn storage_failure_stops_consensus_and_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let dirs = Dirs {
+            settings: root.join("node.yaml"),
+            data: root.join("data"),
+            tls: root.join("tls"),
+        };
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap().to_string();
+        drop(probe);
+        let mut settings = init(&dirs, "lab", "n1", &address).unwrap();
+        settings.realtime = false;
+        let handle = start(settings).await.unwrap();
+        handle.leadership().wait_for(|l| l.me_leader).await.unwrap();
+        handle.0.log.close();
+        let command = Command::SetAttrs { node: "n1".into(), session: None, attrs: Vec::new() };
+        handle.propose(command).await.unwrap_err();
+        let mut failure = handle.failure();
+        let told = failure.wait_for(Option::is_some);
+        tokio::time::timeout(Duration::from_secs(10), told).await.unwrap().unwrap();
+        assert!(!handle.leadership().borrow().quorate);
+        handle.shutdown().await;
     }
 }

@@ -126,9 +126,14 @@ impl Heartbeats {
         self.shared.mode_hint.store(hint, Ordering::Release);
     }
 
+    /// Tells the thread to end, and does not wait for it.
+    pub(crate) fn fall_silent(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+
     /// Ends the thread; it takes an interval at most.
     pub(crate) fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
+        self.fall_silent();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the heartbeat thread panicked");

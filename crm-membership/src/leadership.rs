@@ -6,7 +6,9 @@ use crate::consensus::{Metrics, Raft};
 use crate::settings::Profile;
 use crate::site::{LeaderSign, Site};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::{Instant as _, ServerState};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ pub struct Leadership {
     pub quorate: bool,
     /// We lead, and a quorum acknowledged it within raft's lease: nobody else can lead now.
     pub me_leader: bool,
+    /// Names of the members that vote; one that has just joined is not among them yet.
+    pub voters: BTreeSet<String>,
 }
 
 /// One look at raft.
@@ -110,10 +114,14 @@ pub(crate) async fn watch_over(
             _ = pace.tick() => {}
         }
         let seen = metrics.borrow_watched().clone();
-        if let Err(fatal) = &seen.running_state {
-            tracing::error!(%fatal, "consensus has stopped");
-            failure.send_replace(Some(fatal.to_string()));
-            break;
+        match &seen.running_state {
+            Ok(()) => {}
+            Err(Fatal::Stopped) => break,
+            Err(fatal) => {
+                tracing::error!(%fatal, "consensus has stopped: this daemon must be restarted");
+                failure.send_replace(Some(fatal.to_string()));
+                break;
+            }
         }
         site.learn(&seen);
         let view = View::of(&seen, *signs.borrow_and_update());
@@ -124,6 +132,7 @@ pub(crate) async fn watch_over(
             term: view.term,
             quorate: judgement.quorate,
             me_leader: judgement.me_leader,
+            voters: voters(&seen),
         };
         tell.send_if_modified(|shown| {
             let news = *shown != next;
@@ -136,6 +145,14 @@ pub(crate) async fn watch_over(
     }
     site.leading.store(false, Ordering::Release);
     tell.send_replace(Leadership::default());
+}
+
+/// Names of the voters of the committed membership.
+fn voters(metrics: &Metrics) -> BTreeSet<String> {
+    let membership = metrics.committed_membership_config.membership();
+    let ids: BTreeSet<u64> = membership.voter_ids().collect();
+    let nodes = membership.nodes().filter(|(id, _)| ids.contains(id));
+    nodes.map(|(_, peer)| peer.name.clone()).collect()
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl Proposer {
                     tracing::debug!(%error, "membership change refused for now");
                     Attempt::NotLeader(None)
                 }
-                other => Attempt::Invalid(other.to_string()),
+                ClientWriteError::PreconditionFailed(error) => Attempt::Invalid(error.to_string()),
             },
         }
     }

@@ -6,10 +6,12 @@ use crm_core::store::{Command, Outcome, State};
 use crm_membership::{
     BootstrapError, Dirs, Handle, Leadership, Profile, Settings, StartError, TokenError, bootstrap,
 };
+use crm_proto::pb;
 use crm_proto::peer::{Order, PlanId, Work};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -86,6 +88,7 @@ impl World {
         }
         for handle in &all {
             all_alive(handle, usize::from(nodes) - 1).await;
+            voters(handle, usize::from(nodes)).await;
         }
         all
     }
@@ -109,6 +112,10 @@ async fn leads(handle: &Handle) {
 
 async fn quorate(handle: &Handle, want: bool, limit: Duration) {
     leadership(handle, limit, |l| l.quorate == want && l.leader.is_some() == want).await;
+}
+
+async fn voters(handle: &Handle, count: usize) {
+    leadership(handle, Duration::from_secs(20), |l| l.voters.len() == count).await;
 }
 
 async fn state(handle: &Handle, what: &str, want: impl FnMut(&Arc<State>) -> bool) {
@@ -178,6 +185,29 @@ async fn three_nodes_take_proposals_anywhere_and_survive_their_leader() {
         node.shutdown().await;
     }
     back.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_that_vanishes_is_replaced_and_found_dead() {
+    let world = World::new();
+    let mut nodes = world.cluster(3).await;
+    let leader = nodes.iter().position(|n| n.leadership().borrow().me_leader).unwrap();
+    let gone = nodes.remove(leader);
+    let name = gone.name().to_owned();
+    drop(gone);
+    let since = Instant::now();
+    nodes[0].propose(attr("n1", "red")).await.unwrap();
+    eprintln!("first write after the leader vanished: {:?}", since.elapsed());
+    for node in &nodes {
+        let mut peers = node.peers();
+        let dead = peers.wait_for(|p| !p[&name].alive && p.values().any(|h| h.alive));
+        within(Duration::from_secs(5), "death noticed", dead).await.unwrap();
+        assert!(node.leadership().borrow().quorate);
+        assert_ne!(node.leadership().borrow().leader.as_deref(), Some(name.as_str()));
+    }
+    for node in &nodes {
+        node.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,7 +329,118 @@ async fn only_a_node_with_the_ca_key_invites() {
     let nodes = world.cluster(2).await;
     let refused = nodes[1].make_token(TTL).unwrap_err().to_string();
     assert!(refused.contains("no CA key"), "{refused}");
-    // The founder admits even when another leads.
+    for node in &nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn founder_admits_although_another_leads() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    nodes[0].shutdown().await;
+    let (lonely, n1) = (&nodes[1], world.start("n1").await);
+    quorate(&n1, true, Duration::from_secs(10)).await;
+    assert_eq!(n1.leadership().borrow().leader.as_deref(), Some("n2"));
+    let n3 = world.join(&n1, 3).await;
+    for node in [&n1, lonely, &n3] {
+        all_alive(node, 2).await;
+    }
+    for node in [&n1, lonely, &n3] {
+        voters(node, 3).await;
+    }
+    for node in [lonely, &n1, &n3] {
+        node.shutdown().await;
+    }
+}
+
+fn client_tls(ca: &Path, identity: Option<(String, String)>, server: &str) -> ClientTlsConfig {
+    let ca = Certificate::from_pem(std::fs::read_to_string(ca).unwrap());
+    let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(server);
+    match identity {
+        Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
+        None => tls,
+    }
+}
+
+/// Sends one raft envelope to n1 with this certificate.
+async fn send(
+    world: &World,
+    uuid: &str,
+    identity: Option<(String, String)>,
+    envelope: pb::Raft,
+) -> Result<(), String> {
+    let tls = client_tls(&world.dirs("n1").tls.join("ca.pem"), identity, &format!("n1.{uuid}"));
+    let channel = Endpoint::from_shared(format!("https://{}", world.address(1)))
+        .unwrap()
+        .tls_config(tls)
+        .unwrap()
+        .connect()
+        .await
+        .map_err(|e| format!("connect: {e:?}"))?;
+    let mut client = pb::peer_client::PeerClient::new(channel);
+    client.raft(envelope).await.map(|_| ()).map_err(|s| format!("{:?}: {}", s.code(), s.message()))
+}
+
+fn identity_of(dirs: &Dirs) -> (String, String) {
+    let read = |name| std::fs::read_to_string(dirs.tls.join(name)).unwrap();
+    (read("node.pem"), read("node.key"))
+}
+
+/// A certificate of the cluster's own CA for a node that is no member.
+fn forged(dirs: &Dirs, name: &str) -> (String, String) {
+    let read = |file| std::fs::read_to_string(dirs.tls.join(file)).unwrap();
+    let ca_key = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), ca_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (parameters.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_service_is_for_members_who_mean_this_node() {
+    let world = World::new();
+    let nodes = world.cluster(2).await;
+    let settings = world.settings("n2");
+    let uuid = settings.cluster.uuid.clone();
+    let member = identity_of(&world.dirs("n2"));
+    let good = pb::Raft {
+        kind: 9,
+        from: settings.raft_id,
+        to: 1,
+        cluster: uuid.clone(),
+        lineage: vec![uuid.clone()],
+        body: Vec::new(),
+        quorate: false,
+    };
+    let refused =
+        async |identity, envelope| send(&world, &uuid, identity, envelope).await.unwrap_err();
+    // Past every check, to the unknown kind.
+    let passed = refused(Some(member.clone()), good.clone()).await;
+    assert!(passed.contains("raft call of kind 9"), "{passed}");
+
+    let none = refused(None, good.clone()).await;
+    assert!(none.contains("Unauthenticated"), "{none}");
+    let other = World::new();
+    bootstrap::init(&other.dirs("n2"), "lab", "n2", &other.address(2)).unwrap();
+    let foreign = refused(Some(identity_of(&other.dirs("n2"))), good.clone()).await;
+    assert!(!foreign.contains("kind 9"), "{foreign}");
+    let outsider = forged(&world.dirs("n1"), &format!("n7.{uuid}"));
+    let outsider = refused(Some(outsider), good.clone()).await;
+    assert!(outsider.contains("`n7` is not a member"), "{outsider}");
+    let nameless = refused(Some(forged(&world.dirs("n1"), "n2.elsewhere")), good.clone()).await;
+    assert!(nameless.contains("not of this cluster"), "{nameless}");
+
+    for (envelope, want) in [
+        (pb::Raft { to: 5, ..good.clone() }, "not 5"),
+        (pb::Raft { from: 1, ..good.clone() }, "the certificate is of raft id"),
+        (pb::Raft { cluster: "x".into(), ..good.clone() }, "this node is of cluster"),
+        (pb::Raft { lineage: vec![], ..good.clone() }, "stale lineage"),
+        (pb::Raft { lineage: vec!["x".into()], ..good.clone() }, "diverged lineage"),
+    ] {
+        let why = refused(Some(member.clone()), envelope).await;
+        assert!(why.contains(want), "{why}");
+    }
     for node in &nodes {
         node.shutdown().await;
     }

@@ -385,3 +385,118 @@ impl RaftLogStorage<Types> for LogStore {
         self.write(Write::Purge(upto.index, seal(&encode(&upto)?))).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::machine::Machine;
+    use openraft::EntryPayload;
+    use openraft::entry::RaftEntry;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use openraft::type_config::TypeConfigExt;
+    use openraft::vote::RaftLeaderId;
+
+    struct Builder;
+
+    impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for Builder {
+        async fn build(
+            &self,
+        ) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
+            let dir = tempfile::tempdir().unwrap();
+            let log = LogStore::open(dir.path(), "1").unwrap();
+            let machine = Machine::open(dir.path(), "u").unwrap();
+            Ok((dir, log, machine))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn store_passes_the_suite_of_openraft() {
+        Suite::test_all(Builder).await.unwrap();
+    }
+
+    fn id(index: u64) -> LogId {
+        type Leader = <Types as openraft::RaftTypeConfig>::LeaderId;
+        openraft::LogId::new(Leader::new(1, 1).to_committed(), index)
+    }
+
+    async fn fill(dir: &Path) {
+        let mut log = LogStore::open(dir, "1").unwrap();
+        let entries: Vec<Entry> =
+            (0..10).map(|index| Entry::new(id(index), EntryPayload::Blank)).collect();
+        let (tell, told) = Types::oneshot();
+        log.append(entries, IOFlushed::signal(tell)).await.unwrap();
+        told.await.unwrap().unwrap();
+        log.save_committed(Some(id(8))).await.unwrap();
+        log.save_vote(&Vote::new(1, 1)).await.unwrap();
+        log.close();
+    }
+
+    fn tamper(dir: &Path, act: impl FnOnce(&mut redb::Table<'_, u64, &[u8]>)) {
+        let db = redb::Database::create(dir.join(FILE)).unwrap();
+        let change = db.begin_write().unwrap();
+        act(&mut change.open_table(LOG).unwrap());
+        change.commit().unwrap();
+    }
+
+    fn refusal(dir: &Path) -> String {
+        match LogStore::open(dir, "1") {
+            Ok(_) => "opened".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_anywhere_in_the_log_is_named_and_refused() {
+        type Act = fn(&mut redb::Table<'_, u64, &[u8]>);
+        let cases: [(Act, &str); 4] = [
+            (
+                |log| {
+                    let mut bytes = log.get(9).unwrap().unwrap().value().to_vec();
+                    bytes.pop();
+                    log.insert(9, bytes.as_slice()).unwrap();
+                },
+                "damaged at entry 9: checksum",
+            ),
+            (
+                |log| {
+                    log.remove(4).unwrap();
+                },
+                "damaged at entry 5: expected entry 4",
+            ),
+            (
+                |log| {
+                    let bytes = log.get(3).unwrap().unwrap().value().to_vec();
+                    log.insert(2, bytes.as_slice()).unwrap();
+                },
+                "damaged at entry 2: holds entry 3",
+            ),
+            (
+                |log| {
+                    log.remove(9).unwrap();
+                    log.remove(8).unwrap();
+                },
+                "the log ends before entry 8",
+            ),
+        ];
+        for (act, want) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            fill(dir.path()).await;
+            LogStore::open(dir.path(), "1").unwrap().close();
+            tamper(dir.path(), act);
+            let refused = refusal(dir.path());
+            assert!(refused.contains(want), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn log_of_another_node_is_refused_and_a_closed_one_takes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).await;
+        let foreign = LogStore::open(dir.path(), "2");
+        assert!(matches!(foreign, Err(LogError::Foreign { .. })));
+        let mut log = LogStore::open(dir.path(), "1").unwrap();
+        assert!(!log.is_new());
+        log.close();
+        log.save_vote(&Vote::new(2, 1)).await.unwrap_err();
+    }
+}

@@ -135,10 +135,16 @@ fn unwrap_file<'a>(path: &Path, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
     Ok(image)
 }
 
+fn read_image(bytes: &[u8]) -> io::Result<(Image, State)> {
+    let image: Image = postcard::from_bytes(bytes).map_err(broken)?;
+    let state = serde_json::from_slice(&image.state).map_err(broken)?;
+    Ok((image, state))
+}
+
 impl Inside {
     fn adopt(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let image: Image = postcard::from_bytes(bytes).map_err(broken)?;
-        self.state = Arc::new(serde_json::from_slice(&image.state).map_err(broken)?);
+        let (image, state) = read_image(bytes)?;
+        self.state = Arc::new(state);
         self.applied = image.applied;
         self.membership = image.membership;
         self.lineage = image.lineage;
@@ -243,7 +249,10 @@ impl RaftStateMachine<Types> for Machine {
         _meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> io::Result<()> {
-        let image = self.persist(snapshot.into_inner()).await?;
+        let image = snapshot.into_inner();
+        // What cannot be read must not replace what can.
+        read_image(&image)?;
+        let image = self.persist(image).await?;
         self.inside().adopt(&image)?;
         self.publish();
         Ok(())
@@ -252,5 +261,55 @@ impl RaftStateMachine<Types> for Machine {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let kept = self.inside().snapshot.clone();
         Ok(kept.map(|(meta, image)| Snapshot { meta, snapshot: io::Cursor::new(image) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::Request;
+
+    fn found(id: u128) -> Request {
+        let command = Command::Found { name: "lab".into(), uuid: "u".into() };
+        Request { id: Uuid::from_u128(id), command: serde_json::to_vec(&command).unwrap() }
+    }
+
+    #[test]
+    fn repeated_proposal_gets_its_first_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::open(dir.path(), "u").unwrap();
+        let mut inside = machine.inside();
+        let first = inside.apply(&found(1)).unwrap();
+        assert!(matches!(first, Outcome::Done { .. }));
+        assert_eq!(inside.apply(&found(1)).unwrap(), first);
+        assert!(matches!(inside.apply(&found(2)).unwrap(), Outcome::Refused { .. }));
+    }
+
+    #[test]
+    fn unknown_command_stops_the_node_instead_of_being_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::open(dir.path(), "u").unwrap();
+        let request = Request { id: Uuid::from_u128(1), command: b"{\"Dance\":{}}".to_vec() };
+        assert!(machine.inside().apply(&request).unwrap_err().to_string().contains("unknown"));
+    }
+
+    #[tokio::test]
+    async fn snapshot_survives_a_restart_and_damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = Machine::open(dir.path(), "u").unwrap();
+        machine.inside().apply(&found(1)).unwrap();
+        machine.build_snapshot().await.unwrap();
+        let again = Machine::open(dir.path(), "u").unwrap();
+        assert_eq!(again.states().borrow().cluster_name, "lab");
+        // The answer of before the snapshot is still known after it.
+        assert!(matches!(again.inside().apply(&found(1)).unwrap(), Outcome::Done { .. }));
+
+        let path = dir.path().join(FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = Machine::open(dir.path(), "u").unwrap_err().to_string();
+        assert!(refused.contains("checksum"), "{refused}");
     }
 }

@@ -23,6 +23,8 @@ pub(crate) const SNAPSHOT: u32 = 4;
 pub(crate) const TRANSFER: u32 = 5;
 /// Largest message: a snapshot travels in one.
 pub(crate) const MESSAGE_MAX: usize = 64 << 20;
+/// Bytes per microsecond that even a slow link moves: a big call gets that much more time.
+const SLOW_LINK: usize = 5;
 /// A snapshot is bigger than the other calls: it gets at least this long.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -71,6 +73,8 @@ impl Connection {
             body: postcard::to_stdvec(question).map_err(|e| failed(&e))?,
             quorate: self.site.is_leading(),
         };
+        let size = u64::try_from(envelope.body.len() / SLOW_LINK).unwrap_or(u64::MAX);
+        let limit = limit + Duration::from_micros(size);
         let mut client = pb::peer_client::PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
