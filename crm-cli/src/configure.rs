@@ -39,7 +39,7 @@ pub(crate) struct Level {
 }
 
 /// Carries out `crm configure ...`.
-pub(crate) fn run(shell: &mut Shell<'_>, args: ConfigureArgs) -> Result<(), Fail> {
+pub(crate) fn run(shell: &mut Shell<'_>, args: &ConfigureArgs) -> Result<(), Fail> {
     if args.words.first().is_some_and(|w| w == "show") && args.file.is_none() {
         let (_, cib) = shell.daemon.cib()?;
         let changed: &[String] = &[];
@@ -205,7 +205,11 @@ impl Level {
             "commit" => self.commit_verb(shell, &words)?,
             "verify" | "validate-all" => self.verify(shell)?,
             "lint" => crate::offline::print_lint(shell, self.session.cib()),
-            "diff" | "plan" | "ptest" | "simulate" => self.difference(shell),
+            "diff" => self.difference(shell),
+            "plan" | "ptest" | "simulate" => {
+                self.difference(shell);
+                crate::preview::say(shell, self.session.cib())?;
+            }
             "refresh" => self.refresh(shell)?,
             "erase" => {
                 let nodes = self.session.cib().nodes.clone();

@@ -8,6 +8,7 @@ mod daemon;
 mod fail;
 mod node;
 mod offline;
+mod preview;
 mod random;
 mod resource;
 mod root;

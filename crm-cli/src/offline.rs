@@ -28,6 +28,7 @@ pub(crate) fn apply(shell: &mut Shell<'_>, args: &ApplyArgs) -> Result<(), Fail>
         if !errors.is_empty() {
             return Err(refuse(&errors));
         }
+        crate::preview::say(shell, &cib)?;
         shell.ui.say(&format!("{} change(s); nothing was changed (--dry-run)", changes.len()));
         return Ok(());
     }
@@ -57,11 +58,12 @@ pub(crate) fn difference(shell: &mut Shell<'_>, file: &Path) -> Result<(), Fail>
     let (version, base) = shell.daemon.cib()?;
     let (cib, _) = whole(shell, file, &base, version)?;
     let changes = diff(&base, &cib);
+    shell.ui.data(&render(&changes));
     if changes.is_empty() {
         shell.ui.say("no difference");
+        return Ok(());
     }
-    shell.ui.data(&render(&changes));
-    Ok(())
+    crate::preview::say(shell, &cib)
 }
 
 /// The configuration of the cluster, or of a file (which needs no cluster).

@@ -22,7 +22,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: ResourceCmd) -> Result<(), Fai
         ResourceCmd::Unmanage(args) => managed(shell, &args, "unmanage", "false"),
         ResourceCmd::Restart(args) => restart(shell, &args),
         ResourceCmd::Cleanup { resource, node, wait } => {
-            cleanup(shell, resource.as_deref(), node, wait)
+            cleanup(shell, resource.as_deref(), node.as_deref(), wait)
         }
         ResourceCmd::Status { resource, output } => status(shell, resource.as_deref(), output),
     }
@@ -151,11 +151,11 @@ fn restart(shell: &mut Shell<'_>, args: &ResourceArgs) -> Result<(), Fail> {
 fn cleanup(
     shell: &mut Shell<'_>,
     resource: Option<&str>,
-    node: Option<String>,
+    node: Option<&str>,
     wait: WaitArgs,
 ) -> Result<(), Fail> {
     let (_, cib) = shell.daemon.cib()?;
-    if let Some(node) = &node {
+    if let Some(node) = node {
         known_node(&cib, node)?;
     }
     let mut targets = Vec::new();
@@ -175,9 +175,9 @@ fn cleanup(
     }
     let mut version = 0;
     for target in targets {
-        let request = Request::Cleanup { resource: target.clone(), node: node.clone() };
+        let request = Request::Cleanup { resource: target.clone(), node: node.map(str::to_owned) };
         version = version_of(shell.daemon.change(&request)?)?;
-        let at = node.as_ref().map_or_else(|| "all nodes".to_owned(), Clone::clone);
+        let at = node.unwrap_or("all nodes");
         match target {
             Some(id) => shell.ui.say(&format!("Cleaned up {id} on {at}")),
             None => shell.ui.say(&format!("Cleaned up all failed resources on {at}")),

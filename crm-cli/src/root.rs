@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) fn command(shell: &mut Shell<'_>, command: Cmd) -> Result<(), Fail> {
     match command {
         Cmd::Status(args) => status(shell, &args),
-        Cmd::Configure(args) => configure::run(shell, args),
+        Cmd::Configure(args) => configure::run(shell, &args),
         Cmd::Node(command) => node::run(shell, command),
         Cmd::Resource(command) => resource::run(shell, command),
         Cmd::Volume(command) => volume::run(shell, command),

@@ -127,10 +127,10 @@ fn node_list(page: &mut Page, picture: &Picture<'_>, grouping: Grouping) {
         }
     }
     if !online.is_empty() {
-        page.item(1, &format!("Online: {}", list(online)));
+        page.item(1, &format!("Online: {}", list(&online)));
     }
     if !offline.is_empty() {
-        page.item(1, &format!("OFFLINE: {}", list(offline)));
+        page.item(1, &format!("OFFLINE: {}", list(&offline)));
     }
 }
 
@@ -214,8 +214,8 @@ fn prim_words(prim: &Prim<'_>) -> String {
         [] => format!("Stopped (failed on {})", join(prim.failed.iter().map(String::as_str))),
         [(node, role)] => format!("{}{} {node}", failed(prim, node), role_word(*role)),
         many => {
-            let names = many.iter().map(|(n, _)| n.as_str()).collect();
-            format!("{} {}", role_word(many[0].1), list(names))
+            let names: Vec<&str> = many.iter().map(|(n, _)| n.as_str()).collect();
+            format!("{} {}", role_word(many[0].1), list(&names))
         }
     };
     format!("{id}\t({}):\t {state}{}", prim.primitive.agent, flag_words(prim.flags))
@@ -259,7 +259,7 @@ fn clone_set(page: &mut Page, depth: usize, row: &CloneRow<'_>, picture: &Pictur
     for role in [Role::Promoted, Role::Unpromoted, Role::Started] {
         let names = with(role);
         if !names.is_empty() {
-            page.item(depth + 1, &format!("{}: {}", role_word(role), list(names)));
+            page.item(depth + 1, &format!("{}: {}", role_word(role), list(&names)));
         }
     }
     if row.instances > touched.len() {
@@ -271,7 +271,7 @@ fn clone_set(page: &mut Page, depth: usize, row: &CloneRow<'_>, picture: &Pictur
             .collect();
         let word = if row.flags.disabled { "Stopped (disabled)" } else { "Stopped" };
         if !idle.is_empty() {
-            page.item(depth + 1, &format!("{word}: {}", list(idle)));
+            page.item(depth + 1, &format!("{word}: {}", list(&idle)));
         }
     }
 }
@@ -298,10 +298,10 @@ fn volumes(page: &mut Page, picture: &Picture<'_>) {
         let (fresh, stale): (Vec<&str>, Vec<&str>) =
             volume.replicas.iter().map(|r| r.node.as_str()).partition(|n| good(n));
         let mut words =
-            format!("{}\t({}):\t UpToDate: {}", volume.name, volume.device, list(fresh));
+            format!("{}\t({}):\t UpToDate: {}", volume.name, volume.device, list(&fresh));
         if !stale.is_empty() {
             words.push_str("  not in sync: ");
-            words.push_str(&list(stale));
+            words.push_str(&list(&stale));
         }
         page.item(1, &words);
     }
@@ -378,7 +378,7 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-fn list(names: Vec<&str>) -> String {
+fn list(names: &[&str]) -> String {
     if names.is_empty() { "[ ]".to_owned() } else { format!("[ {} ]", names.join(" ")) }
 }
 

@@ -1,0 +1,44 @@
+//! What the cluster would do if a configuration were committed: the same policy engine as the daemon's, on its last picture.
+
+use crate::Shell;
+use crate::fail::Fail;
+use crm_core::cib::Cib;
+use crm_core::plan::{Input, NodeView, plan};
+use crm_proto::local::StatusReply;
+use std::collections::BTreeMap;
+
+/// The lines of the plan for `cib`, made from the daemon's picture.
+pub(crate) fn actions(status: &StatusReply, cib: &Cib) -> Vec<String> {
+    let nodes: BTreeMap<String, NodeView> = status
+        .nodes
+        .iter()
+        .map(|(name, line)| {
+            let view = NodeView { online: line.online, clean: line.alive || !line.online };
+            (name.clone(), view)
+        })
+        .collect();
+    let input = Input {
+        cib,
+        status: &status.state.status,
+        nodes: &nodes,
+        quorate: status.quorate,
+        only: None,
+        now_ms: status.now_ms,
+    };
+    plan(&input).summary
+}
+
+/// Says what the cluster would do.
+pub(crate) fn say(shell: &mut Shell<'_>, cib: &Cib) -> Result<(), Fail> {
+    let status = shell.daemon.status()?;
+    let lines = actions(&status, cib);
+    if lines.is_empty() {
+        shell.ui.say("the cluster would move nothing");
+        return Ok(());
+    }
+    shell.ui.say("the cluster would:");
+    for line in lines {
+        shell.ui.say(&format!("  {}", line.trim_start()));
+    }
+    Ok(())
+}
