@@ -4,7 +4,7 @@ use crate::client::{self, Question};
 use crate::down::{down, free_orphan_loops};
 use crate::lab::Lab;
 use crate::up::{Plan, up};
-use crate::{cluster, init, net, node, ns, script, ui, view};
+use crate::{bench, cluster, init, net, node, ns, script, ui, view};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -27,6 +27,9 @@ struct Demo {
     /// With --script: leave the lab as it is at the end
     #[arg(long, requires = "script")]
     keep: bool,
+    /// Measure gaps, disks and commits; figures into FILE, the lab is taken away
+    #[arg(long, value_name = "FILE", conflicts_with = "script")]
+    bench: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Word>,
 }
@@ -120,6 +123,9 @@ fn run(demo: Demo) -> Result<()> {
     let executable = std::env::current_exe().context("find the own executable")?;
     let plan =
         Plan { executable, nodes: demo.build.nodes, debian_agents: demo.build.debian_agents };
+    if let Some(out) = &demo.bench {
+        return bench::run(&lab, &plan, out);
+    }
     match demo.command {
         None if demo.script => run_script(&lab, &plan, demo.keep),
         None => {

@@ -3,6 +3,7 @@
 //!
 //! Called by `crm demo` and by the integration tests. It never decides anything about the cluster: it builds, breaks, mends and looks.
 
+mod bench;
 pub mod check;
 mod cli;
 pub mod client;

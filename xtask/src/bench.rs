@@ -26,7 +26,9 @@ fn machine() -> Result<String, String> {
 pub(crate) fn run() -> Result<(), String> {
     setup::run()?;
     let binary = exec::build_release()?;
-    let figures = read(command(&binary).args(["demo", "--bench"]))?;
+    let out = exec::target_dir().join("bench.json");
+    exec::run(command(&binary).args(["demo", "--bench"]).arg(&out))?;
+    let figures = fs::read_to_string(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let (machine, seconds) = (machine()?, now()?);
     let commit = read(command("git").args(["rev-parse", "--short", "HEAD"]))?;
     let quoted = machine.replace('"', "'");
