@@ -33,6 +33,19 @@ pub(crate) fn ids(cib: &Cib) -> Vec<String> {
     out
 }
 
+/// True when a resource or constraint is called `id`.
+pub(crate) fn in_use(cib: &Cib, id: &str) -> bool {
+    fn inside(resource: &Resource, id: &str) -> bool {
+        resource.id() == id
+            || match resource {
+                Resource::Primitive(_) => false,
+                Resource::Group(group) => group.members.iter().any(|m| m.id == id),
+                Resource::Clone(clone) => inside(&clone.child, id),
+            }
+    }
+    cib.resources.iter().any(|r| inside(r, id)) || cib.constraints.iter().any(|c| c.id() == id)
+}
+
 /// Takes a top-level primitive out.
 pub(crate) fn take_primitive(cib: &mut Cib, id: &str) -> Option<Primitive> {
     let index =

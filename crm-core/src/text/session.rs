@@ -253,7 +253,7 @@ impl Session {
 
     /// Refuses an id that is in use already.
     fn free(&self, id: &str, place: &Place) -> Done {
-        if !edit::ids(&self.cib).iter().any(|known| known == id) {
+        if !edit::in_use(&self.cib, id) {
             return Ok(());
         }
         let error = Diagnostic::error("CRM0010", place, format!("the id `{id}` is in use already"));

@@ -6,12 +6,13 @@ use super::nearest::nearest;
 use super::parser::constraint_role;
 use super::{edit, known, loops};
 use crate::cib::{Cib, Constraint, NvSet, Primitive, Resource, parse_bool, parse_duration_ms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks a CIB; `spans` says where its parts were written. Errors first, then by place.
 #[must_use]
 pub fn validate(cib: &Cib, spans: &Spans, catalog: &dyn AgentCatalog) -> Vec<Diagnostic> {
-    let mut check = Check { cib, spans, found: Vec::new() };
+    let resources: BTreeSet<String> = edit::resource_ids(cib).into_iter().collect();
+    let mut check = Check { cib, spans, resources, found: Vec::new() };
     for primitive in cib.primitives() {
         check.agent(primitive, catalog);
         check.operations(primitive);
@@ -20,6 +21,7 @@ pub fn validate(cib: &Cib, spans: &Spans, catalog: &dyn AgentCatalog) -> Vec<Dia
         check.metas(resource, false);
     }
     check.ids();
+    check.node_numbers();
     for constraint in &cib.constraints {
         check.constraint(constraint);
     }
@@ -45,6 +47,7 @@ pub fn validate(cib: &Cib, spans: &Spans, catalog: &dyn AgentCatalog) -> Vec<Dia
 struct Check<'a> {
     cib: &'a Cib,
     spans: &'a Spans,
+    resources: BTreeSet<String>,
     found: Vec<Diagnostic>,
 }
 
@@ -286,17 +289,42 @@ impl Check<'_> {
         }
     }
 
+    /// Numbers of nodes are theirs alone.
+    fn node_numbers(&mut self) {
+        let nodes = &self.cib.nodes;
+        for (index, node) in nodes.iter().enumerate() {
+            let first = nodes
+                .iter()
+                .take(index)
+                .find(|other| other.name == node.name || (node.id != 0 && other.id == node.id));
+            if let Some(first) = first {
+                let object = format!("node:{}", node.name);
+                let message = match first.name == node.name {
+                    true => format!("the node `{}` is there twice", node.name),
+                    false => {
+                        format!(
+                            "the nodes `{}` and `{}` have the same number",
+                            first.name, node.name
+                        )
+                    }
+                };
+                self.add(Severity::Error, Finding::new("CRM0010", &object, "", message));
+            }
+        }
+    }
+
     fn constraint(&mut self, constraint: &Constraint) {
-        let known = edit::resource_ids(self.cib);
         let id = constraint.id();
         for resource in edit::named(constraint) {
-            if known.iter().any(|k| k == resource) {
+            if self.resources.contains(resource) {
                 continue;
             }
-            let near = nearest(resource, known.iter().map(String::as_str));
+            let near = nearest(resource, self.resources.iter().map(String::as_str));
+            let near = near.map(str::to_owned);
             let part = format!("ref/{resource}");
             let message = format!("there is no resource `{resource}` (in `{id}`)");
-            self.add(Severity::Error, Finding::new("CRM0012", id, &part, message).near(near));
+            let finding = Finding::new("CRM0012", id, &part, message).near(near.as_deref());
+            self.add(Severity::Error, finding);
         }
         if let Constraint::Colocation(c) = constraint
             && c.sets.is_empty()

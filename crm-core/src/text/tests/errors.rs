@@ -105,6 +105,7 @@ fn bad_values_are_found() {
     assert_eq!(found("property stonith-enabeld=false\n"), ["CRM0019 1:10"]);
     assert_eq!(found("property stonith-enabled=flase\n"), ["CRM0031 1:10"]);
     assert_eq!(found("property no-quorum-policy=ingore\n"), ["CRM0031 1:10"]);
+    assert_eq!(found("node 1: a\nnode 1: b\n"), ["CRM0010 2:9"]);
     assert_eq!(found("volume v size=5 replica=a:/x\n"), ["CRM0025 1:10"]);
     assert_eq!(found("volume v size=1MiB replica=a:/x\n"), ["CRM0013 1:20"]);
 }
