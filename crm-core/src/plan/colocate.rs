@@ -202,7 +202,8 @@ impl Model<'_> {
     /// Adds to `nodes` what `dependent` (and what depends on it) prefers.
     pub(super) fn pull(&mut self, ix: ColocIx, factor: f32, pull: Pull, nodes: &mut Vec<Score>) {
         let c = self.colocs[ix].clone();
-        let src = c.dependent;
+        // A group speaks through its first member, which the others follow one by one.
+        let src = self.preference_source(c.dependent);
         if self.rscs[src].merging || src == pull.target || !self.influences(&c) {
             return;
         }
@@ -214,7 +215,10 @@ impl Model<'_> {
                 let further = factor * factor_of(self.colocs[next].score);
                 self.pull(next, further, pull, &mut work);
             }
-            self.only_promotable(&c, factor, &mut work);
+            if !pull.positive_only {
+                // A clone's own table does not know yet what its instances follow.
+                self.only_promotable(&c, factor, &mut work);
+            }
             *nodes = work;
         }
         self.rscs[src].merging = false;
@@ -226,8 +230,7 @@ impl Model<'_> {
     }
 
     fn add_matching(&self, c: &Coloc<'_>, factor: f32, pull: Pull, work: &mut [Score]) {
-        let src = self.preference_source(c.dependent);
-        let table = &self.rscs[src].scores;
+        let table = &self.rscs[self.preference_source(c.dependent)].scores;
         for (n, weight) in work.iter_mut().enumerate() {
             let best = self.best_matching(n, table, c);
             if factor < 0.0 && best < Score::ZERO {
@@ -264,7 +267,7 @@ impl Model<'_> {
 
     /// What must be promoted where this goes should not be sent where it cannot be promoted, if another node will do.
     /// Goes beyond Pacemaker, which would wait there forever.
-    fn only_promotable(&mut self, c: &Coloc<'_>, factor: f32, work: &mut Vec<Score>) {
+    fn only_promotable(&self, c: &Coloc<'_>, factor: f32, work: &mut Vec<Score>) {
         let mandatory = c.score == Score::INF && factor > 0.0;
         if !mandatory || c.dependent_role != Some(Role::Promoted) {
             return;

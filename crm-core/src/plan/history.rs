@@ -146,6 +146,7 @@ impl Reader<'_> {
             blocked: false,
             changed: false,
             demote_failed: false,
+            found: history.last.as_ref().is_some_and(is_probe),
             halt: false,
         };
         if let Some(failure) = failure {

@@ -14,6 +14,10 @@ pub(super) type ColocIx = usize;
 
 /// A node as the engine sees it.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct Node<'a> {
     pub(super) name: &'a str,
     pub(super) id: u64,
@@ -45,6 +49,10 @@ impl Node<'_> {
 
 /// Settings of a clone.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct CloneInfo {
     pub(super) promotable: bool,
     pub(super) max: usize,
@@ -75,6 +83,10 @@ pub(super) enum MultipleActive {
 
 /// Resolved meta attributes.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct Meta {
     pub(super) priority: i32,
     pub(super) target_role: Option<Role>,
@@ -91,6 +103,10 @@ pub(super) struct Meta {
 
 /// State of a primitive on a node after reading its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct Seen {
     pub(super) node: NodeIx,
     pub(super) role: Role,
@@ -102,12 +118,18 @@ pub(super) struct Seen {
     pub(super) changed: bool,
     /// Its demote failed: it is promoted or not, only a stop tells.
     pub(super) demote_failed: bool,
+    /// A probe found it; nothing was done to it since.
+    pub(super) found: bool,
     /// `on-fail=stop`: stays down.
     pub(super) halt: bool,
 }
 
 /// A resource: primitive, group, clone, or an instance of what a clone holds.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct Rsc<'a> {
     pub(super) id: &'a str,
     /// Instance number in the clone it belongs to.
@@ -193,6 +215,10 @@ pub(super) enum NoQuorum {
 
 /// Cluster properties the engine reads.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent setting of the configuration"
+)]
 pub(super) struct Properties {
     pub(super) symmetric: bool,
     pub(super) maintenance_mode: bool,

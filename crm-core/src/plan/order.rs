@@ -431,9 +431,7 @@ pub(super) fn settle(table: &mut Table) {
             if required && link.has(Link::IMPLIES_THEN) {
                 need(table, then, &mut next);
             }
-            if stuck {
-                forbid(table, then, &mut next);
-            } else if starved && !possible_input(table, then) {
+            if stuck || (starved && !possible_input(table, then)) {
                 forbid(table, then, &mut next);
             }
         }

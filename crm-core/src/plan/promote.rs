@@ -36,8 +36,14 @@ impl Model<'_> {
     }
 
     /// Score for being promoted on a node without colocations; −1 when nobody says anything.
+    /// What a probe has just found promoted stays so until its agent has spoken: its node's attributes may still be under way.
     fn promotion_base(&self, clone: RscIx, instance: RscIx, node: NodeIx) -> Score {
-        let own = self.promotion_attribute(instance, node).unwrap_or_else(|| Score::new(-1));
+        let found_promoted = self.leaves(instance).iter().any(|l| {
+            let seen = self.rscs[*l].active.iter().find(|s| s.node == node);
+            seen.is_some_and(|s| s.found && s.role == Role::Promoted)
+        });
+        let silent = if found_promoted { Score::ZERO } else { Score::new(-1) };
+        let own = self.promotion_attribute(instance, node).unwrap_or(silent);
         let located = self.rscs[clone].promoted_scores.iter().filter(|(n, _)| *n == node);
         located.fold(own, |sum, (_, score)| sum.plus(*score))
     }

@@ -5,8 +5,7 @@ use crate::cib::{Cib, Resource};
 use crate::status::rc;
 
 fn two(resources: Vec<Resource>) -> World {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false")]);
+    let mut cib = Cib { properties: nv(&[("stonith-enabled", "false")]), ..Cib::default() };
     cib.resources = resources;
     World::new(&["alpha", "delta"], cib)
 }

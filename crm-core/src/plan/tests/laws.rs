@@ -47,8 +47,10 @@ fn shapes() -> impl Strategy<Value = Shape> {
 }
 
 fn build(shape: &Shape) -> Cib {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "stop")]);
+    let mut cib = Cib {
+        properties: nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "stop")]),
+        ..Cib::default()
+    };
     cib.rsc_defaults = nv(&[("resource-stickiness", &shape.stickiness.to_string())]);
     let p = |id: String| prim(&id, &[("x", "1")], &[("monitor", &[("interval", "10s")])]);
     for i in 0..shape.prims {
@@ -72,12 +74,16 @@ fn build(shape: &Shape) -> Cib {
         cib.constraints.push(location(&format!("l{n}"), &id(*r), Score::new(*score), NODES[*node]));
     }
     for (n, (a, b, score, promoted)) in shape.colocations.iter().enumerate() {
-        // Dependents have the larger index: no loops.
+        // Dependents have the larger index and follow one resource: no loops, no contradictions.
         let (a, b) = (a % ids.len().max(1), b % ids.len().max(1));
         if a == b {
             continue;
         }
         let (dep, with) = (id(a.max(b)), id(a.min(b)));
+        let taken = |c: &Constraint| matches!(c, Constraint::Colocation(c) if c.rsc == dep);
+        if cib.constraints.iter().any(taken) {
+            continue;
+        }
         let role = (*promoted && dep.starts_with('m')).then_some(Role::Promoted);
         cib.constraints.push(colocation(
             &format!("c{n}"),

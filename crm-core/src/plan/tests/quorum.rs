@@ -31,8 +31,10 @@ fn without_quorum_everything_stops_in_order() {
 
 #[test]
 fn freeze_keeps_what_runs_and_starts_nothing() {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "freeze")]);
+    let mut cib = Cib {
+        properties: nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "freeze")]),
+        ..Cib::default()
+    };
     cib.resources = vec![dummy("a")];
     let mut world = World::new(&["alpha", "delta"], cib);
     world.settle();
@@ -48,8 +50,10 @@ fn freeze_keeps_what_runs_and_starts_nothing() {
 
 #[test]
 fn demote_policy_leaves_no_one_promoted() {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "demote")]);
+    let mut cib = Cib {
+        properties: nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "demote")]),
+        ..Cib::default()
+    };
     cib.resources = vec![clone("ms", dummy("d"), true, &[])];
     let mut world = World::new(&["alpha", "delta"], cib);
     world.settle();
@@ -124,8 +128,7 @@ fn stop_all_resources_stops_all() {
 }
 
 fn plain(resources: &[&str]) -> Cib {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false")]);
+    let mut cib = Cib { properties: nv(&[("stonith-enabled", "false")]), ..Cib::default() };
     cib.resources = resources.iter().map(|id| dummy(id)).collect();
     cib
 }

@@ -170,13 +170,6 @@ fn node_that_comes_back_unprobed_changes_nothing_before_it_is_probed() {
     let plan = world.plan();
     let log = world.execute(&plan);
     assert_eq!(log, Vec::<String>::new(), "{:#?}", plan.summary);
-    world
-        .status
-        .nodes
-        .get_mut("alpha")
-        .unwrap()
-        .attrs
-        .insert("master-drbd_nfs".into(), "10000".into());
     let log = world.settle();
     assert_eq!(log, Vec::<String>::new());
     assert_eq!(world.running("alpha"), names(&["drbd_nfs!", "fs_nfs", "nfs", "vip"]));

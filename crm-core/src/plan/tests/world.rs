@@ -340,8 +340,10 @@ pub(super) fn assert_order(log: &[String], wanted: &[&str]) {
 
 /// Seed 002 with a service address and monitors on everything.
 pub(super) fn seed(full: bool) -> Cib {
-    let mut cib = Cib::default();
-    cib.properties = nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "ignore")]);
+    let mut cib = Cib {
+        properties: nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "ignore")]),
+        ..Cib::default()
+    };
     let drbd = prim("drbd_nfs", &[("drbd_resource", "r0")], &[("monitor", &[("interval", "15s")])]);
     let fs_ops: &[(&str, &[(&str, &str)])] = &[
         ("start", &[("interval", "0"), ("timeout", "60")]),
