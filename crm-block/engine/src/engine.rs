@@ -302,6 +302,9 @@ impl<D: Clone> Engine<D> {
                 self.peer_up(p);
             }
         }
+        if let Some((id, lost)) = self.change.early.take() {
+            self.promote(id, lost);
+        }
     }
 
     // ---- small words used everywhere
@@ -592,8 +595,8 @@ impl<D: Clone> Engine<D> {
         PeerView {
             index: peer,
             link,
-            primary: p.primary,
-            disk: p.disk,
+            primary: p.primary && p.stage == Stage::Established,
+            disk: p.disk.filter(|_| p.stage == Stage::Established),
             out_of_sync: p.bits.count(),
             resynced: p.resynced,
             why: p.why.map(|w| w.to_string()),

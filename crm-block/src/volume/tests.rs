@@ -6,23 +6,22 @@ use crate::peers::Peers;
 use crm_proto::block::{DiskState, ReplicaSpec};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-pub(crate) struct Node {
-    pub(crate) places: Places,
-    pub(crate) spec: VolumeSpec,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) volume: Arc<Volume>,
-    pub(crate) events: mpsc::Receiver<proto::Event>,
+struct Node {
+    places: Places,
+    spec: VolumeSpec,
+    peers: Arc<Peers>,
+    volume: Arc<Volume>,
+    events: Receiver<proto::Event>,
 }
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub(crate) fn specs(dir: &Path, names: &[&str], size: u64, clean: bool) -> Vec<VolumeSpec> {
+fn specs(dir: &Path, names: &[&str], size: u64, clean: bool) -> Vec<VolumeSpec> {
     let replicas: Vec<ReplicaSpec> = names
         .iter()
         .map(|n| ReplicaSpec {
@@ -46,7 +45,12 @@ pub(crate) fn specs(dir: &Path, names: &[&str], size: u64, clean: bool) -> Vec<V
 }
 
 impl Node {
-    pub(crate) fn start(dir: &Path, spec: &VolumeSpec) -> Self {
+    fn start(dir: &Path, spec: &VolumeSpec) -> Self {
+        Self::start_with(dir, spec, None)
+    }
+
+    /// Like [`Self::start`], with the listener of an earlier run in this process.
+    fn start_with(dir: &Path, spec: &VolumeSpec, peers: Option<Arc<Peers>>) -> Self {
         let home: PathBuf = dir.join(&spec.me);
         let places = Places::at(home.join("data"), home.join("run"));
         places.prepare().unwrap();
@@ -54,10 +58,10 @@ impl Node {
         let disk = dir.join(format!("{}.img", spec.me));
         Disk::create_missing(&disk, spec.size_bytes).unwrap();
         places.create_meta(&spec.name, &config(spec).unwrap()).unwrap();
-        let (sender, events) = mpsc::channel();
+        let (sender, events) = channel();
         let bus: Bus = Arc::new(move |event| drop(sender.send(event)));
         let volume = Volume::attach(spec.clone(), &places, bus).unwrap();
-        let peers = Peers::new(places.clone());
+        let peers = peers.unwrap_or_else(|| Peers::new(places.clone()));
         peers.join(&volume).unwrap();
         Self { places, spec: spec.clone(), peers, volume, events }
     }
@@ -86,13 +90,13 @@ impl Node {
         }
     }
 
-    fn io(&self, io: Io) -> mpsc::Receiver<io::Result<Option<Buffer>>> {
-        let (done, result) = mpsc::channel();
+    fn io(&self, io: Io) -> Receiver<io::Result<Option<Buffer>>> {
+        let (done, result) = channel();
         self.volume.submit(io, Box::new(move |r| drop(done.send(r))));
         result
     }
 
-    fn write(&self, offset: u64, byte: u8, len: usize) -> mpsc::Receiver<io::Result<Option<Buffer>>> {
+    fn write(&self, offset: u64, byte: u8, len: usize) -> Receiver<io::Result<Option<Buffer>>> {
         let mut data = AlignedBuf::zeroed(len);
         data.fill(byte);
         self.io(Io::Write { offset, data: Arc::new(data), fua: false })
@@ -104,7 +108,7 @@ impl Node {
     }
 }
 
-fn ok(result: &mpsc::Receiver<io::Result<Option<Buffer>>>) {
+fn ok(result: &Receiver<io::Result<Option<Buffer>>>) {
     result.recv_timeout(Duration::from_secs(20)).expect("an answer").expect("success");
 }
 
@@ -141,7 +145,7 @@ fn pair_replicates_loses_a_peer_and_resyncs() {
     ok(&a.write(50 << 20, 9, 1 << 20));
     assert_eq!(a.volume.status().epoch, 5);
 
-    let b = Node::start(dir.path(), &specs[1]);
+    let b = Node::start_with(dir.path(), &specs[1], Some(Arc::clone(&b.peers)));
     b.wait_in_sync();
     a.wait_in_sync();
     assert_eq!(a.volume.status().generation, b.volume.status().generation);

@@ -20,6 +20,8 @@ pub(super) struct Change {
     pub(super) discard: bool,
     to_drop: u32,
     rotate: bool,
+    /// A promotion asked for while attaching.
+    pub(super) early: Option<(u64, u32)>,
 }
 
 /// A new generation on its way to the disks of all that take part.
@@ -70,6 +72,10 @@ impl<D: Clone> Engine<D> {
     // ---- promotion
 
     pub(super) fn promote(&mut self, id: u64, lost: u32) {
+        if !self.attached && self.disk != Disk::Diskless && self.change.early.is_none() {
+            self.change.early = Some((id, lost));
+            return;
+        }
         let absent = self.mask_of(|p| !self.established(p));
         let refusal = if self.primary {
             let settled = self.change.rotation.as_ref().is_none_or(|r| r.reply.is_none());
@@ -448,10 +454,11 @@ impl<D: Clone> Engine<D> {
         let demoting = self.change.demoting.take().map(|d| d.id);
         let closing = self.change.closing.take().map(|c| c.id);
         let rotation = self.change.rotation.take().and_then(|r| r.reply);
+        let early = self.change.early.take().map(|(id, _)| id);
         if demoting.is_some() {
             self.primary = false;
         }
-        for id in demoting.into_iter().chain(closing).chain(rotation) {
+        for id in demoting.into_iter().chain(closing).chain(rotation).chain(early) {
             self.reply(id, Err(Refusal::Disk));
         }
     }
