@@ -69,7 +69,8 @@ impl Admission {
             return Err(TokenError::NoCaKey { path }.into());
         }
         let ca_path = settings.tls_dir.join(CA_CERT);
-        let pin = fingerprint(&ca_path)?;
+        let pin = fingerprint(&tls::read(&ca_path)?)
+            .map_err(|why| TlsError::Invalid { path: ca_path, why })?;
         let addresses = vec![settings.address.clone()];
         Ok(self.tokens.issue(&settings.cluster.uuid, &pin, addresses, ttl)?.text())
     }
@@ -138,11 +139,10 @@ impl Admission {
     }
 }
 
-/// SHA-256 of the CA certificate in `path`, hex.
-pub(crate) fn fingerprint(path: &Path) -> Result<String, TlsError> {
-    let pem = tls::read(path)?;
-    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
-        .map_err(|e| TlsError::Invalid { path: path.to_owned(), why: e.to_string() })?;
+/// SHA-256 of a certificate, hex.
+pub(crate) fn fingerprint(pem: &str) -> Result<String, String> {
+    let (_, parsed) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|e| e.to_string())?;
     Ok(tls::hex(ring::digest::digest(&ring::digest::SHA256, &parsed.contents).as_ref()))
 }
 

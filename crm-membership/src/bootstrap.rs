@@ -171,6 +171,9 @@ pub async fn join(
         csr_pem: request,
     };
     let reply = ask(&token, at, request).await?;
+    if fingerprint(&reply.ca_pem).as_ref() != Ok(&token.ca) {
+        return Err(TokenError::Damaged.into());
+    }
     make_dirs(dirs)?;
     let secrets = Secrets {
         chain: &reply.certificate_pem,
@@ -180,10 +183,6 @@ pub async fn join(
         data: &reply.data_key,
     };
     write_secrets(dirs, &secrets)?;
-    let ca_path = dirs.tls.join(CA_CERT);
-    if fingerprint(&ca_path)? != token.ca {
-        return Err(TokenError::Damaged.into());
-    }
     let cluster = Cluster { name: reply.cluster_name, uuid: reply.cluster_uuid };
     let seats = reply
         .seats

@@ -200,6 +200,7 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
     let (listener, socket) = listen(&settings).await?;
     let log = LogStore::open(&dir, &identity)?;
     let machine = Machine::open(&dir, &settings.cluster.uuid).map_err(state)?;
+    log.check_end(machine.last_applied())?;
     let founds = birth::check(&dir, log.is_new())
         .map_err(state)?
         .ok_or_else(|| StartError::Wiped { dir: dir.clone() })?;
@@ -454,12 +455,7 @@ impl Handle {
         let refused = |why: String| ExecuteError::Refused { node: node.clone(), why };
         let lost = |why: String| ExecuteError::Unreachable { node: node.clone(), why };
         let body = serde_json::to_vec(order).map_err(|e| refused(e.to_string()))?;
-        // The channel's own tasks belong to the consensus threads.
-        let channel = {
-            let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-            let _inside = runtime.as_ref().map(tokio::runtime::Runtime::enter);
-            site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?
-        };
+        let channel = site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?;
         let mut client = pb::peer_client::PeerClient::new(channel);
         let call = client.execute(pb::Execute { body });
         let answer = tokio::time::timeout(EXECUTE_LIMIT, call)

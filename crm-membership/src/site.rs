@@ -34,11 +34,15 @@ pub(crate) struct Site {
     /// Raft's membership, as of its last change.
     roster: Mutex<BTreeMap<u64, Peer>>,
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
+    /// The consensus threads: the tasks of the channels run there, whoever uses them first.
+    threads: tokio::runtime::Handle,
 }
 
 impl Site {
+    /// Call it on the consensus threads.
     pub(crate) fn new(settings: Settings, keys: Keys, machine: Machine) -> Self {
         Self {
+            threads: tokio::runtime::Handle::current(),
             settings,
             keys,
             machine,
@@ -79,9 +83,9 @@ impl Site {
         members
     }
 
-    /// Raft id of a member by name.
+    /// Raft id of a member by name: the newest, while one that joined again replaces its former self.
     pub(crate) fn raft_id_of(&self, name: &str) -> Option<u64> {
-        self.members().into_iter().find(|(_, peer)| peer.name == name).map(|(id, _)| id)
+        self.members().into_iter().rev().find(|(_, peer)| peer.name == name).map(|(id, _)| id)
     }
 
     /// Name of a member by raft id.
@@ -101,6 +105,7 @@ impl Site {
         {
             return Ok(channel.clone());
         }
+        let _inside = self.threads.enter();
         let channel = self.keys.channel(&peer.name, &peer.address)?;
         channels.insert(raft_id, (peer.clone(), channel.clone()));
         Ok(channel)

@@ -95,10 +95,8 @@ impl World {
 }
 
 async fn within<T>(limit: Duration, what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(limit, event).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {limit:?}: {what}"),
-    }
+    let ended = tokio::time::timeout(limit, event).await;
+    ended.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
 }
 
 async fn leadership(handle: &Handle, limit: Duration, want: impl FnMut(&Leadership) -> bool) {
@@ -320,6 +318,24 @@ async fn bad_tokens_and_second_memberships_are_refused() {
         bootstrap::join(&dirs, "n4", &world.address(4), Some(&other.address(1)), &token).await;
     assert!(matches!(pinned, Err(BootstrapError::Connect { .. })), "{pinned:?}");
     stranger.shutdown().await;
+    n1.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_never_started_may_join_again_under_a_new_raft_id() {
+    let world = World::new();
+    let n1 = world.found().await;
+    let token = n1.make_token(TTL).unwrap();
+    let lost = Dirs { settings: world.dir.path().join("lost/node.yaml"), ..world.dirs("lost") };
+    let first = bootstrap::join(&lost, "n2", &world.address(2), None, &token).await.unwrap();
+    assert!(n1.leadership().borrow().me_leader, "a learner that is down does no harm");
+    let n2 = world.join(&n1, 2).await;
+    voters(&n1, 2).await;
+    assert!(n1.members()["n2"].raft_id > first.raft_id);
+    let token = n1.make_token(TTL).unwrap();
+    let taken = bootstrap::join(&world.dirs("x"), "n2", &world.address(3), None, &token).await;
+    assert!(taken.unwrap_err().to_string().contains("is a member already"));
+    n2.shutdown().await;
     n1.shutdown().await;
 }
 

@@ -34,7 +34,7 @@ pub struct Beat {
 pub enum Heard {
     /// As expected.
     Fresh,
-    /// The peer was dead (or new) and is alive now.
+    /// The peer was dead (or new, or has restarted) and is alive now.
     Returned,
     /// It does not know us yet: answer it, count nothing.
     Stranger,
@@ -106,8 +106,9 @@ impl Detector {
         if !beat.knows_us {
             return Heard::Stranger;
         }
+        // A peer that restarted within the limit has come back, too.
+        let returned = !peer.health.alive || beat.incarnation != peer.last.0;
         peer.last = (beat.incarnation, beat.seq);
-        let returned = !peer.health.alive;
         peer.health = Health {
             alive: true,
             session: beat.session,
@@ -186,7 +187,8 @@ mod tests {
         assert_eq!(d.heard(10, "b", beat(5, 9)), Heard::Replayed);
         assert_eq!(d.heard(10, "b", beat(5, 8)), Heard::Replayed);
         assert_eq!(d.heard(10, "b", beat(4, 100)), Heard::Replayed);
-        assert_eq!(d.heard(10, "b", beat(6, 1)), Heard::Fresh);
+        assert_eq!(d.heard(10, "b", beat(5, 10)), Heard::Fresh);
+        assert_eq!(d.heard(10, "b", beat(6, 1)), Heard::Returned, "restarted");
     }
 
     #[test]

@@ -90,6 +90,7 @@ struct Job {
 /// The log of one node. Clones share it.
 #[derive(Clone)]
 pub(crate) struct LogStore {
+    path: PathBuf,
     memory: Arc<Mutex<Memory>>,
     jobs: mpsc::Sender<Job>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -133,10 +134,26 @@ impl LogStore {
             .spawn(move || write_all(&db, &inbox))
             .map_err(LogError::Thread)?;
         Ok(Self {
+            path,
             memory: Arc::new(Mutex::new(memory)),
             jobs,
             writer: Arc::new(Mutex::new(Some(writer))),
         })
+    }
+
+    /// The log must reach what was committed, unless the snapshot (up to `applied`) does.
+    pub(crate) fn check_end(&self, applied: Option<LogId>) -> Result<(), LogError> {
+        let memory = self.memory();
+        let last = memory.log.last_key_value().map(|(_, entry)| entry.log_id());
+        let end = last.max(memory.purged).max(applied);
+        match memory.committed {
+            Some(committed) if end < Some(committed) => Err(LogError::Damaged {
+                path: self.path.clone(),
+                place: "its end".to_owned(),
+                why: format!("entry {}, which was committed, is missing", committed.index),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing was ever voted, written or purged here.
@@ -239,14 +256,6 @@ fn load(db: &redb::Database, path: &Path) -> Result<Memory, LogError> {
         }
         expected = Some(index + 1);
         memory.log.insert(index, entry);
-    }
-    let last = memory.log.last_key_value().map(|(index, _)| *index);
-    let end = last.or_else(|| memory.purged.as_ref().map(|id| id.index));
-    if let Some(committed) = &memory.committed
-        && end.is_none_or(|end| end < committed.index)
-    {
-        let why = format!("the log ends before entry {}, which was committed", committed.index);
-        return Err(damaged("its end".to_owned(), why));
     }
     Ok(memory)
 }
@@ -439,10 +448,8 @@ mod tests {
     }
 
     fn refusal(dir: &Path) -> String {
-        match LogStore::open(dir, "1") {
-            Ok(_) => "opened".to_owned(),
-            Err(error) => error.to_string(),
-        }
+        let checked = LogStore::open(dir, "1").and_then(|log| log.check_end(None));
+        checked.map_or_else(|error| error.to_string(), |()| "opened".to_owned())
     }
 
     #[tokio::test]
@@ -475,7 +482,7 @@ mod tests {
                     log.remove(9).unwrap();
                     log.remove(8).unwrap();
                 },
-                "the log ends before entry 8",
+                "damaged at its end: entry 8",
             ),
         ];
         for (act, want) in cases {

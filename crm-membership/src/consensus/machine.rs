@@ -89,6 +89,11 @@ impl Machine {
         self.applied.subscribe()
     }
 
+    /// The last entry that the state contains.
+    pub(crate) fn last_applied(&self) -> Option<LogId> {
+        self.inside().applied
+    }
+
     /// The generations that this node has lived through, oldest first.
     pub(crate) fn lineage(&self) -> Vec<String> {
         self.inside().lineage.clone()
