@@ -1,6 +1,8 @@
 //! The one executable: `crm`, `crmd` (`crm daemon`), `crm-blockd` (`crm blockd`), the native agents and the agents' shims,
 //! by subcommand or by the name it is called as.
 
+mod hooks;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,5 +40,3 @@ fn main() -> ExitCode {
 fn text(args: &[OsString], skip: usize) -> Vec<String> {
     args.iter().skip(skip).map(|a| a.to_string_lossy().into_owned()).collect()
 }
-
-mod hooks;

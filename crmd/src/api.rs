@@ -139,7 +139,7 @@ impl Client {
                 self.change(Command::Cleanup { resource, node }).await
             }
             Request::Token { ttl_s } => {
-                match self.handle.make_token(Duration::from_secs(ttl_s)).await {
+                match self.handle.make_token(Duration::from_secs(ttl_s)) {
                     Ok(token) => Reply::Token(token),
                     Err(error) => refused(&error.to_string(), "run it on the node where `crm cluster init` ran"),
                 }

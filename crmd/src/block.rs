@@ -93,7 +93,8 @@ async fn session(
             seen.changed(status, events)?;
         }
     }
-    define(&volumes.borrow_and_update().clone()).await?;
+    let specs = volumes.borrow_and_update().clone();
+    define(&specs).await?;
     loop {
         tokio::select! {
             biased;
@@ -113,7 +114,8 @@ async fn session(
             }
             changed = volumes.changed() => {
                 changed?;
-                define(&volumes.borrow_and_update().clone()).await?;
+                let specs = volumes.borrow_and_update().clone();
+                define(&specs).await?;
             }
         }
     }

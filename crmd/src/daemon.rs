@@ -53,7 +53,7 @@ pub(crate) struct Daemon {
 /// # Errors
 /// When it cannot start, or membership has failed for good.
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let settings = Settings::load().context("read the node's settings")?;
+    let settings = Settings::load(&Settings::path()).context("read the node's settings")?;
     let me = settings.name.clone();
     let run_dir = boot::run_dir();
     std::fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
@@ -136,7 +136,7 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
             }
         }
     });
-    let (to, mut orders) = (events.clone(), handle.orders().context("take the orders")?);
+    let (to, mut orders) = (events.clone(), handle.orders().context("the orders are taken already")?);
     tokio::spawn(async move {
         while let Some(order) = orders.recv().await {
             if to.send(Input::Order(order)).is_err() {
@@ -151,12 +151,16 @@ impl Daemon {
     async fn work(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+        let mut failure = self.handle.failure();
         loop {
             let input = tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                why = self.handle.failed() => anyhow::bail!("membership failed: {why}"),
+                failed = failure.wait_for(Option::is_some) => {
+                    let why = failed.ok().and_then(|f| f.clone()).unwrap_or_default();
+                    anyhow::bail!("membership failed: {why}");
+                }
                 input = inputs.recv() => input.context("all event sources are gone")?,
                 () = tokio::time::sleep(self.until_deadline()) => Input::Event(Event::Tick),
             };

@@ -1,0 +1,280 @@
+//! The controller in a world of faults: seed 002's cluster, two and three nodes.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use crm_core::cib::{
+    AgentName, Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, NvSet,
+    Op, Order, OrderAction, OrderKind, Primitive, Resource, Role, Score,
+};
+use crm_sim::cluster::{Fault, World};
+
+fn nv(pairs: &[(&str, &str)]) -> NvSet {
+    let mut set = NvSet::default();
+    for (name, value) in pairs {
+        set.set(name, value);
+    }
+    set
+}
+
+fn primitive(id: &str, provider: &str, kind: &str, params: &[(&str, &str)], every: &str) -> Primitive {
+    let (class, provider) = ("ocf".to_owned(), Some(provider.to_owned()));
+    Primitive {
+        id: id.to_owned(),
+        agent: AgentName { class, provider, kind: kind.to_owned() },
+        description: None,
+        params: nv(params),
+        meta: NvSet::default(),
+        utilization: NvSet::default(),
+        ops: vec![Op { name: "monitor".to_owned(), attrs: nv(&[("interval", every)]) }],
+        layout: Vec::new(),
+    }
+}
+
+fn order(id: &str, first: &str, action: OrderAction, then: &str) -> Constraint {
+    Constraint::Order(Order {
+        id: id.to_owned(),
+        kind: OrderKind::Mandatory,
+        first: first.to_owned(),
+        first_action: Some(action),
+        then: then.to_owned(),
+        then_action: Some(OrderAction::Start),
+        symmetrical: None,
+        sets: Vec::new(),
+    })
+}
+
+/// Seed 002, with stickiness so that nothing fails back.
+fn seed(nodes: usize) -> Cib {
+    let drbd = primitive("drbd_nfs", "linbit", "drbd", &[("drbd_resource", "r0")], "15s");
+    let copies = nodes.to_string();
+    let meta = [
+        ("master-max", "1"),
+        ("master-node-max", "1"),
+        ("clone-max", copies.as_str()),
+        ("clone-node-max", "1"),
+        ("notify", "true"),
+    ];
+    Cib {
+        resources: vec![
+            Resource::Group(Group {
+                id: "HA".to_owned(),
+                description: None,
+                members: vec![
+                    primitive("fs_nfs", "heartbeat", "Filesystem", &[], "10s"),
+                    primitive("nfs", "heartbeat", "nfsserver", &[], "5s"),
+                ],
+                params: NvSet::default(),
+                meta: nv(&[("target-role", "Started")]),
+            }),
+            Resource::Clone(CloneResource {
+                id: "ms_drbd_nfs".to_owned(),
+                description: None,
+                child: Box::new(Resource::Primitive(drbd)),
+                ms: true,
+                params: NvSet::default(),
+                meta: nv(&meta),
+            }),
+        ],
+        constraints: vec![
+            order("o1", "fs_nfs", OrderAction::Start, "nfs"),
+            Constraint::Location(Location {
+                id: "loc".to_owned(),
+                target: LocationTarget::Resource("ms_drbd_nfs".to_owned()),
+                score: Score::new(100),
+                node: "alpha".to_owned(),
+                role: None,
+                discovery: None,
+            }),
+            order("o2", "ms_drbd_nfs", OrderAction::Promote, "fs_nfs"),
+            Constraint::Colocation(Colocation {
+                id: "c1".to_owned(),
+                score: Score::INF,
+                rsc: "ms_drbd_nfs".to_owned(),
+                rsc_role: Some(Role::Promoted),
+                with: "HA".to_owned(),
+                with_role: None,
+                node_attribute: None,
+                sets: Vec::new(),
+            }),
+        ],
+        properties: nv(&[("stonith-enabled", "false"), ("no-quorum-policy", "ignore")]),
+        rsc_defaults: nv(&[("resource-stickiness", "200")]),
+        ..Cib::default()
+    }
+}
+
+fn boot(seed_number: u64, nodes: &[&str]) -> World {
+    let mut world = World::new(seed_number, nodes, seed(nodes.len()));
+    for node in nodes {
+        world.inject(&Fault::Boot((*node).to_owned()));
+    }
+    let until = world.now_ms() + 20_000;
+    world.run(until);
+    world
+}
+
+fn on(world: &World, resource: &str) -> Vec<String> {
+    world.active(resource).into_iter().map(|(n, _)| n).collect()
+}
+
+fn pass(world: &mut World, ms: u64) {
+    let until = world.now_ms() + ms;
+    world.run(until);
+}
+
+fn clean(world: &World) {
+    assert_eq!(world.violations(), &[], "at {}", world.now_ms());
+}
+
+const TWO: &[&str] = &["alpha", "delta"];
+const THREE: &[&str] = &["alpha", "beta", "delta"];
+
+#[test]
+fn a_cold_start_brings_everything_up_on_the_preferred_node() {
+    let world = boot(1, TWO);
+    clean(&world);
+    assert_eq!(on(&world, "nfs"), ["alpha"]);
+    assert!(world.active("drbd_nfs").contains(&("alpha".to_owned(), Role::Promoted)));
+    assert_eq!(on(&world, "drbd_nfs"), TWO);
+    assert!(world.acknowledged() > 0);
+}
+
+#[test]
+fn a_node_that_boots_alone_starts_nothing() {
+    let mut world = World::new(2, TWO, seed(2));
+    world.inject(&Fault::Boot("delta".to_owned()));
+    pass(&mut world, 60_000);
+    assert_eq!(on(&world, "drbd_nfs"), Vec::<String>::new());
+    world.inject(&Fault::Boot("alpha".to_owned()));
+    pass(&mut world, 20_000);
+    assert_eq!(on(&world, "nfs"), ["alpha"]);
+    clean(&world);
+}
+
+#[test]
+fn standby_drains_and_online_moves_nothing() {
+    let mut world = boot(3, TWO);
+    world.inject(&Fault::Standby("alpha".to_owned()));
+    pass(&mut world, 10_000);
+    assert_eq!(on(&world, "nfs"), ["delta"]);
+    assert_eq!(on(&world, "drbd_nfs"), ["delta"]);
+    world.inject(&Fault::Online("alpha".to_owned()));
+    pass(&mut world, 10_000);
+    assert_eq!(on(&world, "nfs"), ["delta"]);
+    assert_eq!(on(&world, "drbd_nfs"), TWO);
+    clean(&world);
+}
+
+#[test]
+fn the_survivor_of_two_takes_over_and_meets_the_returned_peer() {
+    for victim in ["alpha", "delta"] {
+        let mut world = boot(4, TWO);
+        let survivor = if victim == "alpha" { "delta" } else { "alpha" };
+        world.inject(&Fault::Kill(victim.to_owned()));
+        pass(&mut world, 8_000);
+        assert_eq!(on(&world, "nfs"), [survivor], "{victim} killed");
+        let before = world.acknowledged();
+        pass(&mut world, 2_000);
+        assert!(world.acknowledged() > before, "writes go on");
+        world.inject(&Fault::Boot(victim.to_owned()));
+        pass(&mut world, 20_000);
+        assert_eq!(on(&world, "nfs"), [survivor]);
+        assert_eq!(on(&world, "drbd_nfs"), TWO);
+        assert_eq!(world.held(victim), world.acknowledged());
+        clean(&world);
+    }
+}
+
+#[test]
+fn a_killed_daemon_moves_nothing() {
+    for victim in TWO {
+        let mut world = boot(5, TWO);
+        world.inject(&Fault::KillDaemon((*victim).to_owned()));
+        pass(&mut world, 10_000);
+        assert_eq!(on(&world, "nfs"), ["alpha"]);
+        clean(&world);
+        world.inject(&Fault::Standby("alpha".to_owned()));
+        pass(&mut world, 10_000);
+        assert_eq!(on(&world, "nfs"), ["delta"], "it can still be drained");
+        clean(&world);
+    }
+}
+
+#[test]
+fn a_replica_left_behind_is_not_promoted() {
+    let mut world = boot(6, TWO);
+    // delta dies; alpha goes on without it and writes; then both are off; delta alone must not serve old data.
+    world.inject(&Fault::Kill("delta".to_owned()));
+    pass(&mut world, 10_000);
+    world.inject(&Fault::Kill("alpha".to_owned()));
+    pass(&mut world, 1_000);
+    world.inject(&Fault::Boot("delta".to_owned()));
+    pass(&mut world, 30_000);
+    assert_eq!(on(&world, "nfs"), Vec::<String>::new());
+    world.inject(&Fault::Boot("alpha".to_owned()));
+    pass(&mut world, 30_000);
+    assert_eq!(on(&world, "nfs").len(), 1);
+    clean(&world);
+}
+
+#[test]
+fn the_majority_goes_on_and_the_minority_stops() {
+    let mut world = boot(7, THREE);
+    assert_eq!(on(&world, "nfs"), ["alpha"]);
+    world.inject(&Fault::Isolate("alpha".to_owned()));
+    pass(&mut world, 10_000);
+    assert_eq!(on(&world, "nfs").len(), 1);
+    assert_ne!(on(&world, "nfs"), ["alpha"]);
+    world.inject(&Fault::Heal);
+    pass(&mut world, 20_000);
+    assert_eq!(on(&world, "nfs").len(), 1);
+    assert_eq!(on(&world, "drbd_nfs").len(), 3);
+    clean(&world);
+}
+
+/// Random faults; nothing forbidden happens, and once all is well again the service runs once, with every write.
+fn storm(seed_number: u64, nodes: &[&str]) {
+    let mut world = boot(seed_number, nodes);
+    for _ in 0..6 {
+        let node = nodes[usize::try_from(world.draw(nodes.len() as u64)).unwrap()].to_owned();
+        let fault = match world.draw(if nodes.len() > 2 { 6 } else { 5 }) {
+            0 | 1 => Fault::Kill(node.clone()),
+            2 => Fault::KillDaemon(node.clone()),
+            3 => Fault::Standby(node.clone()),
+            4 => Fault::Online(node.clone()),
+            _ => Fault::Isolate(node.clone()),
+        };
+        world.inject(&fault);
+        let pause = 20 + world.draw(9_000);
+        pass(&mut world, pause);
+        if world.draw(3) > 0 {
+            world.inject(&Fault::Heal);
+            world.inject(&Fault::Boot(node));
+        }
+        let pause = 20 + world.draw(9_000);
+        pass(&mut world, pause);
+    }
+    world.inject(&Fault::Heal);
+    for node in nodes {
+        world.inject(&Fault::Boot((*node).to_owned()));
+    }
+    pass(&mut world, 30_000);
+    for node in nodes {
+        world.inject(&Fault::Online((*node).to_owned()));
+    }
+    pass(&mut world, 60_000);
+    assert_eq!(world.violations(), &[], "seed {seed_number}, {} nodes", nodes.len());
+    assert_eq!(on(&world, "nfs").len(), 1, "seed {seed_number}, {} nodes", nodes.len());
+    for node in nodes {
+        assert_eq!(world.held(node), world.acknowledged(), "seed {seed_number}: {node}");
+    }
+}
+
+#[test]
+fn two_nodes_survive_random_faults() {
+    (1000..1200).for_each(|n| storm(n, TWO));
+}
+
+#[test]
+fn three_nodes_survive_random_faults() {
+    (2000..2200).for_each(|n| storm(n, THREE));
+}
