@@ -129,7 +129,7 @@ impl Level {
             return "   > ".to_owned();
         }
         let dirty = if self.session.dirty() { "*" } else { "" };
-        format!("crm(live/{}){dirty}configure# ", self.me)
+        format!("crm(live/{})configure{dirty}# ", self.me)
     }
 
     /// Takes in one line.

@@ -1,6 +1,7 @@
 //! Sessions and one-shot commands against the real replicated state.
 
 use crate::test_bed::{Bed, SEED, Scratch, shown};
+use crm_core::cib::Role;
 use crm_core::store::{Command, Edit};
 
 #[test]
@@ -239,4 +240,76 @@ fn the_log_names_every_revision() {
     let (code, out, _) = bed.crm(&["log"]);
     assert_eq!(code, 0);
     assert!(out.contains("crm node standby alpha") && out.contains("crm configure"), "{out}");
+}
+
+/// A text whose last statement is wrong, where that is, and what the refusal says.
+const BAD: &[(&str, &str, &str)] = &[
+    ("primitive d Dumy", ":1:13", "Dummy"),
+    ("primitive d Dummy params fak=1", ":1:26", "fake"),
+    ("primitive d Dummy\nlocation l d 100: alhpa", ":2:19", "alpha"),
+    ("primitive d Dummy\nlocation l b 100: alpha", ":2:12", "d"),
+    ("primitive d Dummy\nlocation l d 1oo: alpha", ":2:14", "1oo"),
+    ("primitive d Dummy params fake=\"x", ":1:31", "quot"),
+    (
+        "primitive a Dummy\nprimitive b Dummy\ncolocation c1 inf: a b\ncolocation c2 inf: b a",
+        ":4:12",
+        "loop",
+    ),
+];
+
+#[test]
+fn bad_input_is_refused_with_its_place_and_nothing_is_committed() {
+    for (text, place, word) in BAD {
+        let mut bed = Bed::new();
+        let before = bed.state.clone();
+        let file = Scratch::new("bad.crm", &format!("{text}\ncommit\n"));
+        let (code, _, words) = bed.crm(&["configure", "-f", &file.path()]);
+        assert_eq!(code, 1, "{text}: {words}");
+        assert!(words.contains(&format!("bad.crm{place}")), "{text}: not at {place}:\n{words}");
+        assert!(words.contains(word) && words.contains('^'), "{text}: no {word}:\n{words}");
+        assert_eq!(bed.state, before, "{text}");
+    }
+}
+
+#[test]
+fn where_a_resource_runs_is_told_in_crmshs_words() {
+    let mut bed = Bed::seeded();
+    bed.runs("alpha", "drbd_nfs", Role::Promoted);
+    bed.runs("delta", "drbd_nfs", Role::Started);
+    bed.runs("alpha", "fs_nfs", Role::Started);
+    let mut say = |id: &str| bed.crm(&["resource", "status", id]).1;
+    assert_eq!(say("HA"), "resource HA is running on: alpha\n");
+    assert_eq!(say("nfs"), "resource nfs is NOT running\n");
+    assert_eq!(
+        say("ms_drbd_nfs"),
+        "resource ms_drbd_nfs is running on: alpha Promoted\nresource ms_drbd_nfs is running on: delta\n"
+    );
+}
+
+#[test]
+fn cleanup_of_a_group_cleans_its_members() {
+    let mut bed = Bed::seeded();
+    bed.runs("alpha", "nfs", Role::Started);
+    bed.runs("alpha", "fs_nfs", Role::Started);
+    bed.runs("alpha", "drbd_nfs", Role::Started);
+    let (code, _, words) = bed.crm(&["resource", "cleanup", "HA", "alpha"]);
+    assert_eq!(code, 0);
+    assert_eq!(words, "Cleaned up fs_nfs on alpha\nCleaned up nfs on alpha\n");
+    assert_eq!(bed.history("alpha").keys().collect::<Vec<_>>(), ["drbd_nfs"]);
+}
+
+#[test]
+fn a_plan_of_what_would_happen_is_shown_before_it_does() {
+    let mut bed = Bed::seeded();
+    let text = format!("{}primitive d Dummy op monitor interval=10\n", shown(&bed.state.cib));
+    let file = Scratch::new("more.crm", &text);
+    for node in ["alpha", "delta"] {
+        bed.history(node);
+    }
+    let version = bed.state.version;
+    let (code, out, words) = bed.crm(&["apply", &file.path(), "--dry-run"]);
+    assert_eq!(code, 0, "{words}");
+    assert_eq!(out, "+ primitive d Dummy op monitor interval=10\n");
+    assert!(words.contains("the cluster would:") && words.contains("* Start d ("), "{words}");
+    assert_eq!(bed.state.version, version);
 }

@@ -285,3 +285,66 @@ pub(crate) fn bytes(number: u64) -> String {
     }
     format!("{number} B")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, text};
+    use crate::test_bed::Bed;
+    use crm_proto::block::{Connection, Counters, DiskState, PeerStatus, VolumeStatus};
+
+    #[test]
+    fn bytes_are_short() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(256 << 20), "256.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn a_volume_is_told_in_drbds_words() {
+        let mut bed = Bed::new();
+        let words =
+            ["volume", "create", "r0", "1G", "--replica", "alpha:/a", "--replica", "delta:/d"];
+        assert_eq!(bed.crm(&words).0, 0);
+        let peer = PeerStatus {
+            node: "delta".to_owned(),
+            connection: Connection::SyncSource,
+            primary: false,
+            disk: DiskState::Inconsistent,
+            out_of_sync_bytes: 3 << 20,
+            resynced_bytes: 1 << 20,
+            why: None,
+        };
+        let mut seen = VolumeStatus {
+            name: "r0".to_owned(),
+            up: true,
+            primary: true,
+            disk: DiskState::UpToDate,
+            device: Some("/dev/drbd0".to_owned()),
+            front: Some("fuse+loop".to_owned()),
+            suspended: None,
+            generation: "00ff".to_owned(),
+            epoch: 1,
+            score: Some(10_000),
+            counters: Counters { written: 4096, read: 0, sent: 1 << 20, received: 0 },
+            peers: vec![peer],
+        };
+        let picture = bed.picture();
+        let volume = &picture.state.cib.volumes[0];
+        assert_eq!(
+            text(&picture, volume, &[seen.clone()]),
+            "\
+r0  1GiB  /dev/drbd0 (fuse+loop)
+  in sync: [ alpha ]  epoch 1
+  NODE   ROLE       DISK          CONNECTION   OUT-OF-SYNC  RESYNCED
+  alpha  Primary    UpToDate      (this node)  -            -
+  delta  Secondary  Inconsistent  SyncSource   3.0 MiB      1.0 MiB
+  written 4.0 KiB  read 0 B  sent 1.0 MiB  received 0 B  generation 00ff
+"
+        );
+        seen.peers[0].connection = Connection::StandAlone;
+        seen.peers[0].why = Some("both sides have changes".to_owned());
+        let got = text(&picture, volume, &[seen]);
+        assert!(got.contains("crm volume resolve r0 --discard NODE (alpha or delta)"), "{got}");
+    }
+}

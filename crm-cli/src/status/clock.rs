@@ -11,8 +11,11 @@ pub(crate) fn long(when_ms: u64, zone: &TimeZone) -> String {
     )
 }
 
-/// Milliseconds since the epoch as `2018-12-10 13:53:21`.
+/// Milliseconds since the epoch as `2018-12-10 13:53:21`; `-` when nobody looked at the clock.
 pub(crate) fn sortable(when_ms: u64, zone: &TimeZone) -> String {
+    if when_ms == 0 {
+        return "-".to_owned();
+    }
     moment(when_ms).map_or_else(
         || format!("{when_ms} ms"),
         |t| t.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),

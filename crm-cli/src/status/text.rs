@@ -92,8 +92,11 @@ fn summary(page: &mut Page, picture: &Picture<'_>, zone: &TimeZone) {
     }
     page.item(1, &format!("Last updated: {} on {}", clock::long(reply.now_ms, zone), reply.me));
     if let Some(last) = reply.state.revisions.last() {
-        let when = clock::long(last.when_ms, zone);
-        page.item(1, &format!("Last change:  {when} by {} via {}", last.author, last.message));
+        let when = match last.when_ms {
+            0 => String::new(),
+            ms => format!("{} ", clock::long(ms, zone)),
+        };
+        page.item(1, &format!("Last change:  {when}by {} via {}", last.author, last.message));
     }
     page.item(1, &format!("{} configured", count(picture.nodes.len(), "node")));
     let (all, disabled) = picture.instances();
