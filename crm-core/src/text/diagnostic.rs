@@ -78,7 +78,7 @@ impl Diagnostic {
     /// A finding at `place` (or about an object that has none).
     #[must_use]
     pub fn new(severity: Severity, code: &str, place: Option<&Place>, message: String) -> Self {
-        let mut out = Self {
+        let out = Self {
             severity,
             code: code.to_owned(),
             file: String::new(),
@@ -90,14 +90,19 @@ impl Diagnostic {
             help: None,
             source: String::new(),
         };
-        if let Some(place) = place {
-            place.file.as_ref().clone_into(&mut out.file);
-            place.source.as_ref().clone_into(&mut out.source);
-            out.line = place.line;
-            out.column = place.column;
-            out.length = place.length;
+        match place {
+            Some(place) => out.placed(place),
+            None => out,
         }
-        out
+    }
+
+    pub(crate) fn placed(mut self, place: &Place) -> Self {
+        place.file.as_ref().clone_into(&mut self.file);
+        place.source.as_ref().clone_into(&mut self.source);
+        self.line = place.line;
+        self.column = place.column;
+        self.length = place.length;
+        self
     }
 
     pub(crate) fn error(code: &str, place: &Place, message: impl Into<String>) -> Box<Self> {

@@ -13,6 +13,7 @@ use super::{FIRST_VOLUME_PORT, validate};
 use crate::cib::{
     Cib, CloneResource, Constraint, Group, Node, NvSet, Op, Primitive, Resource, Volume,
 };
+use std::collections::VecDeque;
 
 /// What came of the next statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct Session {
     cib: Cib,
     spans: Spans,
     lines: Lines,
+    later: VecDeque<Lines>,
     errors: Vec<Diagnostic>,
     catalog: Option<Box<dyn AgentCatalog>>,
 }
@@ -58,6 +60,7 @@ impl Session {
             version,
             spans: Spans::new(),
             lines: Lines::new("<input>"),
+            later: VecDeque::new(),
             errors: Vec::new(),
             catalog: None,
         }
@@ -70,17 +73,32 @@ impl Session {
         self
     }
 
-    /// Queues text: whole lines. A new file name starts again at line 1.
+    /// Queues text: whole lines. A new file name starts again at line 1, after what was fed before.
     pub fn feed(&mut self, file: &str, text: &str) {
-        if self.lines.file() != file {
-            self.lines = Lines::new(file);
+        let last = self.later.back_mut().unwrap_or(&mut self.lines);
+        if last.file() == file {
+            last.push(text);
+        } else {
+            let mut lines = Lines::new(file);
+            lines.push(text);
+            self.later.push_back(lines);
         }
-        self.lines.push(text);
     }
 
     /// Carries out the next complete statement of what was fed; `None` when there is none.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.lines.next().map(|line| self.step(&line))
+        loop {
+            if let Some(line) = self.lines.next() {
+                return Some(self.step(&line));
+            }
+            let next = self.later.pop_front()?;
+            // The file before has ended: so has its last statement.
+            let last = self.lines.finish().map(|line| self.step(&line));
+            self.lines = next;
+            if last.is_some() {
+                return last;
+            }
+        }
     }
 
     /// At the end of the input: carries out a last statement that still waited for its next line.

@@ -7,7 +7,7 @@ use crate::cib::{
     Section, SetMember, Volume,
 };
 use crate::text::parser::{agent_name, constraint_action, constraint_role, is_id, order_kind};
-use crate::text::{AgentCatalog, Diagnostic, Place, Severity, Spans, parse_size, resolve};
+use crate::text::{AgentCatalog, Diagnostic, Place, Severity, Spans, nearest, parse_size, resolve};
 use serde_saphyr::Spanned;
 use std::sync::Arc;
 
@@ -72,16 +72,27 @@ impl Reader<'_> {
     }
 
     fn shape(&self, error: &serde_saphyr::Error) -> Diagnostic {
-        let place = error.location().map(|at| self.place(at, 1));
-        let text = error.without_snippet().to_string();
-        // The place is shown on a line of its own.
-        let text = match text.rfind(" at line ") {
-            Some(end) => {
-                text.chars().take(text.get(..end).map_or(0, |t| t.chars().count())).collect()
-            }
-            None => text,
-        };
-        Diagnostic::new(Severity::Error, "CRM0040", place.as_ref(), text)
+        let error = error.without_snippet();
+        let mut out = Diagnostic::new(Severity::Error, "CRM0040", None, String::new());
+        let mut length = 1;
+        if let serde_saphyr::Error::SerdeUnknownField { field: word, expected, .. }
+        | serde_saphyr::Error::SerdeUnknownVariant { variant: word, expected, .. } = error
+        {
+            length = word.chars().count();
+            out.message = format!("there is no field `{word}` here");
+            out.expected = Some(expected.join(", "));
+            let near = nearest(word, expected.iter().copied());
+            out.help = near.map(|near| format!("did you mean `{near}`?"));
+        } else {
+            // The place is shown on a line of its own.
+            let text = error.to_string();
+            let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+            text.clone_into(&mut out.message);
+        }
+        match error.location() {
+            Some(at) => out.placed(&self.place(at, length)),
+            None => out,
+        }
     }
 
     fn bad(&mut self, code: &str, place: &Place, message: String, expected: &str) {

@@ -22,6 +22,7 @@ fn the_seed_survives_yaml() {
 fn an_unknown_field_is_refused_with_its_place() {
     let wrong =
         from_yaml("f.yaml", "resources:\n  - primitive: a\n    agnet: Dummy\n").unwrap_err();
+    assert_eq!(wrong[0].help.as_deref(), Some("did you mean `agent`?"), "{:?}", wrong[0]);
     assert_eq!(
         (wrong[0].code.as_str(), wrong[0].line, wrong[0].column),
         ("CRM0040", 3, 5),

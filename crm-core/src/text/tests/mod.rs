@@ -95,6 +95,20 @@ fn a_session_takes_lines_as_they_are_typed() {
 }
 
 #[test]
+fn nothing_that_was_fed_is_lost_when_another_file_follows() {
+    let mut session = Session::new(Cib::default(), 1);
+    session.feed("a", "primitive a Dummy\nprimitive b \\\n");
+    session.feed("b", "primitive c Dummy");
+    assert_eq!(session.next_event(), Some(Event::Changed));
+    assert!(
+        matches!(session.next_event(), Some(Event::Refused(e)) if (e.file.as_str(), e.line) == ("a", 2))
+    );
+    assert_eq!(session.next_event(), Some(Event::Changed));
+    assert_eq!(session.next_event(), None);
+    assert_eq!(session.cib().resources.len(), 2);
+}
+
+#[test]
 fn properties_merge_and_nodes_are_updated() {
     let c =
         cib("property a=1\nproperty b=2\nproperty a=3\nnode 4: n\nnode n attributes standby=on\n");
