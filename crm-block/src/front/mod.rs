@@ -18,6 +18,7 @@ mod mounts;
 mod nbd;
 mod node;
 mod sys;
+mod ublk;
 
 pub use error::FrontError;
 pub use memory::MemTarget;
@@ -112,6 +113,7 @@ pub fn open(
 ) -> Result<Box<dyn Front>, FrontError> {
     check(&spec, target.as_ref())?;
     match pick()? {
+        Kind::Ublk => Ok(Box::new(ublk::UblkFront::open(spec, &target, keeper)?)),
         Kind::Nbd => Ok(Box::new(nbd::NbdFront::open(spec, target, keeper)?)),
         Kind::FuseLoop => Ok(Box::new(fuse::FuseFront::open(spec, target, keeper)?)),
     }
@@ -120,6 +122,7 @@ pub fn open(
 /// The means, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Ublk,
     Nbd,
     FuseLoop,
 }
@@ -128,10 +131,14 @@ enum Kind {
 fn pick() -> Result<Kind, FrontError> {
     if let Ok(forced) = std::env::var("CRM_BLOCK_FRONT") {
         return match forced.as_str() {
+            "ublk" => Ok(Kind::Ublk),
             "nbd" => Ok(Kind::Nbd),
             "fuse+loop" => Ok(Kind::FuseLoop),
             _ => Err(FrontError::Unsupported { why: format!("CRM_BLOCK_FRONT is `{forced}`") }),
         };
+    }
+    if ublk::is_available() {
+        return Ok(Kind::Ublk);
     }
     if nbd::is_available() {
         return Ok(Kind::Nbd);
@@ -166,6 +173,9 @@ pub fn resume(
             let front = fuse::FuseFront::resume(spec, loop_number, deposit.fds, target, keeper)?;
             Ok(Box::new(front))
         }
+        Means::Ublk { number } => {
+            Ok(Box::new(ublk::UblkFront::resume(spec, number, &target, keeper)?))
+        }
         Means::Nbd { index } => Ok(Box::new(nbd::NbdFront::resume(spec, index, target, keeper)?)),
     }
 }
@@ -182,10 +192,12 @@ pub fn deposited_spec(deposit: &Deposit) -> Option<FrontSpec> {
 /// # Errors
 /// The step that failed.
 pub fn clean_stale(run_dir: &Path, keeper: &KeeperHandle) -> Result<(), FrontError> {
-    let kept: Vec<String> =
-        keeper.inherited().iter().filter_map(deposited_spec).map(|spec| spec.name).collect();
+    let inherited = keeper.inherited();
+    let records = inherited.iter().filter_map(|deposit| serde_json::from_str(&deposit.blob).ok());
+    let kept: Vec<Record> = records.collect();
     fuse::clean_stale(run_dir, &kept)?;
-    nbd::clean_stale(run_dir, &kept)
+    nbd::clean_stale(run_dir, &kept)?;
+    ublk::clean_stale(run_dir, &kept)
 }
 
 /// The run directory: `CRM_RUN_DIR`, else `/run/crm`.
@@ -268,6 +280,11 @@ enum Means {
     Nbd {
         /// N of `/dev/nbdN`.
         index: u32,
+    },
+    /// The kernel lets one process alone open the queue, so the keeper holds no descriptor of it.
+    Ublk {
+        /// N of `/dev/ublkbN`.
+        number: u32,
     },
 }
 

@@ -237,7 +237,7 @@ fn force_unmount(mount_point: &Path) {
 }
 
 /// See [`super::clean_stale`].
-pub(super) fn clean_stale(run_dir: &Path, kept: &[String]) -> Result<(), FrontError> {
+pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontError> {
     let parent = mounts_dir(run_dir);
     let entries = match fs::read_dir(&parent) {
         Ok(entries) => entries,
@@ -247,7 +247,7 @@ pub(super) fn clean_stale(run_dir: &Path, kept: &[String]) -> Result<(), FrontEr
     for entry in entries {
         let entry = entry.map_err(step("list", &parent))?;
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if !kept.contains(&name) {
+        if !kept.iter().any(|record| record.spec.name == name) {
             clean_one(&parent, &name)?;
         }
     }

@@ -187,7 +187,7 @@ impl Front for NbdFront {
 }
 
 /// Disconnects devices of ours that nobody serves. See [`super::clean_stale`].
-pub(super) fn clean_stale(run_dir: &Path, kept: &[String]) -> Result<(), FrontError> {
+pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontError> {
     let blocks = Path::new("/sys/block");
     let own = identity(run_dir, "")?;
     for entry in fs::read_dir(blocks).map_err(step("list", blocks))? {
@@ -202,7 +202,7 @@ pub(super) fn clean_stale(run_dir: &Path, kept: &[String]) -> Result<(), FrontEr
         };
         let Ok(backend) = fs::read_to_string(path.join("backend")) else { continue };
         let Some(volume) = backend.trim_end().strip_prefix(own.as_str()) else { continue };
-        if !kept.iter().any(|name| name == volume) {
+        if !kept.iter().any(|record| record.spec.name == volume) {
             tracing::info!(index, volume, "stale NBD device");
             netlink()?.disconnect(index).map_err(step("disconnect", &path))?;
         }
