@@ -55,12 +55,13 @@ pub(crate) fn findings(
     spans: &Spans,
 ) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
     let catalog = (shell.hooks.agent_catalog)();
+    let found = validate(cib, spans, catalog.as_ref());
+    if found.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
     let before = validate(base, &Spans::new(), catalog.as_ref());
     let known = |d: &Diagnostic| before.iter().any(|b| b.code == d.code && b.message == d.message);
-    validate(cib, spans, catalog.as_ref())
-        .into_iter()
-        .filter(|d| !known(d))
-        .partition(|d| !d.is_error())
+    found.into_iter().filter(|d| !known(d)).partition(|d| !d.is_error())
 }
 
 /// One line for each finding that this change brings.

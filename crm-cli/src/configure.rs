@@ -60,6 +60,9 @@ pub(crate) fn level(shell: &mut Shell<'_>, source: &mut Source) -> Result<Next, 
     let mut level = Level::open(shell, source.interactive(), "crm configure")?;
     let next = loop {
         let prompt = level.prompt();
+        if level.interactive {
+            source.completes(owned(FIRST), level.names());
+        }
         match source.next(&prompt)? {
             Input::Line(line) => match level.line(shell, source, &line)? {
                 Next::Stay => {}
@@ -130,6 +133,13 @@ impl Level {
         }
         let dirty = if self.session.dirty() { "*" } else { "" };
         format!("crm(live/{})configure{dirty}# ", self.me)
+    }
+
+    /// Words that may follow a first one: keywords, ids, agents are too many.
+    fn names(&self) -> Vec<String> {
+        let mut names = owned(KEYWORDS);
+        names.extend(objects(self.session.cib()).into_iter().map(|(name, _)| name));
+        names
     }
 
     /// Takes in one line.
@@ -424,6 +434,59 @@ fn select<'i>(cib: &Cib, ids: impl Iterator<Item = &'i str>) -> Result<String, F
     }
     Ok(text)
 }
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
+}
+
+/// What a line may start with.
+const FIRST: &[&str] = &[
+    "clone",
+    "colocation",
+    "commit",
+    "delete",
+    "diff",
+    "export",
+    "group",
+    "help",
+    "lint",
+    "load",
+    "location",
+    "modgroup",
+    "monitor",
+    "ms",
+    "node",
+    "op_defaults",
+    "order",
+    "plan",
+    "primitive",
+    "property",
+    "quit",
+    "refresh",
+    "rename",
+    "rsc_defaults",
+    "save",
+    "set",
+    "show",
+    "status",
+    "up",
+    "verify",
+    "volume",
+];
+
+/// What may stand inside of a statement.
+const KEYWORDS: &[&str] = &[
+    "attributes",
+    "changed",
+    "inf:",
+    "interval=",
+    "meta",
+    "op",
+    "params",
+    "replace",
+    "timeout=",
+    "update",
+];
 
 /// The level's words.
 const HELP: &str = "\

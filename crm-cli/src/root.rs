@@ -8,7 +8,7 @@ use crate::status::json;
 use crate::status::picture::Picture;
 use crate::status::text::{Grouping, render};
 use crate::{Shell, cluster, configure, node, offline, resource, usage, volume};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use crm_proto::local::{Reply, Request, StatusReply};
 use std::path::Path;
 
@@ -129,6 +129,9 @@ pub(crate) fn lines(shell: &mut Shell<'_>, source: &mut Source) -> Result<(), Fa
         String::new()
     };
     loop {
+        if source.interactive() {
+            source.completes(commands(), Vec::new());
+        }
         let line = match source.next(&prompt)? {
             Input::Line(line) => line,
             Input::Interrupted => continue,
@@ -172,6 +175,14 @@ fn prompt_line(shell: &mut Shell<'_>, words: &[String]) -> Result<(), Fail> {
             _ => Err(Fail::Said),
         },
     }
+}
+
+/// What a line at the prompt may start with: the commands themselves.
+fn commands() -> Vec<String> {
+    let line = PromptLine::command();
+    let mut words: Vec<String> = line.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    words.extend(["help".to_owned(), "quit".to_owned()]);
+    words
 }
 
 /// Splits a line into words; quotes keep blanks together.

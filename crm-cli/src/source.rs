@@ -2,8 +2,13 @@
 
 use crate::fail::Fail;
 use anyhow::Context;
-use rustyline::DefaultEditor;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{Context as LineContext, Editor, Helper};
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
 
@@ -28,7 +33,7 @@ pub(crate) struct Source {
 }
 
 enum From {
-    Terminal(Box<DefaultEditor>),
+    Terminal(Box<Editor<Words, DefaultHistory>>),
     Reader(Box<dyn BufRead>),
 }
 
@@ -36,7 +41,9 @@ impl Source {
     /// Standard input: with line editing when both ends are terminals.
     pub(crate) fn stdin() -> Result<Self, Fail> {
         let from = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            From::Terminal(Box::new(DefaultEditor::new().context("open the terminal")?))
+            let mut editor = Editor::new().context("open the terminal")?;
+            editor.set_helper(Some(Words::default()));
+            From::Terminal(Box::new(editor))
         } else {
             From::Reader(Box::new(BufReader::new(std::io::stdin())))
         };
@@ -61,6 +68,15 @@ impl Source {
     /// True when a person types.
     pub(crate) const fn interactive(&self) -> bool {
         matches!(self.from, From::Terminal(_))
+    }
+
+    /// What TAB completes to, from now on: words for the start of a line, and for the rest of it.
+    pub(crate) fn completes(&mut self, first: Vec<String>, rest: Vec<String>) {
+        if let From::Terminal(editor) = &mut self.from
+            && let Some(words) = editor.helper_mut()
+        {
+            *words = Words { first, rest };
+        }
     }
 
     /// The next line; `prompt` is shown on a terminal.
@@ -98,6 +114,44 @@ impl Source {
     }
 }
 
+/// Completion by lists of words.
+#[derive(Debug, Default)]
+struct Words {
+    first: Vec<String>,
+    rest: Vec<String>,
+}
+
+impl Words {
+    /// Where the word under the cursor starts, and what it may become.
+    fn matching(&self, before: &str) -> (usize, Vec<String>) {
+        let blank = |c: char| c.is_whitespace();
+        let start = before.rfind(blank).map_or(0, |at| at + 1);
+        let (head, word) = before.split_at_checked(start).unwrap_or((before, ""));
+        let words = if head.trim().is_empty() { &self.first } else { &self.rest };
+        (start, words.iter().filter(|w| w.starts_with(word)).map(|w| format!("{w} ")).collect())
+    }
+}
+
+impl Completer for Words {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        _: &LineContext<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.matching(line.get(..at).unwrap_or(line)))
+    }
+}
+
+impl Hinter for Words {
+    type Hint = String;
+}
+impl Highlighter for Words {}
+impl Validator for Words {}
+impl Helper for Words {}
+
 /// Reads a whole file of text; `-` is standard input. A missing file is a refusal, not a breakdown.
 pub(crate) fn read_text(path: &Path) -> Result<String, Fail> {
     if path.as_os_str() == "-" {
@@ -105,4 +159,20 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Fail> {
     }
     std::fs::read_to_string(path)
         .map_err(|error| Fail::refused(format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Words;
+
+    #[test]
+    fn the_first_word_completes_to_commands_the_others_to_names() {
+        let words = Words {
+            first: vec!["primitive".to_owned(), "property".to_owned()],
+            rest: vec!["ms_drbd_nfs".to_owned(), "meta".to_owned()],
+        };
+        assert_eq!(words.matching("pri"), (0, vec!["primitive ".to_owned()]));
+        assert_eq!(words.matching("show ms"), (5, vec!["ms_drbd_nfs ".to_owned()]));
+        assert_eq!(words.matching("show ").1.len(), 2);
+    }
 }

@@ -122,7 +122,15 @@ fn status(shell: &mut Shell<'_>, only: Option<&str>, output: Format) -> Result<(
     if let Some(name) = only {
         find(&status.state.cib, name)?;
     }
-    let seen = shell.daemon.volumes()?;
+    // The configuration is worth showing also while blockd does not answer.
+    let seen = match shell.daemon.volumes() {
+        Ok(seen) => seen,
+        Err(fail @ Fail::Refused { .. }) => {
+            shell.ui.say(&fail.words());
+            Vec::new()
+        }
+        Err(fail @ (Fail::Said | Fail::Broken(_))) => return Err(fail),
+    };
     let defined = status.state.cib.volumes.iter().filter(|v| only.is_none_or(|o| o == v.name));
     match output {
         Format::Json => {
