@@ -12,10 +12,11 @@ use nix::sys::socket::{
 use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -171,7 +172,8 @@ impl KeeperHandle {
 ///
 /// Call it on the main thread: the worker dies with the thread that started it. SIGTERM, SIGINT and SIGHUP are passed
 /// on to the worker; an exit after SIGTERM or SIGINT is final, whatever its code. A worker that died by a signal, or
-/// that ended by itself with deposits left, is started again.
+/// that ended by itself with deposits left, is started again: a worker that exits on SIGHUP without closing its devices
+/// is thus replaced by the program as it is on disk now. One keeper runs per run directory.
 pub fn run(worker_main: fn(KeeperHandle, Vec<String>) -> ExitCode, args: Vec<String>) -> ExitCode {
     protect_from_oom_killer();
     match KeeperHandle::from_environment() {
@@ -197,10 +199,21 @@ struct Keeper {
     signals: SignalFd,
     deposits: BTreeMap<String, Deposit>,
     ending: bool,
+    /// Where this program was at start: after an upgrade, the new one is there.
+    program: PathBuf,
+    /// Held while alive: one keeper for a run directory.
+    _lock: File,
 }
 
 impl Keeper {
     fn new() -> io::Result<Self> {
+        let run_dir = crate::front::run_dir();
+        fs::create_dir_all(&run_dir)?;
+        let lock = File::create(run_dir.join("keeper.lock"))?;
+        if let Err(error) = lock.try_lock() {
+            tracing::error!(run_dir = %run_dir.display(), "another keeper runs here");
+            return Err(error.into());
+        }
         let mut set = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             set.add(signal);
@@ -208,7 +221,8 @@ impl Keeper {
         set.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&set, flags)?;
-        Ok(Self { signals, deposits: BTreeMap::new(), ending: false })
+        let program = std::env::current_exe()?;
+        Ok(Self { signals, deposits: BTreeMap::new(), ending: false, program, _lock: lock })
     }
 
     fn keep(mut self) -> io::Result<ExitCode> {
@@ -237,7 +251,7 @@ impl Keeper {
     fn one_worker(&mut self) -> io::Result<ExitStatus> {
         let (mine, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let mut child = spawn(theirs)?;
+        let mut child = spawn(&self.program, theirs)?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let watch = rustix::process::Pid::from_raw(pid.as_raw())
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -347,9 +361,10 @@ impl Keeper {
     clippy::disallowed_methods,
     reason = "the keeper re-executes itself; crm_agents::exec is for agents and scripts"
 )]
-fn spawn(socket: OwnedFd) -> io::Result<Child> {
+fn spawn(program: &Path, socket: OwnedFd) -> io::Result<Child> {
     let mut args = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
+    let program = if program.exists() { program } else { Path::new("/proc/self/exe") };
+    let mut command = Command::new(program);
     if let Some(name) = args.next() {
         command.arg0(name);
     }
