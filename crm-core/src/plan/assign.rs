@@ -65,13 +65,7 @@ impl Model<'_> {
     fn follow(&mut self, r: RscIx, ix: ColocIx) {
         let c = self.colocs[ix].clone();
         self.assign(c.primary, None);
-        let before = self.rscs[r].scores.clone();
         self.apply_colocation(r, &c);
-        let soft = !c.score.is_infinite();
-        let reversible = c.score < Score::ZERO || c.primary_role == Some(Role::Promoted);
-        if soft && reversible && !self.any_available(&self.rscs[r].scores) {
-            self.rscs[r].scores = before;
-        }
     }
 
     fn take_preferences(&mut self, r: RscIx, ix: ColocIx) {
@@ -216,6 +210,8 @@ impl Model<'_> {
     }
 
     fn assign_clone(&mut self, r: RscIx, info: &CloneInfo) {
+        let available = self.nodes.iter().filter(|n| n.available()).count();
+        self.rscs[r].selective = info.max < available;
         if info.promotable {
             self.add_promotion_scores(r);
         }

@@ -70,7 +70,15 @@ impl Model<'_> {
         }
         let Some(parent) = self.rscs[r].parent else { return out };
         match self.rscs[parent].kind {
-            Kind::Clone(_) => out.extend(self.gather(parent, with)),
+            Kind::Clone(_) => {
+                // Where every node gets an instance, preferences of dependents choose none of them.
+                let all = self.rscs[parent].selective;
+                let binds = |c: &ColocIx| {
+                    let score = self.colocs[*c].score;
+                    all || score < Score::ZERO || (!with && score == Score::INF)
+                };
+                out.extend(self.gather(parent, with).into_iter().filter(binds));
+            }
             Kind::Group { .. } if self.group_end(r, with) => {
                 out.extend(self.gather(parent, with));
             }
@@ -115,7 +123,18 @@ impl Model<'_> {
         }
     }
 
+    /// A wish (finite score) that would leave the dependent nowhere to go is dropped.
     fn apply_one(&mut self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) {
+        let before = (!c.score.is_infinite()).then(|| self.rscs[dependent].scores.clone());
+        self.apply_placed(dependent, primary, c);
+        if let Some(before) = before
+            && !self.any_available(&self.rscs[dependent].scores)
+        {
+            self.rscs[dependent].scores = before;
+        }
+    }
+
+    fn apply_placed(&mut self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) {
         let rsc = &self.rscs[primary];
         if !rsc.done || c.primary_role.is_some_and(|role| role != rsc.next_role) {
             return;
@@ -172,6 +191,14 @@ impl Model<'_> {
 
     fn apply_clone(&mut self, dependent: RscIx, clone: RscIx, c: &Coloc<'_>) {
         if !self.rscs[clone].done {
+            return;
+        }
+        if !c.score.is_infinite() {
+            for instance in self.rscs[clone].children.clone() {
+                if let Some(leaf) = self.leaves(instance).first().copied() {
+                    self.apply_one(dependent, leaf, c);
+                }
+            }
             return;
         }
         let nodes = self.clone_nodes(clone, c.primary_role);
@@ -237,11 +264,11 @@ impl Model<'_> {
                 // A dependent that keeps away and cannot be there anyway says nothing.
                 continue;
             }
-            let delta = scaled(factor, best);
-            if pull.positive_only && delta < Score::ZERO && *weight > Score::ZERO {
+            let sum = weight.plus(scaled(factor, best));
+            if !pull.positive_only || sum >= Score::ZERO || *weight < Score::ZERO {
+                *weight = sum;
+            } else if *weight > Score::ZERO {
                 *weight = Score::new(1);
-            } else {
-                *weight = weight.plus(delta);
             }
         }
     }

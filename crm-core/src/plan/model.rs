@@ -151,6 +151,8 @@ pub(super) struct Rsc<'a> {
     pub(super) no_probe: BTreeSet<NodeIx>,
     /// Location preferences for the promoted role.
     pub(super) promoted_scores: Vec<(NodeIx, Score)>,
+    /// A clone with fewer instances than nodes: its instances have to choose.
+    pub(super) selective: bool,
     /// Placement is decided.
     pub(super) done: bool,
     pub(super) assigning: bool,

@@ -328,6 +328,7 @@ impl<'a> Builder<'a> {
             scores: vec![Score::ZERO; self.model.nodes.len()],
             no_probe: BTreeSet::new(),
             promoted_scores: Vec::new(),
+            selective: false,
             done: false,
             assigning: false,
             merging: false,
