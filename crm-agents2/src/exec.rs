@@ -1,18 +1,24 @@
-//! The one place that starts processes: own process group, clean environment, limits on time and output.
+//! The one place that starts processes: own session, clean environment, limits on time and output.
 #![expect(clippy::disallowed_methods, reason = "this module is where processes are started")]
 
+use crate::sys;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Output kept of each stream, in bytes (the last ones).
 pub const OUTPUT_MAX: usize = 64 << 10;
-/// Time between TERM and KILL.
+/// Longest time between TERM and KILL; it is a tenth of the operation's time limit.
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
+/// Shortest time between TERM and KILL.
+const TERM_GRACE_MIN: Duration = Duration::from_millis(200);
 /// Time that is waited for the output of a process that has ended but left children with its pipes.
 const PIPE_GRACE: Duration = Duration::from_millis(200);
 
@@ -51,7 +57,7 @@ pub struct Outcome {
 
 /// Runs a job to its end or its time limit.
 pub async fn run(job: &Job, limit: Duration) -> Outcome {
-    let mut command = tokio::process::Command::new(&job.program);
+    let mut command = std::process::Command::new(&job.program);
     command
         .args(&job.args)
         .env_clear()
@@ -59,9 +65,9 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = match command.spawn() {
+        .stderr(Stdio::piped());
+    sys::own_session(&mut command);
+    let mut child = match tokio::process::Command::from(command).spawn() {
         Ok(child) => child,
         Err(error) => {
             let (stdout, stderr) = (String::new(), String::new());
@@ -69,28 +75,70 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
         }
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok());
-    let out = tokio::spawn(keep_last(child.stdout.take()));
-    let err = tokio::spawn(keep_last(child.stderr.take()));
-    let ended = match tokio::time::timeout(limit, child.wait()).await {
-        Ok(Ok(status)) => Ended::Exit(exit_code(status)),
-        Ok(Err(error)) => Ended::NotStarted(error),
-        Err(_) => {
-            end_group(&mut child, group).await;
-            Ended::Timeout
+    let mut out = Tail::new(child.stdout.take());
+    let mut err = Tail::new(child.stderr.take());
+    let (mut phase, mut until) = (Phase::Running, Instant::now() + limit);
+    let status = loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => break Some(status),
+            () = out.read(), if out.open() => {}
+            () = err.read(), if err.open() => {}
+            () = sleep_until(until) => {
+                let Some(next) = escalate(phase, group, limit) else { break None };
+                (phase, until) = next;
+            }
         }
     };
-    Outcome { ended, stdout: collected(out).await, stderr: collected(err).await }
+    if phase != Phase::Running {
+        // What the child left behind of its group goes too.
+        signal_group(group, Signal::SIGKILL);
+    }
+    let rest = async {
+        while out.open() || err.open() {
+            tokio::select! {
+                biased;
+                () = out.read(), if out.open() => {}
+                () = err.read(), if err.open() => {}
+            }
+        }
+    };
+    if timeout(PIPE_GRACE, rest).await.is_err() {
+        // A daemon started by the agent may keep the pipe open for ever; what was said so far is kept.
+        tracing::debug!(program = job.program, "something that it started holds its output");
+    }
+    let ended = match (phase, status) {
+        (Phase::Running, Some(Ok(status))) => Ended::Exit(exit_code(status)),
+        (Phase::Running, Some(Err(error))) => Ended::NotStarted(error),
+        (Phase::Running | Phase::Asked | Phase::Killed, _) => Ended::Timeout,
+    };
+    Outcome { ended, stdout: out.text(), stderr: err.text() }
 }
 
-async fn end_group(child: &mut tokio::process::Child, group: Option<i32>) {
-    signal_group(group, nix::sys::signal::Signal::SIGTERM);
-    if tokio::time::timeout(TERM_GRACE, child.wait()).await.is_ok() {
-        return;
-    }
-    signal_group(group, nix::sys::signal::Signal::SIGKILL);
-    // One that hangs in the kernel (a mount of a dead server) cannot be killed now: it is not waited for.
-    if tokio::time::timeout(TERM_GRACE, child.wait()).await.is_err() {
-        tracing::error!(?group, "a killed process does not end: it hangs in the kernel");
+/// Where a child stands with its time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Asked,
+    Killed,
+}
+
+/// The next step against a child whose time is up: TERM, then KILL; `None` when it hangs in the kernel and is left behind.
+fn escalate(phase: Phase, group: Option<i32>, limit: Duration) -> Option<(Phase, Instant)> {
+    let grace = (limit / 10).clamp(TERM_GRACE_MIN, TERM_GRACE);
+    match phase {
+        Phase::Running => {
+            signal_group(group, Signal::SIGTERM);
+            Some((Phase::Asked, Instant::now() + grace))
+        }
+        Phase::Asked => {
+            signal_group(group, Signal::SIGKILL);
+            Some((Phase::Killed, Instant::now() + TERM_GRACE))
+        }
+        Phase::Killed => {
+            tracing::error!(?group, "a killed process does not end: it hangs in the kernel");
+            None
+        }
     }
 }
 
@@ -98,41 +146,47 @@ fn exit_code(status: std::process::ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-fn signal_group(group: Option<i32>, signal: nix::sys::signal::Signal) {
+fn signal_group(group: Option<i32>, signal: Signal) {
     let Some(group) = group else { return };
-    match nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), signal) {
+    match killpg(Pid::from_raw(group), signal) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
         Err(error) => tracing::warn!(%error, group, "signal a process group"),
     }
 }
 
-async fn keep_last<R: AsyncRead + Unpin>(stream: Option<R>) -> Vec<u8> {
-    let Some(mut stream) = stream else { return Vec::new() };
-    let (mut kept, mut chunk) = (Vec::new(), vec![0; 8 << 10]);
-    while let Ok(read) = stream.read(&mut chunk).await {
-        if read == 0 {
-            break;
-        }
-        kept.extend(chunk.iter().take(read));
-        if kept.len() > 2 * OUTPUT_MAX {
-            kept.drain(..kept.len() - OUTPUT_MAX);
-        }
-    }
-    kept
+/// The end of a stream.
+#[derive(Debug)]
+struct Tail<R> {
+    stream: Option<R>,
+    kept: Vec<u8>,
 }
 
-async fn collected(mut task: tokio::task::JoinHandle<Vec<u8>>) -> String {
-    // A daemon started by the agent may keep the pipe open for ever.
-    match tokio::time::timeout(PIPE_GRACE, &mut task).await {
-        Ok(Ok(bytes)) => {
-            let from = bytes.len().saturating_sub(OUTPUT_MAX);
-            String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned()
+impl<R: AsyncRead + Unpin> Tail<R> {
+    const fn new(stream: Option<R>) -> Self {
+        Self { stream, kept: Vec::new() }
+    }
+
+    const fn open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Reads once. A broken pipe ends the stream like its end does: what came before still counts.
+    async fn read(&mut self) {
+        let Some(stream) = self.stream.as_mut() else { return };
+        let mut chunk = vec![0; 8 << 10];
+        let read = stream.read(&mut chunk).await.unwrap_or(0);
+        if read == 0 {
+            self.stream = None;
         }
-        Ok(Err(_)) => String::new(),
-        Err(_) => {
-            task.abort();
-            String::new()
+        self.kept.extend(chunk.iter().take(read));
+        if self.kept.len() > 2 * OUTPUT_MAX {
+            self.kept.drain(..self.kept.len() - OUTPUT_MAX);
         }
+    }
+
+    fn text(&self) -> String {
+        let from = self.kept.len().saturating_sub(OUTPUT_MAX);
+        String::from_utf8_lossy(self.kept.get(from..).unwrap_or_default()).into_owned()
     }
 }
 
@@ -155,23 +209,40 @@ pub fn call(program: &str, args: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("{program} {}: {last}", args.join(" "))))
 }
 
-/// Starts a daemon that outlives the agent: process group of its own, no pipe of ours.
+/// Starts a daemon that outlives the agent: session of its own, no pipe of ours. Waits until it has gone to the background.
 ///
 /// # Errors
 /// When it cannot be started, or when it ended at once with a failure.
 pub fn daemon(program: &str, args: &[&str], log: &Path) -> io::Result<()> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-    let status = std::process::Command::new(program)
+    let mut command = std::process::Command::new(program);
+    command
         .args(args)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .status()?;
+        .stderr(log);
+    sys::own_session(&mut command);
+    let status = command.status()?;
     if status.success() {
         Ok(())
     } else {
         Err(io::Error::other(format!("{program} ended with {status}")))
     }
+}
+
+/// Starts a helper that nobody waits for: session of its own, output dropped. Returns its process id.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn detach(program: &Path, args: &[&str]) -> io::Result<u32> {
+    let mut command = std::process::Command::new(program);
+    command
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    sys::own_session(&mut command);
+    command.spawn().map(|child| child.id())
 }

@@ -68,8 +68,10 @@ impl Executor {
             move |source| SetUpError { path, source }
         };
         std::fs::create_dir_all(&bin).map_err(fail(&bin))?;
-        let resource_agents = config.run_dir.join("rsctmp");
-        std::fs::create_dir_all(&resource_agents).map_err(fail(&resource_agents))?;
+        for name in ["rsctmp", "varrun"] {
+            let dir = config.run_dir.join(name);
+            std::fs::create_dir_all(&dir).map_err(fail(&dir))?;
+        }
         for name in SHIMS {
             let link = bin.join(name);
             if std::fs::read_link(&link).is_ok_and(|to| to == config.self_exe) {
@@ -169,6 +171,7 @@ impl Executor {
         put("HOME", "/root");
         put("HA_SBIN_DIR", &bin);
         put("HA_RSCTMP", &format!("{run_dir}/rsctmp"));
+        put("HA_VARRUN", &format!("{run_dir}/varrun"));
         put("HA_LOGTAG", &format!("{}({})", kind, spec.resource));
         put("HA_debug", "0");
         put("OCF_ROOT", OCF_ROOT);
@@ -178,6 +181,11 @@ impl Executor {
         put("OCF_RESOURCE_PROVIDER", provider);
         put("OCF_RESOURCE_TYPE", kind);
         put("OCF_RESKEY_crm_feature_set", "3.16.2");
+        put("OCF_EXIT_REASON_PREFIX", "ocf-exit-reason:");
+        put("OCF_RESKEY_CRM_meta_name", &spec.op);
+        put("OCF_RESKEY_CRM_meta_interval", &spec.interval_ms.to_string());
+        put("OCF_RESKEY_CRM_meta_timeout", &spec.timeout_ms.to_string());
+        put("OCF_RESKEY_CRM_meta_on_node", &self.config.node);
         put("CRM_NODE", &self.config.node);
         put("CRM_RUN_DIR", &run_dir.to_string());
         for name in ["CRM_SOCKET", "CRM_BLOCKD_SOCKET", "CRM_DATA_DIR"] {
@@ -187,8 +195,8 @@ impl Executor {
         }
         for (name, value) in &spec.params {
             put(&format!("OCF_RESKEY_{name}"), value);
-            if name == "OCF_CHECK_LEVEL" {
-                put(name, value);
+            if matches!(name.as_str(), "OCF_CHECK_LEVEL" | "CRM_meta_OCF_CHECK_LEVEL") {
+                put("OCF_CHECK_LEVEL", value);
             }
         }
         env
@@ -224,7 +232,10 @@ fn judge(spec: &OpSpec, outcome: Outcome) -> (ExecStatus, i32, String) {
     let words = reason(&outcome);
     match outcome.ended {
         Ended::Exit(code) => {
-            let foreign = !spec.agent.starts_with("ocf:") && spec.op == "monitor" && code == 3;
+            // systemctl is-active and init scripts: 1 to 3 dead in some way, 4 not loaded.
+            let dead = if spec.agent.starts_with("systemd:") { 1..=4 } else { 1..=3 };
+            let foreign =
+                !spec.agent.starts_with("ocf:") && spec.op == "monitor" && dead.contains(&code);
             let code = if foreign { rc::NOT_RUNNING } else { code };
             let quiet = code == spec.expected_rc;
             (ExecStatus::Complete, code, if quiet { String::new() } else { words })

@@ -5,5 +5,6 @@ pub mod exec;
 mod executor;
 pub mod native;
 pub mod shim;
+mod sys;
 
 pub use executor::{Executor, ExecutorConfig, SetUpError};

@@ -89,7 +89,9 @@ impl Context {
 
     /// Sets the promotion score of this resource on this node, by crmd, or by a real Pacemaker where there is one.
     pub(crate) fn promotion_score(&self, score: Option<i32>) -> Result<(), Failure> {
-        let name = format!("master-{}", self.instance);
+        // Instances of an anonymous clone share the primitive's attribute.
+        let primitive = self.instance.split(':').next().unwrap_or_default();
+        let name = format!("master-{primitive}");
         let request = Request::SetAttr { name, value: score.map(|s| s.to_string()) };
         match Line::call::<_, local::Reply>(&local::socket_path(), Some(CALL_LIMIT), &request) {
             Ok(_) => Ok(()),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// How long holders get to leave after each signal.
 const LEAVE: Duration = Duration::from_secs(2);
-/// Rounds of the stop ladder before the mount is detached while busy.
+/// Rounds of the stop ladder before it is given up.
 const ROUNDS: u32 = 3;
 
 /// The agent.
@@ -120,32 +120,52 @@ fn check_file_system(context: &Context, wanted: &Wanted) -> Result<(), Failure> 
         .or_else(|e| if e.to_string().contains("UNEXPECTED") { Err(Failure::io("fsck", &e)) } else { Ok(()) })
 }
 
+/// What goes before the mount itself: mounts below it, and bind mounts of the same device elsewhere (an NFS state directory).
+fn mounts_to_undo(directory: &Path) -> Vec<mounts::Mount> {
+    let Some(own) = mounts::at(directory) else { return Vec::new() };
+    let all = mounts::all();
+    let below = |m: &&mounts::Mount| m.target != own.target && m.target.starts_with(&own.target);
+    // Numbers 0:N belong to file systems without a device, which others share.
+    let elsewhere = |m: &&mounts::Mount| {
+        !own.device.starts_with("0:") && m.device == own.device && !m.target.starts_with(&own.target)
+    };
+    let mut list: Vec<_> = all.iter().rev().filter(below).cloned().collect();
+    list.extend(all.iter().rev().filter(elsewhere).cloned());
+    list.push(own);
+    list
+}
+
 fn stop(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
-    let directory = &wanted.directory;
     let may_kill = context.get("force_unmount").is_none_or(|v| v != "false" && v != "no");
-    for round in 0..=ROUNDS {
-        if mounts::at(directory).is_none() {
-            return Ok(rc::OK);
+    // A mount may lie on top of another one of the same name.
+    while mounts::at(&wanted.directory).is_some() {
+        for mount in mounts_to_undo(&wanted.directory) {
+            unmount(context, &mount, may_kill)?;
         }
-        match umount2(directory, MntFlags::empty()) {
-            Ok(()) => continue,
+    }
+    Ok(rc::OK)
+}
+
+/// The ladder: unmount; TERM to the holders; KILL to the holders; then the reason with their names.
+fn unmount(context: &Context, mount: &mounts::Mount, may_kill: bool) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for round in 0..=ROUNDS {
+        match umount2(&mount.target, MntFlags::empty()) {
+            // Not a mount any more is what was wanted.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => return Ok(()),
             Err(nix::errno::Errno::EBUSY) => {}
-            Err(nix::errno::Errno::EINVAL) => return Ok(rc::OK),
             Err(error) => {
-                return Err(Failure::io(&format!("unmount {}", directory.display()), &error));
+                return Err(Failure::io(&format!("unmount {}", mount.target.display()), &error));
             }
         }
-        let found = holders::below(directory);
+        found = holders::of_mount(mount);
         if !may_kill {
-            return Err(busy(directory, &found));
+            break;
         }
         let signal = if round == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
         holders::send_away(&found, signal, LEAVE.min(context.left()));
     }
-    if mounts::at(directory).is_none() {
-        return Ok(rc::OK);
-    }
-    Err(busy(directory, &holders::below(directory)))
+    Err(busy(&mount.target, &found))
 }
 
 fn busy(directory: &Path, found: &[holders::Holder]) -> Failure {
@@ -176,8 +196,10 @@ fn monitor(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
     }
     let level: u32 =
         std::env::var("OCF_CHECK_LEVEL").ok().and_then(|l| l.parse().ok()).unwrap_or(0);
-    if level >= 10 {
-        read_device(wanted)?;
+    let recurring = context.meta("interval").is_some_and(|i| i != "0");
+    if recurring || level >= 10 {
+        // A device whose backing is gone says so here, whatever the caches still hold.
+        read_device(&mount.source)?;
     }
     if level >= 20 {
         write_file(context, wanted)?;
@@ -186,13 +208,25 @@ fn monitor(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
 }
 
 /// Reads the first block of the device past the page cache.
-fn read_device(wanted: &Wanted) -> Result<(), Failure> {
-    if !wanted.device.starts_with("/dev/") {
+fn read_device(device: &str) -> Result<(), Failure> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    if !device.starts_with('/') {
         return Ok(());
     }
-    let args = [&format!("if={}", wanted.device), "of=/dev/null", "bs=4096", "count=1", "iflag=direct"];
-    let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
-    exec::call("dd", &args).map(|_| ()).map_err(|e| Failure::io("read the device", &e))
+    let dead = |e: std::io::Error| Failure::io(&format!("device {device} is dead"), &e);
+    if !std::fs::metadata(device).map_err(dead)?.file_type().is_block_device() {
+        return Ok(());
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_DIRECT)
+        .open(device)
+        .map_err(dead)?;
+    // O_DIRECT wants an aligned buffer: one aligned block inside a larger buffer.
+    let mut buffer = vec![0_u8; 8192];
+    let from = buffer.as_ptr().align_offset(4096);
+    let block = buffer.get_mut(from..from + 4096).unwrap_or_default();
+    file.read_exact(block).map_err(dead)
 }
 
 fn write_file(context: &Context, wanted: &Wanted) -> Result<(), Failure> {

@@ -1,8 +1,11 @@
 //! Who keeps a mount or a device busy: named in reasons, asked to go in the stop ladder.
 
+use super::mounts::{self, Mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,35 +32,80 @@ fn processes() -> Vec<(i32, PathBuf)> {
         .collect()
 }
 
-fn links_of(process: &Path) -> Vec<PathBuf> {
-    let mut links = vec![process.join("cwd"), process.join("root"), process.join("exe")];
-    let fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    links.extend(fds.map(|e| e.path()));
-    links.into_iter().filter_map(|l| fs::read_link(l).ok()).collect()
-}
-
-/// Processes with a file, directory or root below `directory`.
-pub(crate) fn below(directory: &Path) -> Vec<Holder> {
+/// Processes that hold a mount: by open files on it (the mount's number, so whatever namespace they are in), and by working
+/// directory, root or program when they see the same mounts as we do.
+pub(crate) fn of_mount(mount: &Mount) -> Vec<Holder> {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let space = fs::read_link("/proc/self/ns/mnt").ok();
     let mut found = Vec::new();
     for (pid, path) in processes() {
-        if pid != me && links_of(&path).iter().any(|l| l.starts_with(directory)) {
-            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-            found.push(Holder { pid, name: name.trim().to_owned() });
+        if pid == me {
+            continue;
+        }
+        let ours = || fs::read_link(path.join("ns/mnt")).ok() == space;
+        if opens(&path, mount.id) || (sits_below(&path, &mount.target) && ours()) {
+            found.push(Holder { pid, name: name_of(&path) });
         }
     }
     found
 }
 
-/// What has `device` open or mounted, in words.
+fn name_of(process: &Path) -> String {
+    fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn opens(process: &Path, mount: u64) -> bool {
+    let files = fs::read_dir(process.join("fdinfo")).into_iter().flatten().flatten();
+    files.into_iter().any(|file| {
+        fs::read_to_string(file.path()).is_ok_and(|text| {
+            let id = text.lines().find_map(|l| l.strip_prefix("mnt_id:"));
+            id.is_some_and(|id| id.trim().parse() == Ok(mount))
+        })
+    })
+}
+
+fn sits_below(process: &Path, directory: &Path) -> bool {
+    let linked = ["cwd", "root", "exe"].iter().any(|link| {
+        fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(directory))
+    });
+    linked
+        || fs::read_to_string(process.join("maps")).is_ok_and(|text| {
+            let mut paths = text.lines().filter_map(|l| l.split_whitespace().nth(5));
+            paths.any(|p| p.starts_with('/') && Path::new(p).starts_with(directory))
+        })
+}
+
+/// What has `device` open, mounted (in whatever namespace) or below another device, in words.
 pub(crate) fn of_device(device: &str) -> Vec<String> {
-    let mut found: Vec<String> = super::mounts::all()
-        .into_iter()
-        .filter(|m| m.source == device)
-        .map(|m| format!("mount on {}", m.target.display()))
-        .collect();
-    found.extend(below(Path::new(device)).iter().map(Holder::describe));
-    found
+    let Ok(found) = fs::metadata(device) else { return Vec::new() };
+    let rdev = found.rdev();
+    let number = format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    let mut words = BTreeSet::new();
+    let mut spaces = BTreeMap::new();
+    for (pid, path) in processes() {
+        if let Ok(space) = fs::read_link(path.join("ns/mnt")) {
+            spaces.entry(space).or_insert(pid);
+        }
+        let files = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
+        let opens = files.into_iter().any(|file| {
+            fs::metadata(file.path())
+                .is_ok_and(|m| m.file_type().is_block_device() && m.rdev() == rdev)
+        });
+        if opens {
+            words.insert(Holder { pid, name: name_of(&path) }.describe());
+        }
+    }
+    for pid in spaces.values() {
+        let mounts = mounts::of(&pid.to_string()).unwrap_or_default();
+        for mount in mounts.iter().filter(|m| m.device == number) {
+            words.insert(format!("the mount on {} (as pid {pid} sees it)", mount.target.display()));
+        }
+    }
+    let stacked = fs::read_dir(format!("/sys/dev/block/{number}/holders"));
+    for entry in stacked.into_iter().flatten().flatten() {
+        words.insert(format!("device {}", entry.file_name().to_string_lossy()));
+    }
+    words.into_iter().collect()
 }
 
 /// Sends `signal` to all of them and waits until they are gone, `limit` at most. True when all are gone.

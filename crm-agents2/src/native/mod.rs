@@ -13,7 +13,6 @@ mod nfs;
 mod nfs_ganesha;
 mod nfs_kernel;
 mod rpc;
-mod sys;
 mod vip;
 mod volume;
 

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
+    /// Number of the mount.
+    pub(crate) id: u64,
+    /// `major:minor` of what is mounted.
+    pub(crate) device: String,
     /// Where.
     pub(crate) target: PathBuf,
     /// What.
@@ -15,8 +19,13 @@ pub(crate) struct Mount {
 
 /// All mounts, later ones over earlier ones.
 pub(crate) fn all() -> Vec<Mount> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(parse).collect()
+    of("self").unwrap_or_default()
+}
+
+/// The mounts that a process sees.
+pub(crate) fn of(process: &str) -> std::io::Result<Vec<Mount>> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/mountinfo"))?;
+    Ok(text.lines().filter_map(parse).collect())
 }
 
 /// The mount on top at `target`.
@@ -31,6 +40,8 @@ fn parse(line: &str) -> Option<Mount> {
     let right: Vec<&str> = right.split(' ').collect();
     let options = left.get(5)?.split(',').chain(right.get(2)?.split(','));
     Some(Mount {
+        id: left.first()?.parse().ok()?,
+        device: (*left.get(2)?).to_owned(),
         target: PathBuf::from(unescape(left.get(4)?)),
         source: unescape(right.get(1)?),
         options: options.map(str::to_owned).collect(),

@@ -1,7 +1,8 @@
 //! `VIP`: a service address on an interface, by netlink, announced by gratuitous ARP. Parameters as `ocf:heartbeat:IPaddr2`.
 
 use super::context::{Context, Failure};
-use super::{Action, Agent, param, sys};
+use super::{Action, Agent, param};
+use crate::sys;
 use crm_core::status::rc;
 use futures::TryStreamExt;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};

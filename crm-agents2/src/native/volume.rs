@@ -3,12 +3,18 @@
 use super::context::{Context, Failure};
 use super::{Action, Agent, holders, param};
 use crm_core::status::rc;
-use crm_proto::block::{Connection, Event, Reply, Request, VolumeStatus, socket_path};
-use crm_proto::line::Line;
+use crm_proto::block::{Connection, DiskState, Event, Reply, Request, VolumeStatus, socket_path};
+use crm_proto::line::{CallError, Line};
 use std::time::{Duration, Instant};
 
 /// How long a start waits for the peers, so that the promotion score is right from the beginning.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How long blockd may be away (being started again) before it counts as gone.
+const AWAY: Duration = Duration::from_secs(2);
+/// How long a demotion tries again while the device is in use.
+const BUSY: Duration = Duration::from_secs(3);
+/// Between two tries, milliseconds.
+const RETRY_MS: u8 = 30;
 
 /// The agent.
 pub(super) static AGENT: Agent = Agent {
@@ -28,37 +34,57 @@ fn name(context: &Context) -> Result<String, Failure> {
     })
 }
 
-fn ask(context: &Context, request: &Request) -> Result<Reply, Failure> {
-    let limit = context.left().max(Duration::from_secs(1));
-    Line::call(&socket_path(), Some(limit), request)
-        .map_err(|e| Failure::io("talk to crm-blockd (is it running?)", &e))
+/// Why blockd did not do it.
+#[derive(Debug)]
+enum Refusal {
+    /// Nobody listens, or the connection broke: what it said.
+    Away(String),
+    /// It said no: code and clause.
+    No(String, String),
 }
 
-fn order(context: &Context, request: &Request) -> Result<(), Failure> {
-    match ask(context, request)? {
-        Reply::Ok | Reply::Status(_) => Ok(()),
-        Reply::Refused { code, why } => {
-            let holder = if code == "busy" { held_by(context) } else { String::new() };
-            Err(Failure::new(rc::ERR_GENERIC, format!("{why}{holder}")))
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Away(why) => Self::io("talk to crm-blockd (is it running?)", &why),
+            Refusal::No(code, why) if code == "unknown-volume" => Self::new(rc::ERR_INSTALLED, why),
+            Refusal::No(code, why) => Self::new(rc::ERR_GENERIC, format!("{why} ({code})")),
         }
     }
 }
 
-fn held_by(context: &Context) -> String {
-    let device = name(context).ok().and_then(|n| status(context, &n).ok().flatten());
-    let Some(device) = device.and_then(|s| s.device) else { return String::new() };
-    match holders::of_device(&device) {
-        found if found.is_empty() => String::new(),
-        found => format!(" (held by {})", found.join(", ")),
+/// One request. A daemon that is not there is waited for up to `away`: it may be coming back after a crash.
+fn ask(context: &Context, request: &Request, away: Duration) -> Result<Reply, Refusal> {
+    let until = Instant::now() + away.min(context.left());
+    loop {
+        let limit = context.left().max(Duration::from_secs(1));
+        match Line::call(&socket_path(), Some(limit), request) {
+            Ok(Reply::Refused { code, why }) => return Err(Refusal::No(code, why)),
+            Ok(reply) => return Ok(reply),
+            Err(CallError::Connect { .. }) if Instant::now() < until => pause(),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|e| format!(": {e}"));
+                return Err(Refusal::Away(format!("{error}{}", cause.unwrap_or_default())));
+            }
+        }
     }
 }
 
-fn status(context: &Context, volume: &str) -> Result<Option<VolumeStatus>, Failure> {
-    match ask(context, &Request::Status { volume: Some(volume.to_owned()) })? {
-        Reply::Status(all) => Ok(all.into_iter().find(|s| s.name == volume)),
-        Reply::Refused { code, .. } if code == "unknown-volume" => Ok(None),
-        Reply::Refused { code: _, why } => Err(Failure::new(rc::ERR_GENERIC, why)),
-        Reply::Ok => Ok(None),
+/// Nothing announces that a device falls free or a socket opens: it is asked again.
+fn pause() {
+    nix::poll::poll(&mut [], RETRY_MS).map(drop).unwrap_or_default();
+}
+
+fn status(context: &Context, volume: &str, away: Duration) -> Result<VolumeStatus, Refusal> {
+    let unknown = || {
+        let why = format!("volume `{volume}` is not defined on this node (`crm volume create`)");
+        Refusal::No("unknown-volume".to_owned(), why)
+    };
+    match ask(context, &Request::Status { volume: Some(volume.to_owned()) }, away)? {
+        Reply::Status(all) => all.into_iter().find(|s| s.name == volume).ok_or_else(unknown),
+        Reply::Ok | Reply::Refused { .. } => {
+            Err(Refusal::No("io".to_owned(), "blockd gave an answer to another question".to_owned()))
+        }
     }
 }
 
@@ -70,11 +96,17 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
         Action::Promote => {
             let lost = context.meta("lost_peers").unwrap_or_default();
             let lost = lost.split_whitespace().map(str::to_owned).collect();
-            order(context, &Request::Promote { volume, lost })?;
+            ask(context, &Request::Promote { volume: volume.clone(), lost }, AWAY)?;
+            context.promotion_score(status(context, &volume, Duration::ZERO)?.score)?;
             Ok(rc::OK)
         }
         Action::Demote => {
-            order(context, &Request::Demote { volume })?;
+            let status = status(context, &volume, Duration::ZERO)?;
+            if !status.up {
+                let why = format!("volume `{volume}` is not up");
+                return Err(Failure::new(rc::NOT_RUNNING, why));
+            }
+            demote(context, &status)?;
             Ok(rc::OK)
         }
         Action::Monitor | Action::Notify => monitor(context, &volume),
@@ -82,19 +114,33 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
 }
 
 fn start(context: &Context, volume: String) -> Result<i32, Failure> {
-    let defined = status(context, &volume)?.is_some();
-    if !defined {
-        let why = format!("volume `{volume}` is not defined on this node (`crm volume create`)");
-        return Err(Failure::new(rc::ERR_CONFIGURED, why));
-    }
-    order(context, &Request::Up { volume: volume.clone() })?;
+    // A node that has just come back may ask before its data plane listens.
+    ask(context, &Request::Up { volume: volume.clone() }, context.left() / 2)?;
     let settled = settle(context, &volume)?;
-    context.promotion_score(settled.and_then(|s| s.score))?;
+    context.promotion_score(settled.score)?;
     Ok(rc::OK)
 }
 
+/// Demotes; while the device is in use it tries again for a moment (an unmount may still be ending), then names who uses it.
+fn demote(context: &Context, status: &VolumeStatus) -> Result<(), Failure> {
+    let until = Instant::now() + BUSY.min(context.left() / 2);
+    loop {
+        let request = Request::Demote { volume: status.name.clone() };
+        match ask(context, &request, Duration::ZERO) {
+            Ok(_) => return Ok(()),
+            Err(Refusal::No(code, _)) if code == "busy" && Instant::now() < until => pause(),
+            Err(Refusal::No(code, why)) if code == "busy" => {
+                let found = status.device.as_deref().map(holders::of_device).unwrap_or_default();
+                let by = if found.is_empty() { "nobody that can be seen".to_owned() } else { found.join(", ") };
+                return Err(Failure::new(rc::ERR_GENERIC, format!("{why}; held by {by}")));
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
+}
+
 /// Follows the volume's events until it may be promoted, or every peer has been met, or the time is over.
-fn settle(context: &Context, volume: &str) -> Result<Option<VolumeStatus>, Failure> {
+fn settle(context: &Context, volume: &str) -> Result<VolumeStatus, Failure> {
     let until = Instant::now() + SETTLE.min(context.left());
     let watch = || -> Result<Line, crm_proto::line::CallError> {
         let mut line = Line::connect(&socket_path(), Some(SETTLE))?;
@@ -115,7 +161,7 @@ fn settle(context: &Context, volume: &str) -> Result<Option<VolumeStatus>, Failu
             Err(_) => break,
         }
     }
-    status(context, volume)
+    Ok(status(context, volume, Duration::ZERO)?)
 }
 
 fn done(status: &VolumeStatus) -> bool {
@@ -130,23 +176,41 @@ fn done(status: &VolumeStatus) -> bool {
 }
 
 fn stop(context: &Context, volume: String) -> Result<i32, Failure> {
-    match status(context, &volume) {
-        Ok(None) => return Ok(rc::OK),
-        Ok(Some(status)) if !status.up => return Ok(rc::OK),
-        Ok(Some(_)) => {}
-        Err(failure) => return Err(failure),
+    match status(context, &volume, Duration::ZERO) {
+        Ok(status) if status.up => {
+            demote(context, &status)?;
+            ask(context, &Request::Down { volume }, Duration::ZERO)?;
+        }
+        // Without its daemon or its definition nothing of it is up.
+        Ok(_) | Err(Refusal::Away(_)) => {}
+        Err(Refusal::No(code, _)) if code == "unknown-volume" => {}
+        Err(refusal) => return Err(refusal.into()),
     }
-    order(context, &Request::Demote { volume: volume.clone() })?;
-    order(context, &Request::Down { volume })?;
     context.promotion_score(None)?;
     Ok(rc::OK)
 }
 
 fn monitor(context: &Context, volume: &str) -> Result<i32, Failure> {
-    let Some(status) = status(context, volume)? else { return Ok(rc::NOT_RUNNING) };
+    let recurring = context.meta("interval").is_some_and(|i| i != "0");
+    let away = if recurring { AWAY } else { Duration::ZERO };
+    let status = match status(context, volume, away) {
+        Ok(status) => status,
+        Err(Refusal::Away(why)) => {
+            let why = format!("crm-blockd does not run: {why}");
+            return Err(Failure::new(rc::NOT_RUNNING, why));
+        }
+        Err(Refusal::No(code, why)) if code == "unknown-volume" => {
+            return Err(Failure::new(rc::NOT_RUNNING, why));
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
     if !status.up {
         return Ok(rc::NOT_RUNNING);
     }
     context.promotion_score(status.score)?;
+    if status.disk == DiskState::Diskless {
+        let code = if status.primary { rc::FAILED_PROMOTED } else { rc::ERR_GENERIC };
+        return Err(Failure::new(code, format!("volume `{volume}` has lost its disk")));
+    }
     Ok(if status.primary { rc::RUNNING_PROMOTED } else { rc::OK })
 }
