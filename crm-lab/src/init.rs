@@ -7,6 +7,7 @@ use crate::{ns, shell};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -42,6 +43,7 @@ fn fresh(kind: &str, target: &str, options: &str) -> Result<()> {
 /// Name, mounts that nobody else sees, `/proc` of the new pid namespace, the lab's hosts file.
 fn settle(lab: &Lab, name: &str) -> Result<()> {
     sethostname(name).context("set the host name")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("part the mounts")?;
     fresh("proc", "/proc", "")?;
@@ -117,7 +119,6 @@ fn node_mounts(lab: &Lab, name: &str) -> Result<()> {
         bind(&base.join(part), Path::new(place))?;
     }
     fresh("sysfs", "/sys", "")?;
-    fresh("tmpfs", "/srv", "mode=755")?;
     fresh("tmpfs", "/run", "mode=755")?;
     make_dirs(&[
         ("/run/lock", 0o1777),

@@ -40,8 +40,8 @@ pub(crate) fn start(lab: &Lab, name: &str, kind: &str) -> Result<i32> {
 /// The hidden subcommand `spawn`: runs once per namespace and ends.
 pub(crate) fn spawn(lab: &Lab, name: &str, kind: &str) -> Result<()> {
     setsid().context("start a session")?;
-    let flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
+    // Not the mounts: the first process parts from them by itself, or its new /proc would be ours while we look it up.
+    let flags = CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET;
