@@ -25,7 +25,8 @@ pub struct Leadership {
     pub quorate: bool,
     /// We lead, and a quorum acknowledged it within raft's lease: nobody else can lead now.
     pub me_leader: bool,
-    /// Names of the members that vote; one that has just joined is not among them yet.
+    /// Names of the members that vote; one that has just joined is not among them
+    /// until its promotion is complete.
     pub voters: BTreeSet<String>,
 }
 
@@ -147,11 +148,12 @@ pub(crate) async fn watch_over(
     tell.send_replace(Leadership::default());
 }
 
-/// Names of the voters of the committed membership.
+/// Names of the voters of the committed membership. While it changes: of those that vote before and
+/// after.
 fn voters(metrics: &Metrics) -> BTreeSet<String> {
     let membership = metrics.committed_membership_config.membership();
-    let ids: BTreeSet<u64> = membership.voter_ids().collect();
-    let nodes = membership.nodes().filter(|(id, _)| ids.contains(id));
+    let votes = |id: &u64| membership.get_joint_config().iter().all(|voters| voters.contains(id));
+    let nodes = membership.nodes().filter(|(id, _)| votes(id));
     nodes.map(|(_, peer)| peer.name.clone()).collect()
 }
 

@@ -219,9 +219,22 @@ impl Proposer {
 fn refused(status: &tonic::Status) -> Attempt {
     match status.code() {
         tonic::Code::InvalidArgument => Attempt::Invalid(status.message().to_owned()),
+        tonic::Code::Unavailable if never_connected(status) => Attempt::NotLeader(None),
         tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => Attempt::NotLeader(None),
         _ => Attempt::Unknown(status.to_string()),
     }
+}
+
+/// Whether a call failed before there was a connection to send it on.
+fn never_connected(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Ask {
