@@ -431,7 +431,7 @@ mod tests {
             timing: Timing { interval_ms: 50, dead_after_ms: 500 },
             key: key(1),
             socket,
-            realtime: false,
+            realtime: true,
         };
         let beats = Heartbeats::start(setup, changes).unwrap();
         let address = hand.socket.local_addr().unwrap();
