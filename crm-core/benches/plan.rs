@@ -1,7 +1,5 @@
 //! How long a plan takes: seed 002 (budget 200 µs), and 16 nodes with 1000 primitives, steady and cold.
 
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
-
 use criterion::{Criterion, criterion_group, criterion_main};
 use crm_core::cib::{
     AgentName, Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node,

@@ -26,7 +26,8 @@ fn scaled(factor: f32, score: Score) -> Score {
     #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
     let rounded = product.round() as i64;
     if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 {
-        return Score::new(if product < 0.0 { -1 } else { 1 });
+        // Pacemaker takes the sign of the factor here, whatever the score's.
+        return Score::new(if factor < 0.0 { -1 } else { 1 });
     }
     Score::new(rounded)
 }
