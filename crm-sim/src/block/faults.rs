@@ -1,0 +1,203 @@
+//! What goes wrong, and the authority that decides afterwards.
+
+use super::{Item, World, pair, write};
+use crm_block_engine::{Disk, Engine, Event};
+use std::collections::BTreeSet;
+
+const PROMOTE: u64 = 1 << 40;
+const DEMOTE: u64 = 1 << 41;
+const DOWN: u64 = 1 << 42;
+
+impl World {
+    pub(super) fn fault(&mut self) -> Result<(), String> {
+        if self.calm {
+            return Ok(());
+        }
+        let delay = 30 + self.dice(700);
+        self.at(delay, Item::Fault);
+        self.outcome.faults += 1;
+        let count = crm_block_engine::bitmap::number(self.nodes.len());
+        let node = crm_block_engine::bitmap::index(self.dice(count));
+        let other = (node + 1 + crm_block_engine::bitmap::index(self.dice(count - 1))) % self.nodes.len();
+        match self.dice(12) {
+            0..3 => self.unlink(node, other, None),
+            3 => {
+                self.cut.insert(pair(node, other));
+                self.unlink(node, other, None);
+            }
+            4 => self.cut.clear(),
+            5..7 => self.kill(node),
+            7..9 => self.power_loss(node),
+            9 => {
+                for node in 0..self.nodes.len() {
+                    self.power_loss(node);
+                }
+            }
+            10 => self.hand_over()?,
+            _ => self.clean_down(node)?,
+        }
+        if self.dice(3) == 0 {
+            self.cut.clear();
+        }
+        for a in 0..self.nodes.len() {
+            for b in 0..a {
+                self.at(40, Item::Connect { a, b });
+            }
+        }
+        Ok(())
+    }
+
+    /// The process dies: what it had begun may or may not happen; caches stay.
+    pub(super) fn kill(&mut self, at: usize) {
+        if self.nodes[at].engine.take().is_none() {
+            return;
+        }
+        self.crash_disk(at);
+        let delay = 5 + self.dice(150);
+        self.at(delay, Item::Start { node: at });
+    }
+
+    fn crash_disk(&mut self, at: usize) {
+        for other in (0..self.nodes.len()).filter(|o| *o != at) {
+            self.unlink(at, other, Some(at));
+        }
+        self.nodes[at].life += 1;
+        for (first, values) in std::mem::take(&mut self.nodes[at].flying).into_values() {
+            if self.dice(2) == 0 {
+                self.put(at, first, &values);
+            }
+        }
+        if let Some((_, pieces)) = std::mem::take(&mut self.nodes[at].meta).pop_front() {
+            for piece in pieces {
+                if self.dice(2) == 0 {
+                    write(&mut self.nodes[at].file, &[piece]);
+                }
+            }
+        }
+    }
+
+    /// The machine dies: of what was not flushed any part may be gone.
+    pub(super) fn power_loss(&mut self, at: usize) {
+        let running = self.nodes[at].engine.take().is_some();
+        self.crash_disk(at);
+        self.nodes[at].note = None;
+        for block in std::mem::take(&mut self.nodes[at].unflushed) {
+            if self.dice(2) == 0 {
+                let node = &mut self.nodes[at];
+                let old = node.durable.get(&block).copied().unwrap_or(0);
+                node.cache.insert(block, old);
+            }
+        }
+        let node = &mut self.nodes[at];
+        node.durable = node.cache.clone();
+        self.promise_less();
+        self.abandon(at);
+        if self.record.primary == Some(at) {
+            self.record.primary = None;
+        }
+        if self.record.asked.is_some_and(|(n, _)| n == at) {
+            self.record.asked = None;
+        }
+        if running || self.calm {
+            let delay = 100 + self.dice(900);
+            self.at(delay, Item::Start { node: at });
+        }
+    }
+
+    fn hand_over(&mut self) -> Result<(), String> {
+        match self.record.primary {
+            Some(node) if self.nodes[node].engine.is_some() && !self.waits_for(node) => {
+                self.event(node, Event::Demote { id: DEMOTE })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn clean_down(&mut self, at: usize) -> Result<(), String> {
+        let idle = self.nodes[at].engine.as_ref().is_some_and(|e| !e.is_primary());
+        if !idle || self.record.asked.is_some() {
+            return Ok(());
+        }
+        self.nodes[at].closing = true;
+        self.event(at, Event::Down { id: DOWN })
+    }
+
+    pub(super) fn replied(&mut self, node: usize, id: u64, ok: bool) -> Result<(), String> {
+        match id {
+            DOWN if ok => {
+                self.nodes[node].engine = None;
+                self.crash_disk(node);
+                self.nodes[node].note = None;
+                let delay = 20 + self.dice(300);
+                self.at(delay, Item::Start { node });
+            }
+            DOWN => self.nodes[node].closing = false,
+            DEMOTE => {
+                if ok && self.record.primary == Some(node) {
+                    self.record.primary = None;
+                }
+            }
+            PROMOTE => {
+                let Some((asked, lost)) = self.record.asked.take_if(|(n, _)| *n == node) else { return Ok(()) };
+                if ok {
+                    self.record.in_sync &= !lost;
+                    self.record.primary = Some(asked);
+                    self.outcome.promotions += 1;
+                    self.check_promises(asked)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Promotes somebody when nobody is primary; a machine whose primary hangs is switched off first.
+    pub(super) fn authority(&mut self) -> Result<(), String> {
+        let delay = 40 + self.dice(40);
+        self.at(delay, Item::Authority);
+        if self.record.asked.is_some() {
+            return Ok(());
+        }
+        if let Some(node) = self.record.primary {
+            let alive = self.nodes[node].engine.is_some();
+            if !alive && self.dice(4) == 0 {
+                self.power_loss(node);
+                self.at(500, Item::Start { node });
+            }
+            return Ok(());
+        }
+        let ready = |n: &Engine<super::Data>| n.view().disk == Disk::UpToDate;
+        let candidates: Vec<usize> = (0..self.nodes.len())
+            .filter(|n| self.record.in_sync >> n & 1 == 1 && !self.nodes[*n].closing)
+            .filter(|n| self.nodes[*n].engine.as_ref().is_some_and(ready))
+            .collect();
+        let Some(&node) = candidates.get(crm_block_engine::bitmap::index(self.dice(4)) % candidates.len().max(1)) else {
+            return Ok(());
+        };
+        let gone = |n: &usize| self.nodes[*n].engine.is_none() || self.record.in_sync >> n & 1 == 0;
+        let lost: BTreeSet<usize> = (0..self.nodes.len()).filter(|n| *n != node && gone(n)).collect();
+        let dead: Vec<usize> = lost.iter().copied().filter(|n| self.nodes[*n].engine.is_none()).collect();
+        for n in dead {
+            // Known dead means switched off, not about to come back as it was.
+            self.power_loss(n);
+            self.at(300, Item::Start { node: n });
+        }
+        let mask = lost.iter().fold(0, |m, n| m | 1 << n);
+        self.record.asked = Some((node, mask));
+        self.event(node, Event::Promote { id: PROMOTE, lost: mask })
+    }
+
+    /// No more faults: everything comes back.
+    pub(super) fn heal(&mut self) {
+        self.calm = true;
+        self.cut.clear();
+        for node in 0..self.nodes.len() {
+            self.at(10, Item::Start { node });
+            for other in 0..node {
+                for again in 1..200 {
+                    self.at(again * 60, Item::Connect { a: node, b: other });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+use super::*;
+
+fn run(seed: u64, n: usize, plant: Plant) -> Result<Outcome, String> {
+    World::new(seed, n, plant).run(6000).map_err(|e| format!("seed {seed}, {n} replicas: {e}"))
+}
+
+fn sweep(n: usize, seeds: u64) {
+    let mut sum = Outcome::default();
+    for seed in 0..seeds {
+        let one = run(seed, n, Plant::Nothing).unwrap_or_else(|e| panic!("{e}"));
+        sum.acked += one.acked;
+        sum.promotions += one.promotions;
+        sum.faults += one.faults;
+        sum.resynced += one.resynced;
+    }
+    eprintln!("{n} replicas, {seeds} seeds: {sum:?}");
+    assert!(sum.acked > seeds * 50 && sum.promotions > seeds, "the world does something: {sum:?}");
+}
+
+#[test]
+fn two_replicas_keep_their_promises() {
+    sweep(2, 200);
+}
+
+#[test]
+fn three_replicas_keep_their_promises() {
+    sweep(3, 200);
+}
+
+#[test]
+fn same_seed_same_run() {
+    assert_eq!(run(7, 3, Plant::Nothing), run(7, 3, Plant::Nothing));
+}
+
+#[test]
+fn forgotten_hot_extents_are_noticed() {
+    assert!((0..200).any(|seed| run(seed, 2, Plant::ForgetHot).is_err()));
+}
+
+#[test]
+fn a_disk_that_does_not_flush_is_noticed() {
+    assert!((0..200).any(|seed| run(seed, 2, Plant::LazyFlush).is_err()));
+}
