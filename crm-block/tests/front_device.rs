@@ -121,6 +121,14 @@ const TESTS: &[(&str, fn())] = &[
         a_killed_keeper_takes_its_worker_along_and_the_next_start_cleans_up,
     ),
     (
+        "a_loop_device_taken_away_is_attached_again_by_the_next_worker",
+        a_loop_device_taken_away_is_attached_again_by_the_next_worker,
+    ),
+    (
+        "a_regular_file_in_the_way_of_the_device_is_left_alone",
+        a_regular_file_in_the_way_of_the_device_is_left_alone,
+    ),
+    (
         "killing_the_worker_under_load_costs_no_io_error",
         killing_the_worker_under_load_costs_no_io_error,
     ),
@@ -339,4 +347,40 @@ fn a_cached_write_survives_the_close_and_an_exclusive_opener_blocks_it() {
     let backing = fs::read(daemon.path("backing")).unwrap();
     assert!(backing[8192..20480].iter().all(|byte| *byte == 0xC3));
     assert!(backing[..8192].iter().all(|byte| *byte == 0));
+}
+
+fn a_loop_device_taken_away_is_attached_again_by_the_next_worker() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    let bound = bound_loops(&daemon.path("run"));
+    let [number] = bound[..] else {
+        eprintln!("SKIPPED: only with FUSE and loop");
+        return;
+    };
+    let worker = daemon.worker_after(None);
+    must("losetup", &[Path::new("-d"), Path::new(&format!("/dev/loop{number}"))]);
+    kill(worker, Signal::SIGKILL).unwrap();
+    daemon.worker_after(Some(worker));
+    let mut file = OpenOptions::new().write(true).open(daemon.device()).unwrap();
+    file.write_all(&[0x77; 4096]).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    assert!(daemon.end());
+    assert!(daemon.is_gone());
+    let backing = fs::read(daemon.path("backing")).unwrap();
+    assert!(backing[..4096].iter().all(|byte| *byte == 0x77));
+}
+
+fn a_regular_file_in_the_way_of_the_device_is_left_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let spec = spec(dir.path());
+    fs::create_dir(dir.path().join("dev")).unwrap();
+    fs::write(&spec.device, "precious").unwrap();
+    let target = Arc::new(MemTarget::new(SIZE).unwrap());
+    let opened = front::open(spec.clone(), target, &KeeperHandle::none());
+    assert!(matches!(opened, Err(front::FrontError::Taken { .. })));
+    assert_eq!(fs::read(&spec.device).unwrap(), b"precious");
 }

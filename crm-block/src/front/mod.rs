@@ -112,6 +112,7 @@ pub fn open(
     keeper: &KeeperHandle,
 ) -> Result<Box<dyn Front>, FrontError> {
     check(&spec, target.as_ref())?;
+    node::is_replaceable(&spec.device)?; // before anything is set up
     match pick()? {
         Kind::Ublk => Ok(Box::new(ublk::UblkFront::open(spec, &target, keeper)?)),
         Kind::Nbd => Ok(Box::new(nbd::NbdFront::open(spec, target, keeper)?)),

@@ -117,9 +117,17 @@ impl KernelDevice {
 
 /// Removes a node of ours; nothing there is fine, something else there is an error.
 pub(super) fn remove_node(device: &Path) -> Result<(), FrontError> {
+    if !is_replaceable(device)? {
+        return Ok(());
+    }
+    fs::remove_file(device).map_err(step("remove", device))
+}
+
+/// Whether a node of ours is at `device`; something else there is an error.
+pub(super) fn is_replaceable(device: &Path) -> Result<bool, FrontError> {
     let found = match fs::symlink_metadata(device) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(step("look at", device)(error)),
     };
     let kind = found.file_type();
@@ -127,7 +135,7 @@ pub(super) fn remove_node(device: &Path) -> Result<(), FrontError> {
     if !ours {
         return Err(FrontError::Taken { device: device.to_owned() });
     }
-    fs::remove_file(device).map_err(step("remove", device))
+    Ok(true)
 }
 
 /// Loop, NBD, or a number the kernel gives out on demand (259) that is ublk's or nobody's now.

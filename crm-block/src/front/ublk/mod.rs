@@ -46,16 +46,19 @@ impl UblkFront {
         target: &Arc<dyn Target>,
         keeper: &KeeperHandle,
     ) -> Result<Self, FrontError> {
+        let deposit = label(&spec);
         let mut control = Control::open()?;
         let number = control.add(owner(&run_dir())?)?;
         let outcome = control
             .set_params(number, spec.size_bytes)
             .and_then(|()| Self::serving(spec, number, target, keeper))
             .and_then(|front| front.start_and_show(&mut control).map(|()| front));
-        if outcome.is_err() {
+        outcome.inspect_err(|_| {
             remove(&mut control, number);
-        }
-        outcome
+            if let Err(error) = keeper.withdraw(&deposit) {
+                tracing::warn!(%error, number, "withdraw what did not start");
+            }
+        })
     }
 
     /// Takes over from a dead worker.
