@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub const QUORUM_FAIL_MS: u64 = 3000;
 
 /// One volume on one node.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states of one thing")]
 #[derive(Debug)]
 pub struct Engine<D> {
     config: Config,
@@ -72,6 +73,7 @@ enum Sync {
     Target { done: bool },
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states of one thing")]
 #[derive(Debug)]
 struct Peer {
     conn: u64,

@@ -245,6 +245,7 @@ mod tests {
     use Extent::{Bitmap, Full};
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn table_of_outcomes() {
         let cases: Vec<(&str, Hello, Hello, Verdict)> = vec![
             ("both never held data", hello(0, 0), hello(1, 0), Verdict::Wait),

@@ -43,6 +43,7 @@ pub enum MetaError {
 }
 
 /// What the superblock holds.
+#[expect(clippy::struct_excessive_bools, reason = "flags of the stored superblock")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Super {
     /// Counts writes; tells the newer slot.

@@ -317,7 +317,7 @@ impl Head {
     pub fn with_data<D>(&self, data: D, view: impl FnOnce(&D) -> &[u8]) -> Result<Msg<D>, Bad> {
         let bytes = view(&data);
         self.check(bytes)?;
-        if bytes.is_empty() || bytes.len() % 512 != 0 {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(512) {
             return Err(Bad::Body);
         }
         match self.kind {

@@ -102,8 +102,8 @@ impl<D: Clone> Engine<D> {
 
     pub(super) fn in_range(&self, offset: u64, len: u64) -> bool {
         len > 0
-            && len % 512 == 0
-            && offset % 512 == 0
+            && len.is_multiple_of(512)
+            && offset.is_multiple_of(512)
             && offset.checked_add(len).is_some_and(|end| end <= self.config.size)
     }
 
@@ -360,7 +360,7 @@ impl<D: Clone> Engine<D> {
             }
             match op.kind {
                 Kind::SyncOut { peer: to, conn: c } if to == peer && c == conn && op.local => {
-                    over.push(*id)
+                    over.push(*id);
                 }
                 Kind::App { .. }
                 | Kind::Remote { .. }

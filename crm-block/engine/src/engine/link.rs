@@ -108,7 +108,7 @@ impl<D: Clone> Engine<D> {
             (Stage::Hello, Msg::Hello(theirs)) => self.met(peer, *theirs),
             (Stage::Bits, Msg::Bits { runs, last }) => self.bits(peer, &runs, last),
             (Stage::Bits | Stage::Ready, Msg::Ready { target }) => {
-                self.ready_received(peer, target)
+                self.ready_received(peer, target);
             }
             (Stage::Established, msg) => self.established_message(peer, msg),
             (Stage::Hello | Stage::Bits | Stage::Ready, _) => self.hang_up(peer),
@@ -270,10 +270,8 @@ impl<D: Clone> Engine<D> {
         let calm = p.sync == Sync::None;
         let fresh = p.disk == Some(Disk::UpToDate);
         if equal && calm {
-            if self.disk == Disk::Consistent || self.disk == Disk::Outdated {
-                if fresh {
-                    self.become_up_to_date();
-                }
+            if (self.disk == Disk::Consistent || self.disk == Disk::Outdated) && fresh {
+                self.become_up_to_date();
             }
             self.equal_again(peer);
         }
@@ -319,10 +317,10 @@ impl<D: Clone> Engine<D> {
     fn established_message(&mut self, peer: u8, msg: Msg<D>) {
         match msg {
             Msg::Write { id, offset, len, mask, data } => {
-                self.remote_write(peer, id, (offset, len), mask, Some(data))
+                self.remote_write(peer, id, (offset, len), mask, Some(data));
             }
             Msg::Zero { id, offset, len, mask } => {
-                self.remote_write(peer, id, (offset, len), mask, None)
+                self.remote_write(peer, id, (offset, len), mask, None);
             }
             Msg::WriteAck { id } => self.write_acked(peer, id),
             Msg::Flush { id } => {
@@ -331,7 +329,7 @@ impl<D: Clone> Engine<D> {
             }
             Msg::FlushAck { id } => self.flush_acked(peer, id),
             Msg::SyncData { id, offset, len, data } => {
-                self.sync_in(peer, id, (offset, len), Some(data))
+                self.sync_in(peer, id, (offset, len), Some(data));
             }
             Msg::SyncZero { id, offset, len } => self.sync_in(peer, id, (offset, len), None),
             Msg::SyncAck { id } => self.sync_acked(peer, id),
@@ -343,7 +341,7 @@ impl<D: Clone> Engine<D> {
                 self.peer_state(peer, (disk, primary, sees_primary, current), epoch);
             }
             Msg::NewGen { id, generation, behind, epoch } => {
-                self.new_generation(peer, id, (generation, behind), epoch)
+                self.new_generation(peer, id, (generation, behind), epoch);
             }
             Msg::GenAck { id } => self.generation_acked(peer, id),
             Msg::OutOfSync { peer: who, runs } => {
@@ -358,7 +356,7 @@ impl<D: Clone> Engine<D> {
             Msg::PromoteAsk { id } => self.promote_asked(peer, id),
             Msg::PromoteAns { id, ok, hot } => self.promote_answered(peer, id, ok, &hot),
             Msg::PromoteDone { .. } => {
-                self.change.granted = self.change.granted.filter(|g| *g != peer)
+                self.change.granted = self.change.granted.filter(|g| *g != peer);
             }
             Msg::Ping => {}
             Msg::Hello(_) | Msg::Bits { .. } | Msg::Ready { .. } => self.hang_up(peer),

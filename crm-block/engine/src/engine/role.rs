@@ -324,14 +324,14 @@ impl<D: Clone> Engine<D> {
 
     pub(super) fn role_peer_down(&mut self, peer: u8) {
         self.change.granted = self.change.granted.filter(|g| *g != peer);
-        if let Some(promoting) = &mut self.change.promoting {
-            if promoting.pending & bit(peer) != 0 || promoting.lost & bit(peer) == 0 {
-                if promoting.lost & bit(peer) != 0 {
-                    promoting.pending &= !bit(peer);
-                    self.promotion_check();
-                } else {
-                    self.promotion_over(Refusal::PeerUnknown);
-                }
+        if let Some(promoting) = &mut self.change.promoting
+            && (promoting.pending & bit(peer) != 0 || promoting.lost & bit(peer) == 0)
+        {
+            if promoting.lost & bit(peer) != 0 {
+                promoting.pending &= !bit(peer);
+                self.promotion_check();
+            } else {
+                self.promotion_over(Refusal::PeerUnknown);
             }
         }
         if let Some(rotation) = &mut self.change.rotation {
