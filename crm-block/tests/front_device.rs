@@ -71,6 +71,13 @@ fn worker(keeper: KeeperHandle, _args: Vec<String>) -> ExitCode {
     let target = Arc::new(MemTarget::at(&dir.join("backing"), SIZE).unwrap());
     let target: Arc<dyn Target> = Arc::new(Elsewhere::new(&target));
     front::clean_stale(&front::run_dir(), &keeper).unwrap();
+    if let Some(deposit) = keeper.inherited().pop()
+        && dir.join("abandon").exists()
+    {
+        front::abandon(&deposit, &keeper).unwrap();
+        assert!(keeper.inherited().is_empty());
+        fs::write(dir.join("abandoned"), "").unwrap();
+    }
     let shown: Box<dyn Front> = match keeper.inherited().pop() {
         Some(deposit) => front::resume(deposit, spec(&dir), target, &keeper).unwrap(),
         None => front::open(spec(&dir), target, &keeper).unwrap(),
@@ -123,6 +130,10 @@ const TESTS: &[(&str, fn())] = &[
     (
         "a_loop_device_taken_away_is_attached_again_by_the_next_worker",
         a_loop_device_taken_away_is_attached_again_by_the_next_worker,
+    ),
+    (
+        "a_deposit_that_may_not_go_on_is_abandoned_without_rests",
+        a_deposit_that_may_not_go_on_is_abandoned_without_rests,
     ),
     (
         "a_regular_file_in_the_way_of_the_device_is_left_alone",
@@ -383,4 +394,22 @@ fn a_regular_file_in_the_way_of_the_device_is_left_alone() {
     let opened = front::open(spec.clone(), target, &KeeperHandle::none());
     assert!(matches!(opened, Err(front::FrontError::Taken { .. })));
     assert_eq!(fs::read(&spec.device).unwrap(), b"precious");
+}
+
+fn a_deposit_that_may_not_go_on_is_abandoned_without_rests() {
+    let Some(mut daemon) = Daemon::start() else { return };
+    let mut file = OpenOptions::new().write(true).open(daemon.device()).unwrap();
+    file.write_all(&[1; 4096]).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let worker = daemon.worker_after(None);
+    fs::write(daemon.path("abandon"), "").unwrap();
+    kill(worker, Signal::SIGKILL).unwrap();
+    daemon.worker_after(Some(worker));
+    assert!(daemon.path("abandoned").exists());
+    let mut back = [0; 4096];
+    File::open(daemon.device()).unwrap().read_exact(&mut back).unwrap();
+    assert!(back == [1; 4096], "content differs");
+    assert!(daemon.end());
+    assert!(daemon.is_gone());
 }

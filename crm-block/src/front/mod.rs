@@ -187,6 +187,23 @@ pub fn deposited_spec(deposit: &Deposit) -> Option<FrontSpec> {
     serde_json::from_str::<Record>(&deposit.blob).ok().map(|record| record.spec)
 }
 
+/// Takes away the device of a dead worker that may not go on, for example because this node is no longer primary:
+/// requests in flight fail, and users of the device see errors from now on.
+///
+/// # Errors
+/// The step that failed.
+pub fn abandon(deposit: &Deposit, keeper: &KeeperHandle) -> Result<(), FrontError> {
+    let record: Record = serde_json::from_str(&deposit.blob)
+        .map_err(|error| FrontError::Deposit { label: deposit.label.clone(), error })?;
+    node::remove_node(&record.spec.device)?;
+    keeper.withdraw(&deposit.label).map_err(FrontError::Keeper)?;
+    match record.means {
+        Means::FuseLoop { .. } => fuse::abandon(&run_dir(), &record.spec.name),
+        Means::Nbd { index } => nbd::abandon(index),
+        Means::Ublk { number } => ublk::abandon(number),
+    }
+}
+
 /// Removes what dead daemons left behind: FUSE mounts without a server, and the loop devices on them.
 /// Leaves alone what answers, and what `keeper` has kept for [`resume`]. Call once at start, before [`open`].
 ///

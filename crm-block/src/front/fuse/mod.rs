@@ -236,6 +236,15 @@ fn force_unmount(mount_point: &Path) {
     }
 }
 
+/// Breaks the connection and removes the mount and its loop device, which may live on until its users are gone.
+pub(super) fn abandon(run_dir: &Path, name: &str) -> Result<(), FrontError> {
+    let parent = mounts_dir(run_dir);
+    if let Err(error) = umount2(&parent.join(name), MntFlags::MNT_FORCE) {
+        tracing::debug!(%error, name, "break the connection"); // still held by its loop device
+    }
+    clean_one(&parent, name)
+}
+
 /// See [`super::clean_stale`].
 pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontError> {
     let parent = mounts_dir(run_dir);

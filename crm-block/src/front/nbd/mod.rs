@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -186,13 +186,18 @@ impl Front for NbdFront {
     }
 }
 
+/// Disconnects device `index`.
+pub(super) fn abandon(index: u32) -> Result<(), FrontError> {
+    let outcome = netlink()?.disconnect(index);
+    outcome.map_err(step("disconnect", Path::new(&format!("nbd{index}"))))
+}
+
 /// Disconnects devices of ours that nobody serves. See [`super::clean_stale`].
 pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontError> {
     let blocks = Path::new("/sys/block");
     let own = identity(run_dir, "")?;
     for entry in fs::read_dir(blocks).map_err(step("list", blocks))? {
         let entry = entry.map_err(step("list", blocks))?;
-        let path: PathBuf = entry.path();
         let Some(index) = entry
             .file_name()
             .to_str()
@@ -200,11 +205,11 @@ pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontEr
         else {
             continue;
         };
-        let Ok(backend) = fs::read_to_string(path.join("backend")) else { continue };
+        let Ok(backend) = fs::read_to_string(entry.path().join("backend")) else { continue };
         let Some(volume) = backend.trim_end().strip_prefix(own.as_str()) else { continue };
         if !kept.iter().any(|record| record.spec.name == volume) {
             tracing::info!(index, volume, "stale NBD device");
-            netlink()?.disconnect(index).map_err(step("disconnect", &path))?;
+            abandon(index)?;
         }
     }
     Ok(())

@@ -133,6 +133,13 @@ impl Front for UblkFront {
     }
 }
 
+/// Deletes device `number`, whose server is dead or dying.
+pub(super) fn abandon(number: u32) -> Result<(), FrontError> {
+    let mut control = Control::open()?;
+    control.stop(number)?;
+    control.delete(number)
+}
+
 /// Deletes devices of ours that nobody serves. See [`super::clean_stale`].
 pub(super) fn clean_stale(run_dir: &Path, kept: &[Record]) -> Result<(), FrontError> {
     let devices = Path::new("/sys/class/ublk-char");
