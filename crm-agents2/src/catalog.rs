@@ -25,9 +25,13 @@ impl AgentCatalog for Catalog {
     fn agent(&self, name: &AgentName) -> Option<AgentInfo> {
         match (name.class.as_str(), name.provider.as_deref()) {
             ("ocf", Some("crm")) => native_info(&name.kind),
-            ("ocf", Some(provider)) => script_info(provider, &name.kind).or_else(|| stand_in(provider, &name.kind)),
+            ("ocf", Some(provider)) => {
+                script_info(provider, &name.kind).or_else(|| stand_in(provider, &name.kind))
+            }
             ("systemd", None) => Some(AgentInfo::default()),
-            ("lsb", None) => Path::new("/etc/init.d").join(&name.kind).exists().then(AgentInfo::default),
+            ("lsb", None) => {
+                Path::new("/etc/init.d").join(&name.kind).exists().then(AgentInfo::default)
+            }
             _ => None,
         }
     }
@@ -86,8 +90,13 @@ fn list(dir: &Path) -> Vec<String> {
 fn cache_file(provider: &str, kind: &str, script: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let found = std::fs::metadata(script).ok()?;
-    let run_dir = std::env::var_os("CRM_RUN_DIR").map_or_else(|| PathBuf::from("/run/crm"), PathBuf::from);
-    Some(run_dir.join("metadata").join(format!("{provider}-{kind}-{}-{}", found.mtime(), found.size())))
+    let run_dir =
+        std::env::var_os("CRM_RUN_DIR").map_or_else(|| PathBuf::from("/run/crm"), PathBuf::from);
+    Some(run_dir.join("metadata").join(format!(
+        "{provider}-{kind}-{}-{}",
+        found.mtime(),
+        found.size()
+    )))
 }
 
 /// Runs `meta-data` of a script, or takes what it said the last time (by its date and size).
@@ -118,7 +127,10 @@ fn script_info(provider: &str, kind: &str) -> Option<AgentInfo> {
 /// Names of `<parameter>` elements and whether they are required. Agents' metadata is flat enough to be read by its tags.
 fn parameters(xml: &str) -> BTreeMap<String, bool> {
     let attribute = |tag: &str, name: &str| {
-        let from = tag.split_once(&format!(" {name}=\"")).or_else(|| tag.split_once(&format!("\n{name}=\"")))?.1;
+        let from = tag
+            .split_once(&format!(" {name}=\""))
+            .or_else(|| tag.split_once(&format!("\n{name}=\"")))?
+            .1;
         from.split_once('"').map(|(value, _)| value.to_owned())
     };
     let mut params = BTreeMap::new();

@@ -216,12 +216,7 @@ pub fn call(program: &str, args: &[&str]) -> io::Result<String> {
 pub fn daemon(program: &str, args: &[&str], log: &Path) -> io::Result<()> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = std::process::Command::new(program);
-    command
-        .args(args)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
+    command.args(args).current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     sys::own_session(&mut command);
     let status = command.status()?;
     if status.success() {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Where Debian's agents are.
 const OCF_ROOT: &str = "/usr/lib/ocf";
 /// Names that agents call back by; each becomes a link to this executable.
-const SHIMS: &[&str] = &["crm_master", "crm_attribute", "attrd_updater", "crm_node", "crm_resource"];
+const SHIMS: &[&str] =
+    &["crm_master", "crm_attribute", "attrd_updater", "crm_node", "crm_resource"];
 /// A reason is cut to this many characters.
 const REASON_MAX: usize = 300;
 

@@ -19,7 +19,6 @@ struct Asked {
     node: Option<String>,
     default: Option<String>,
     delete: bool,
-    query: bool,
     quiet: bool,
     promotion: bool,
 }
@@ -63,7 +62,14 @@ fn words(args: &[String]) -> Vec<String> {
             Some((option, value)) if option.starts_with("--") => {
                 out.extend([option.to_owned(), value.to_owned()]);
             }
-            _ => out.push(arg.clone()),
+            _ => match (arg.get(..2), arg.get(2..)) {
+                (Some(option), Some(value))
+                    if !value.is_empty() && !arg.starts_with("--") && arg.starts_with('-') =>
+                {
+                    out.extend([option.to_owned(), value.to_owned()]);
+                }
+                _ => out.push(arg.clone()),
+            },
         }
     }
     out
@@ -84,7 +90,8 @@ fn parse(args: &[String]) -> Result<Asked, String> {
                 value()?;
             }
             "-D" | "--delete" => asked.delete = true,
-            "-G" | "--query" => asked.query = true,
+            // Asking is what is done when nothing is set or deleted.
+            "-G" | "--query" => {}
             "-Q" | "-q" | "--quiet" => asked.quiet = true,
             "-p" | "--promotion" => {
                 asked.promotion = true;
@@ -155,7 +162,7 @@ mod tests {
         let asked = parse(&args("-p -v 5")).unwrap();
         assert!(asked.promotion && asked.name.is_none());
         let asked = parse(&args("--name=pingd --query -Q")).unwrap();
-        assert!(asked.query && asked.quiet && asked.name.as_deref() == Some("pingd"));
+        assert!(asked.quiet && asked.name.as_deref() == Some("pingd"));
         assert!(parse(&args("--frobnicate")).is_err());
     }
 }

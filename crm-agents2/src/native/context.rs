@@ -1,5 +1,9 @@
 //! What a native agent is told (the OCF environment) and how it answers.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "agents answer on stdout and stderr")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "agents answer on stdout and stderr"
+)]
 
 use super::Agent;
 use crm_core::status::rc;
@@ -66,7 +70,6 @@ impl Context {
             Failure::new(rc::ERR_CONFIGURED, format!("parameter `{name}` is required"))
         })
     }
-
 
     /// A meta value (`CRM_meta_NAME`).
     pub(crate) fn meta(&self, name: &str) -> Option<String> {

@@ -38,7 +38,8 @@ fn file(context: &Context) -> PathBuf {
 fn write(context: &Context, state: &str) -> Result<(), Failure> {
     let path = file(context);
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| Failure::io("create the state directory", &e))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|e| Failure::io("create the state directory", &e))?;
     }
     std::fs::write(&path, state).map_err(|e| Failure::io("write the state", &e))
 }

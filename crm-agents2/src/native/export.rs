@@ -1,6 +1,7 @@
 //! `exportfs`: one directory exported to one kind of client. Parameters as `ocf:heartbeat:exportfs`.
 
 use super::context::{Context, Failure};
+use super::exports_table::Export;
 use super::{Action, Agent, nfs_ganesha, nfs_kernel, param};
 use crate::exec;
 use crm_core::status::rc;
@@ -37,7 +38,11 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
         options: context.get("options").unwrap_or_else(|| "rw".to_owned()),
         fsid: context.need("fsid")?,
     };
-    if nfs_kernel::available() { kernel(&wanted, action) } else { ganesha(context, &wanted, action) }
+    if nfs_kernel::available() {
+        kernel(&wanted, action)
+    } else {
+        ganesha(context, &wanted, action)
+    }
 }
 
 fn kernel(wanted: &Wanted, action: Action) -> Result<i32, Failure> {
@@ -51,7 +56,8 @@ fn kernel(wanted: &Wanted, action: Action) -> Result<i32, Failure> {
         }
         Action::Stop => {
             if exported(wanted)? {
-                exec::call("exportfs", &["-u", &target]).map_err(|e| Failure::io("unexport", &e))?;
+                exec::call("exportfs", &["-u", &target])
+                    .map_err(|e| Failure::io("unexport", &e))?;
                 // Cached exports hold the file system.
                 exec::call("exportfs", &["-f"]).map_err(|e| Failure::io("flush", &e))?;
             }
@@ -91,10 +97,8 @@ fn ganesha(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Fa
                 .map_err(|e| Failure::io("create the directory of exports", &e))?;
             std::fs::write(&file, block).map_err(|e| Failure::io("write the export", &e))?;
             nfs_ganesha::write_exports(context)?;
-            if !nfs_ganesha::reload(context)? {
-                let why = "NFS-Ganesha does not run here: start an nfsserver resource first";
-                return Err(Failure::new(rc::ERR_GENERIC, why));
-            }
+            // Without a running service the export is served as soon as an nfsserver resource starts, as with the kernel's table.
+            nfs_ganesha::reload(context)?;
             Ok(rc::OK)
         }
         Action::Stop => {
@@ -115,25 +119,23 @@ fn ganesha(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Fa
 
 /// The export in Ganesha's words.
 fn ganesha_block(wanted: &Wanted) -> Result<String, Failure> {
-    let options: Vec<&str> = wanted.options.split(',').map(str::trim).collect();
-    let access = if options.contains(&"ro") { "RO" } else { "RW" };
-    let squash = if options.contains(&"no_root_squash") {
-        "No_Root_Squash"
-    } else if options.contains(&"all_squash") {
-        "All_Squash"
-    } else {
-        "Root_Squash"
+    let id: u16 = match wanted.fsid.as_str() {
+        "root" => 1,
+        number => number.parse().map_err(|_| {
+            let why = format!("fsid: `{number}` is not a number below 65536");
+            Failure::new(rc::ERR_CONFIGURED, why)
+        })?,
     };
-    let id: u16 = wanted.fsid.parse().map_err(|_| {
-        Failure::new(rc::ERR_CONFIGURED, format!("`{}` is not a number below 65536", wanted.fsid))
-    })?;
-    let Wanted { directory, clients, .. } = wanted;
-    if directory.contains(['"', '\n']) || clients.contains(['"', '\n', ';', '}']) {
-        return Err(Failure::new(rc::ERR_CONFIGURED, "directory or clientspec has odd characters"));
+    let options = if wanted.options.contains("insecure") || wanted.options.contains("secure") {
+        wanted.options.clone()
+    } else {
+        // User-space clients have no privileged port; who wants only those says `secure`.
+        format!("{},insecure", wanted.options)
+    };
+    Export {
+        directory: wanted.directory.clone(),
+        id: Some(id.max(1)),
+        clients: vec![(wanted.clients.clone(), options)],
     }
-    Ok(format!(
-        "EXPORT {{\n  Export_Id = {id};\n  Filesystem_Id = {id}.{id};\n  Path = \"{directory}\";\n  Pseudo = \"{directory}\";\n  \
-         Protocols = 3,4;\n  Transports = TCP;\n  SecType = sys;\n  Access_Type = None;\n  \
-         CLIENT {{ Clients = {clients}; Access_Type = {access}; Squash = {squash}; }}\n  FSAL {{ Name = VFS; }}\n}}\n"
-    ))
+    .block()
 }

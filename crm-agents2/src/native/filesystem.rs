@@ -115,9 +115,9 @@ fn check_file_system(context: &Context, wanted: &Wanted) -> Result<(), Failure> 
     }
     let args = ["-t", wanted.fstype.as_str(), "-a", wanted.device.as_str()];
     // fsck ends with 1 when it has mended something: only what is left (4 and more) matters, and the mount would refuse that.
-    exec::call("fsck", &args)
-        .map(|_| ())
-        .or_else(|e| if e.to_string().contains("UNEXPECTED") { Err(Failure::io("fsck", &e)) } else { Ok(()) })
+    exec::call("fsck", &args).map(|_| ()).or_else(|e| {
+        if e.to_string().contains("UNEXPECTED") { Err(Failure::io("fsck", &e)) } else { Ok(()) }
+    })
 }
 
 /// What goes before the mount itself: mounts below it, and bind mounts of the same device elsewhere (an NFS state directory).
@@ -127,7 +127,9 @@ fn mounts_to_undo(directory: &Path) -> Vec<mounts::Mount> {
     let below = |m: &&mounts::Mount| m.target != own.target && m.target.starts_with(&own.target);
     // Numbers 0:N belong to file systems without a device, which others share.
     let elsewhere = |m: &&mounts::Mount| {
-        !own.device.starts_with("0:") && m.device == own.device && !m.target.starts_with(&own.target)
+        !own.device.starts_with("0:")
+            && m.device == own.device
+            && !m.target.starts_with(&own.target)
     };
     let mut list: Vec<_> = all.iter().rev().filter(below).cloned().collect();
     list.extend(all.iter().rev().filter(elsewhere).cloned());
@@ -183,8 +185,7 @@ fn monitor(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
     if !same_device(&mount, wanted) {
         return Ok(rc::NOT_RUNNING);
     }
-    let asked_ro =
-        wanted.options.as_deref().is_some_and(|o| o.split(',').any(|word| word == "ro"));
+    let asked_ro = wanted.options.as_deref().is_some_and(|o| o.split(',').any(|word| word == "ro"));
     let bad = ["ro", "emergency_ro", "shutdown"];
     let found = mount.options.iter().find(|o| bad.contains(&o.as_str()));
     if let Some(option) = found.filter(|_| !asked_ro) {
@@ -230,9 +231,8 @@ fn read_device(device: &str) -> Result<(), Failure> {
 }
 
 fn write_file(context: &Context, wanted: &Wanted) -> Result<(), Failure> {
-    let prefix = context
-        .get("statusfile_prefix")
-        .unwrap_or_else(|| ".Filesystem_status/".to_owned());
+    let prefix =
+        context.get("statusfile_prefix").unwrap_or_else(|| ".Filesystem_status/".to_owned());
     let path = wanted.directory.join(format!("{prefix}{}", context.instance));
     let act = || -> std::io::Result<bool> {
         if let Some(parent) = path.parent() {

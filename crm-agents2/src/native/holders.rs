@@ -65,9 +65,9 @@ fn opens(process: &Path, mount: u64) -> bool {
 }
 
 fn sits_below(process: &Path, directory: &Path) -> bool {
-    let linked = ["cwd", "root", "exe"].iter().any(|link| {
-        fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(directory))
-    });
+    let linked = ["cwd", "root", "exe"]
+        .iter()
+        .any(|link| fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(directory)));
     linked
         || fs::read_to_string(process.join("maps")).is_ok_and(|text| {
             let mut paths = text.lines().filter_map(|l| l.split_whitespace().nth(5));

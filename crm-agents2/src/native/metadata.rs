@@ -12,7 +12,11 @@ pub(crate) fn xml(agent: &Agent) -> String {
         out.push('\n');
     };
     line("<?xml version=\"1.0\"?>");
-    line(&format!("<resource-agent name=\"{}\" version=\"{}\">", agent.name, env!("CARGO_PKG_VERSION")));
+    line(&format!(
+        "<resource-agent name=\"{}\" version=\"{}\">",
+        agent.name,
+        env!("CARGO_PKG_VERSION")
+    ));
     line("<version>1.1</version>");
     line(&format!("<longdesc lang=\"en\">{about}</longdesc>"));
     line(&format!("<shortdesc lang=\"en\">{about}</shortdesc>"));

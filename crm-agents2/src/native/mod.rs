@@ -5,6 +5,7 @@
 mod context;
 mod dummy;
 mod export;
+mod exports_table;
 mod filesystem;
 mod holders;
 mod metadata;

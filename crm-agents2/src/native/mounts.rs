@@ -50,10 +50,7 @@ fn parse(line: &str) -> Option<Mount> {
 
 /// Undoes the octal escapes of space, tab, newline and backslash.
 fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 #[cfg(test)]

@@ -19,7 +19,11 @@ pub(super) static AGENT: Agent = Agent {
         param("nfs_notify_foreground", false, "Accepted; not used"),
         param("nfs_smnotify_retry_time", false, "Accepted; not used"),
         param("nfs_ip", false, "Service address or name that clients use; not needed to start"),
-        param("nfs_shared_infodir", false, "Directory on the shared file system for the service's state"),
+        param(
+            "nfs_shared_infodir",
+            false,
+            "Directory on the shared file system for the service's state",
+        ),
         param("nfs_server_scope", false, "Accepted; not used"),
         param("rpcpipefs_dir", false, "Accepted; not used"),
         param("nfsd_args", false, "Number of threads of the kernel's nfsd"),

@@ -1,20 +1,21 @@
 //! NFS-Ganesha as the NFS service: configuration, start, answer, stop, exports.
 //!
-//! Ganesha 4 registers with a port mapper for NFSv3 and ends when there is none: rpcbind is started when it is missing.
+//! Ganesha 4 registers with a port mapper for version 3 of the protocol and ends when there is none: rpcbind is started when it is missing.
 
 use super::context::{Context, Failure};
 use super::nfs::{MOUNT_PORT, PORT, seconds};
-use super::{Action, holders, rpc};
+use super::{Action, exports_table, holders, rpc};
 use crate::exec;
 use crm_core::status::rc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where Debian has it.
 const PROGRAM: &str = "/usr/bin/ganesha.nfsd";
+const PORT_MAPPER: &str = "/usr/sbin/rpcbind";
 /// Time for an orderly end; nothing is lost by a kill, every reply is durable.
 const END: Duration = Duration::from_millis(300);
 /// One question of the monitor.
@@ -35,8 +36,10 @@ pub(super) fn exports_dir(context: &Context) -> PathBuf {
 
 fn process(context: &Context) -> Option<i32> {
     let pid: i32 = std::fs::read_to_string(pid_file(context)).ok()?.trim().parse().ok()?;
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    name.trim().starts_with("ganesha").then_some(pid)
+    // `PID (comm) STATE ...`: one that has ended and is not reaped yet does not run.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+    (name.starts_with("ganesha") && !rest.starts_with(['Z', 'X'])).then_some(pid)
 }
 
 /// Runs an action.
@@ -83,11 +86,15 @@ fn start(context: &Context) -> Result<i32, Failure> {
     write_exports(context)?;
     std::fs::write(&config, configuration(context))
         .map_err(|e| Failure::io("write ganesha.conf", &e))?;
-    let [config, pid, log] = [config, pid_file(context), directory.join("log")]
-        .map(|p| p.display().to_string());
+    let [config, pid, log] =
+        [config, pid_file(context), directory.join("log")].map(|p| p.display().to_string());
     // It goes to the background by itself, in a session of its own.
-    exec::daemon(PROGRAM, &["-f", &config, "-p", &pid, "-L", &log, "-N", "NIV_EVENT"], &directory.join("out"))
-        .map_err(|e| Failure::io("start NFS-Ganesha", &e))?;
+    exec::daemon(
+        PROGRAM,
+        &["-f", &config, "-p", &pid, "-L", &log, "-N", "NIV_EVENT"],
+        &directory.join("out"),
+    )
+    .map_err(|e| Failure::io("start NFS-Ganesha", &e))?;
     rpc::wait_for(PORT, 3, context.left()).map_err(|e| {
         let last = std::fs::read_to_string(&log).unwrap_or_default();
         let last = last.lines().rfind(|l| l.contains("CRIT") || l.contains("FATAL"));
@@ -117,7 +124,8 @@ fn configuration(context: &Context) -> String {
     )
 }
 
-/// Joins the EXPORT blocks that `exportfs` resources have left into the one file that the configuration includes.
+/// Joins the EXPORT blocks that `exportfs` resources have left, and what `/etc/exports` adds, into the one file that the
+/// configuration includes.
 pub(super) fn write_exports(context: &Context) -> Result<(), Failure> {
     let mut blocks: Vec<PathBuf> = std::fs::read_dir(exports_dir(context))
         .into_iter()
@@ -131,6 +139,13 @@ pub(super) fn write_exports(context: &Context) -> Result<(), Failure> {
     for block in blocks {
         text += &std::fs::read_to_string(&block).map_err(|e| Failure::io("read an export", &e))?;
     }
+    text += "# exports of /etc/exports\n";
+    for export in exports_table::read()? {
+        // A resource's own export of the same directory wins.
+        if !text.contains(&format!("Path = \"{}\"", export.directory)) {
+            text += &export.block()?;
+        }
+    }
     let path = directory(context).join("exports.conf");
     std::fs::write(&path, text).map_err(|e| Failure::io("write exports.conf", &e))
 }
@@ -142,20 +157,53 @@ pub(super) fn reload(context: &Context) -> Result<bool, Failure> {
     Ok(true)
 }
 
+fn port_mapper_pid(context: &Context) -> PathBuf {
+    directory(context).join("rpcbind.pid")
+}
+
+fn port_mapper_answers() -> bool {
+    let address = SocketAddr::from(([127, 0, 0, 1], 111));
+    TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+}
+
+/// Starts a port mapper when there is none, and remembers that it is ours to stop.
 fn start_port_mapper(context: &Context) -> Result<(), Failure> {
-    let answers = || {
-        let address = SocketAddr::from(([127, 0, 0, 1], 111));
-        TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
-    };
-    if answers() {
+    if port_mapper_answers() {
         return Ok(());
     }
-    std::fs::create_dir_all("/run/rpcbind").map_err(|e| Failure::io("create /run/rpcbind", &e))?;
-    std::fs::create_dir_all(directory(context)).map_err(|e| Failure::io("create the run directory", &e))?;
-    // It answers once its parent has ended: the parent waits for that.
-    exec::call("rpcbind", &["-w"]).map(|_| ()).map_err(|e| {
-        Failure::new(rc::ERR_INSTALLED, format!("NFS-Ganesha needs a port mapper: {e}"))
-    })
+    for dir in [Path::new("/run/rpcbind"), &directory(context)] {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| Failure::io(&format!("create {}", dir.display()), &e))?;
+    }
+    let pid = exec::detach(Path::new(PORT_MAPPER), &["-w", "-f"]).map_err(|e| {
+        let why = format!("NFS-Ganesha needs a port mapper (apt-get install rpcbind): {e}");
+        Failure::new(rc::ERR_INSTALLED, why)
+    })?;
+    std::fs::write(port_mapper_pid(context), pid.to_string())
+        .map_err(|e| Failure::io("write the port mapper's pid", &e))?;
+    let until = Instant::now() + context.left() / 2;
+    while !port_mapper_answers() {
+        if Instant::now() >= until {
+            return Err(Failure::new(rc::ERR_GENERIC, "rpcbind was started but does not answer"));
+        }
+        // Nothing announces that a port opens.
+        nix::poll::poll(&mut [], 10_u8).map(drop).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn stop_port_mapper(context: &Context) -> Result<(), Failure> {
+    let file = port_mapper_pid(context);
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(()) };
+    let pid = text.trim().parse().unwrap_or(0);
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if name.trim() == "rpcbind" {
+        let holder = [holders::Holder { pid, name: "rpcbind".to_owned() }];
+        if !holders::send_away(&holder, Signal::SIGTERM, END) {
+            holders::send_away(&holder, Signal::SIGKILL, END);
+        }
+    }
+    std::fs::remove_file(&file).map_err(|e| Failure::io("remove the port mapper's pid file", &e))
 }
 
 fn stop(context: &Context) -> Result<i32, Failure> {
@@ -164,9 +212,13 @@ fn stop(context: &Context) -> Result<i32, Failure> {
         if !holders::send_away(&holder, Signal::SIGTERM, END)
             && !holders::send_away(&holder, Signal::SIGKILL, context.left())
         {
-            return Err(Failure::new(rc::ERR_GENERIC, format!("NFS-Ganesha (pid {pid}) does not end")));
+            return Err(Failure::new(
+                rc::ERR_GENERIC,
+                format!("NFS-Ganesha (pid {pid}) does not end"),
+            ));
         }
     }
+    stop_port_mapper(context)?;
     match std::fs::remove_file(pid_file(context)) {
         Ok(()) => Ok(rc::OK),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(rc::OK),

@@ -129,7 +129,8 @@ fn stop(context: &Context) -> Result<i32, Failure> {
         exec::call("exportfs", &["-f"]).map_err(|e| Failure::io("flush the export cache", &e))?;
     }
     while mounts::at(Path::new(STATE)).is_some() {
-        umount2(STATE, MntFlags::empty()).map_err(|e| Failure::io("unbind the state directory", &e))?;
+        umount2(STATE, MntFlags::empty())
+            .map_err(|e| Failure::io("unbind the state directory", &e))?;
     }
     Ok(rc::OK)
 }

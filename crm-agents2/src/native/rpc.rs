@@ -24,7 +24,8 @@ pub(super) fn null_call(port: u16, version: u32, limit: Duration) -> std::io::Re
     stream.write_all(&call)?;
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
-    let word = |at: usize| answer.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+    let word =
+        |at: usize| answer.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
     if word(4) == Some(id) && word(8) == Some(1) {
         Ok(())
     } else {

@@ -6,8 +6,8 @@ use crate::sys;
 use crm_core::status::rc;
 use futures::TryStreamExt;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Announcements sent at once.
@@ -46,6 +46,7 @@ struct Place {
     index: u32,
     mac: Vec<u8>,
     prefix: u8,
+    up: bool,
 }
 
 fn wanted(context: &Context) -> Result<Wanted, Failure> {
@@ -89,22 +90,13 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
     })
 }
 
-async fn act(
-    handle: &rtnetlink::Handle,
-    wanted: &Wanted,
-    action: Action,
-) -> Result<i32, Failure> {
+async fn act(handle: &rtnetlink::Handle, wanted: &Wanted, action: Action) -> Result<i32, Failure> {
     let present = find_address(handle, wanted.ip).await?;
     match action {
         Action::Start => {
             let place = place(handle, wanted).await?;
             if present.is_none() {
-                handle
-                    .address()
-                    .add(place.index, wanted.ip, place.prefix)
-                    .execute()
-                    .await
-                    .map_err(|e| Failure::io(&format!("add {}", wanted.ip), &e))?;
+                add(handle, wanted, &place).await?;
             }
             announce(&place, wanted.ip)?;
             Ok(rc::OK)
@@ -124,6 +116,24 @@ async fn act(
             Ok(if present.is_some() { rc::OK } else { rc::NOT_RUNNING })
         }
     }
+}
+
+async fn add(handle: &rtnetlink::Handle, wanted: &Wanted, place: &Place) -> Result<(), Failure> {
+    if !place.up {
+        let up = rtnetlink::LinkUnspec::new_with_index(place.index).up().build();
+        handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(|e| Failure::io("set the interface up", &e))?;
+    }
+    let mut request = handle.address().add(place.index, wanted.ip, place.prefix);
+    if wanted.ip.is_ipv6() {
+        // It must serve at once: whoever had it has given it up or is gone.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await.map_err(|e| Failure::io(&format!("add {}", wanted.ip), &e))
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
@@ -173,9 +183,11 @@ async fn place(handle: &rtnetlink::Handle, wanted: &Wanted) -> Result<Place, Fai
     };
     let networks = addresses(handle).await?;
     let holds = |m: &&AddressMessage| {
-        address_of(m).is_some_and(|own| own != wanted.ip && same_network(own, wanted.ip, m.header.prefix_len))
+        address_of(m).is_some_and(|own| {
+            own != wanted.ip && same_network(own, wanted.ip, m.header.prefix_len)
+        })
     };
-    let network = networks.iter().find(holds);
+    let network = networks.iter().filter(holds).max_by_key(|m| m.header.prefix_len);
     let index = match &wanted.nic {
         Some(nic) => links.iter().find(|l| name(l).as_ref() == Some(nic)).map(|l| l.header.index),
         None => network.map(|m| m.header.index),
@@ -193,7 +205,8 @@ async fn place(handle: &rtnetlink::Handle, wanted: &Wanted) -> Result<Place, Fai
         LinkAttribute::Address(mac) => Some(mac.clone()),
         _ => None,
     });
-    Ok(Place { index: link.header.index, mac: mac.unwrap_or_default(), prefix })
+    let up = link.header.flags.contains(LinkFlags::Up);
+    Ok(Place { index: link.header.index, mac: mac.unwrap_or_default(), prefix, up })
 }
 
 fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {

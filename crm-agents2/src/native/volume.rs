@@ -82,16 +82,17 @@ fn status(context: &Context, volume: &str, away: Duration) -> Result<VolumeStatu
     };
     match ask(context, &Request::Status { volume: Some(volume.to_owned()) }, away)? {
         Reply::Status(all) => all.into_iter().find(|s| s.name == volume).ok_or_else(unknown),
-        Reply::Ok | Reply::Refused { .. } => {
-            Err(Refusal::No("io".to_owned(), "blockd gave an answer to another question".to_owned()))
-        }
+        Reply::Ok | Reply::Refused { .. } => Err(Refusal::No(
+            "io".to_owned(),
+            "blockd gave an answer to another question".to_owned(),
+        )),
     }
 }
 
 fn run(context: &Context, action: Action) -> Result<i32, Failure> {
     let volume = name(context)?;
     match action {
-        Action::Start => start(context, volume),
+        Action::Start => start(context, &volume),
         Action::Stop => stop(context, volume),
         Action::Promote => {
             let lost = context.meta("lost_peers").unwrap_or_default();
@@ -113,10 +114,10 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
     }
 }
 
-fn start(context: &Context, volume: String) -> Result<i32, Failure> {
+fn start(context: &Context, volume: &str) -> Result<i32, Failure> {
     // A node that has just come back may ask before its data plane listens.
-    ask(context, &Request::Up { volume: volume.clone() }, context.left() / 2)?;
-    let settled = settle(context, &volume)?;
+    ask(context, &Request::Up { volume: volume.to_owned() }, context.left() / 2)?;
+    let settled = settle(context, volume)?;
     context.promotion_score(settled.score)?;
     Ok(rc::OK)
 }
@@ -131,7 +132,11 @@ fn demote(context: &Context, status: &VolumeStatus) -> Result<(), Failure> {
             Err(Refusal::No(code, _)) if code == "busy" && Instant::now() < until => pause(),
             Err(Refusal::No(code, why)) if code == "busy" => {
                 let found = status.device.as_deref().map(holders::of_device).unwrap_or_default();
-                let by = if found.is_empty() { "nobody that can be seen".to_owned() } else { found.join(", ") };
+                let by = if found.is_empty() {
+                    "nobody that can be seen".to_owned()
+                } else {
+                    found.join(", ")
+                };
                 return Err(Failure::new(rc::ERR_GENERIC, format!("{why}; held by {by}")));
             }
             Err(refusal) => return Err(refusal.into()),
@@ -142,7 +147,7 @@ fn demote(context: &Context, status: &VolumeStatus) -> Result<(), Failure> {
 /// Follows the volume's events until it may be promoted, or every peer has been met, or the time is over.
 fn settle(context: &Context, volume: &str) -> Result<VolumeStatus, Failure> {
     let until = Instant::now() + SETTLE.min(context.left());
-    let watch = || -> Result<Line, crm_proto::line::CallError> {
+    let watch = || -> Result<Line, CallError> {
         let mut line = Line::connect(&socket_path(), Some(SETTLE))?;
         line.send(&Request::Watch)?;
         Ok(line)
