@@ -43,7 +43,7 @@ pub(crate) struct No {
 }
 
 impl No {
-    pub(crate) fn new(code: &'static str, why: impl ToString) -> Self {
+    pub(crate) fn new(code: &'static str, why: impl std::fmt::Display) -> Self {
         Self { code, why: why.to_string() }
     }
 }
@@ -129,8 +129,9 @@ impl Daemon {
             let Some(spec) = front::deposited_spec(&deposit) else { continue };
             let entry = lock(&self.volumes).get(&spec.name).cloned();
             let used = entry.is_some_and(|e| lock(&e.front).is_some());
-            if !used && let Err(error) = self.keeper.withdraw(&deposit.label) {
-                tracing::warn!(label = deposit.label, %error, "device of a volume that is not primary");
+            if !used && let Err(error) = front::abandon(&deposit, &self.keeper) {
+                let why = front_error(&error).why;
+                tracing::warn!(label = deposit.label, why, "device of a volume that is not primary");
             }
         }
     }
