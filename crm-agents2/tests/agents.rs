@@ -1,8 +1,10 @@
 //! Debian's own agents and ours through the executor, for real: each test that needs root runs in namespaces of its own.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests build their little worlds with the tools of the system"
+    reason = "tests build their worlds with the tools of the system"
 )]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use crm_agents::exec::{self, Ended, Job};
 use crm_agents::{Executor, ExecutorConfig};
@@ -68,7 +70,6 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let attrs = Arc::new(Mutex::new(BTreeMap::new()));
         let listener = UnixListener::bind(dir.path().join("crmd.sock")).unwrap();
-        // SAFETY-free: set once per process, before any child is started; tests inside namespaces run one to a process.
         let kept = Arc::clone(&attrs);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -213,6 +214,23 @@ fn an_agent_that_is_not_there_is_not_installed() {
     let result = resource.run("start");
     assert_eq!((result.status, result.rc), (ExecStatus::NotInstalled, rc::ERR_INSTALLED));
     assert!(result.reason.contains("NoSuchThing"), "{}", result.reason);
+}
+
+#[test]
+fn a_volume_without_its_daemon_is_stopped() {
+    if !inside("a_volume_without_its_daemon_is_stopped") {
+        return;
+    }
+    sh("mount -t tmpfs none /run");
+    let world = World::new();
+    for agent in ["ocf:linbit:drbd", "ocf:crm:volume"] {
+        let volume = Resource::new(&world, true, agent, &[("drbd_resource", "r0")]);
+        volume.expect("monitor", rc::NOT_RUNNING);
+        volume.expect("stop", rc::OK);
+        let refused = volume.run("promote");
+        assert_eq!(refused.rc, rc::ERR_GENERIC, "{refused:?}");
+        assert!(refused.reason.contains("crm-blockd"), "{}", refused.reason);
+    }
 }
 
 #[test]
@@ -424,6 +442,24 @@ fn nfs_serves_exports_and_lets_go_of_the_file_system() {
     share.expect("monitor", rc::NOT_RUNNING);
     share.expect("start", rc::OK);
     share.expect("monitor", rc::OK);
+    a_client_lists_both_exports();
+    share.expect("stop", rc::OK);
+    share.expect("monitor", rc::NOT_RUNNING);
+    let killed = sh(&format!("cat {}", world.path("ganesha/pid").display()));
+    sh(&format!("kill -9 {killed}"));
+    wait_until(|| nfs.recurring().rc == rc::NOT_RUNNING);
+    nfs.expect("start", rc::OK);
+    let began = Instant::now();
+    nfs.expect("stop", rc::OK);
+    fs.expect("stop", rc::OK);
+    eprintln!("nfsserver and Filesystem stop took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2));
+    nfs.expect("monitor", rc::NOT_RUNNING);
+    assert!(!null_call(2049, 100_003, 3));
+    assert_eq!(sh("pidof rpcbind ganesha.nfsd || true"), "", "left behind");
+}
+
+fn a_client_lists_both_exports() {
     let list = |url: &str| {
         Command::new("nfs-ls")
             .arg(url)
@@ -444,20 +480,6 @@ fn nfs_serves_exports_and_lets_go_of_the_file_system() {
             "SKIPPED: nfs-ls (libnfs-utils) is not installed: exports not listed by a client"
         );
     }
-    share.expect("stop", rc::OK);
-    share.expect("monitor", rc::NOT_RUNNING);
-    let killed = sh(&format!("cat {}", world.path("ganesha/pid").display()));
-    sh(&format!("kill -9 {killed}"));
-    wait_until(|| nfs.recurring().rc == rc::NOT_RUNNING);
-    nfs.expect("start", rc::OK);
-    let began = Instant::now();
-    nfs.expect("stop", rc::OK);
-    fs.expect("stop", rc::OK);
-    eprintln!("nfsserver and Filesystem stop took {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(2));
-    nfs.expect("monitor", rc::NOT_RUNNING);
-    assert!(!null_call(2049, 100_003, 3));
-    assert_eq!(sh("pidof rpcbind ganesha.nfsd || true"), "", "left behind");
 }
 
 fn wait_until(mut done: impl FnMut() -> bool) {

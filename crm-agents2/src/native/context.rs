@@ -97,7 +97,12 @@ impl Context {
         let name = format!("master-{primitive}");
         let request = Request::SetAttr { name, value: score.map(|s| s.to_string()) };
         match Line::call::<_, local::Reply>(&local::socket_path(), Some(CALL_LIMIT), &request) {
+            Ok(local::Reply::Refused { why, .. }) => {
+                Err(Failure::new(rc::ERR_GENERIC, format!("set the promotion score: {why}")))
+            }
             Ok(_) => Ok(()),
+            // crmd has gone while this action runs: attributes are the session's, its successor probes and learns them anew.
+            Err(CallError::Connect { .. }) if std::env::var_os("CRM_NODE").is_some() => Ok(()),
             Err(CallError::Connect { .. }) => {
                 let score = score.map(|s| s.to_string());
                 let args = match &score {
