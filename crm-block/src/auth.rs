@@ -22,7 +22,7 @@ pub(crate) enum AuthError {
     #[error("key {path}: {why}")]
     Key { path: String, why: String },
     /// The connection failed.
-    #[error("connection")]
+    #[error("{0}")]
     Socket(#[from] io::Error),
     /// Something else is at the other end.
     #[error("the other side does not speak this protocol")]

@@ -35,6 +35,7 @@ fn log_to_stderr() {
 }
 
 /// The worker: serves until a signal ends it.
+#[expect(clippy::needless_pass_by_value, reason = "the keeper calls it so")]
 fn worker(keeper: KeeperHandle, args: Vec<String>) -> ExitCode {
     if !args.is_empty() {
         tracing::warn!(?args, "blockd takes no arguments");

@@ -191,7 +191,7 @@ pub(crate) fn config(spec: &VolumeSpec) -> Result<Config, String> {
     if spec.name.is_empty() || spec.name.starts_with('.') || !spec.name.chars().all(good) {
         return Err(format!("volume name `{}` has other characters than letters, digits, `-`, `_`, `.`", spec.name));
     }
-    if spec.size_bytes == 0 || spec.size_bytes % 4096 != 0 {
+    if spec.size_bytes == 0 || !spec.size_bytes.is_multiple_of(4096) {
         return Err(format!("a size of {} bytes is no multiple of 4096", spec.size_bytes));
     }
     if spec.day0 == 0 {

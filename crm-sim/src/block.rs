@@ -174,7 +174,10 @@ impl World {
     pub fn run(&mut self, ms: u64) -> Result<Outcome, String> {
         self.until(ms)?;
         self.heal();
-        self.until(self.now + 20_000)?;
+        let end = self.now + 20_000;
+        while self.now < end && self.check_end().is_err() {
+            self.until(self.now + 250)?;
+        }
         self.check_end()?;
         Ok(self.outcome)
     }

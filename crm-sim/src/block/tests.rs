@@ -1,7 +1,7 @@
 use super::*;
 
 fn run(seed: u64, n: usize, plant: Plant) -> Result<Outcome, String> {
-    World::new(seed, n, plant).run(6000).map_err(|e| format!("seed {seed}, {n} replicas: {e}"))
+    World::new(seed, n, plant).run(2500).map_err(|e| format!("seed {seed}, {n} replicas: {e}"))
 }
 
 fn sweep(n: usize, seeds: u64) {
@@ -14,7 +14,7 @@ fn sweep(n: usize, seeds: u64) {
         sum.resynced += one.resynced;
     }
     eprintln!("{n} replicas, {seeds} seeds: {sum:?}");
-    assert!(sum.acked > seeds * 50 && sum.promotions > seeds, "the world does something: {sum:?}");
+    assert!(sum.acked > seeds * 20 && sum.promotions > seeds, "the world does something: {sum:?}");
 }
 
 #[test]
@@ -34,10 +34,14 @@ fn same_seed_same_run() {
 
 #[test]
 fn forgotten_hot_extents_are_noticed() {
-    assert!((0..200).any(|seed| run(seed, 2, Plant::ForgetHot).is_err()));
+    let caught = (0..200).find_map(|seed| run(seed, 2, Plant::ForgetHot).err());
+    eprintln!("{caught:?}");
+    assert!(caught.is_some());
 }
 
 #[test]
 fn a_disk_that_does_not_flush_is_noticed() {
-    assert!((0..200).any(|seed| run(seed, 2, Plant::LazyFlush).is_err()));
+    let caught = (0..200).find_map(|seed| run(seed, 2, Plant::LazyFlush).err());
+    eprintln!("{caught:?}");
+    assert!(caught.is_some());
 }
