@@ -308,7 +308,7 @@ fn killing_the_worker_under_load_costs_no_io_error() {
         "--verify_backlog=1024",
         "--verify_fatal=1",
     ]);
-    command.args(["--rate_iops=12000", "--output-format=terse"]);
+    command.args(["--rate_iops=12000", "--verify_state_save=0", "--output-format=terse"]);
     let mut fio = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     for _ in 0..3 {
         pause(700);
