@@ -151,7 +151,15 @@ impl World {
     }
 
     fn config(&self, index: usize, n: usize) -> Config {
-        Config { index: small(index), replicas: small(n), size: SIZE, day0: 7, assume_clean: true, hot: 4, grace_ms: 50 }
+        Config {
+            index: small(index),
+            replicas: small(n),
+            size: SIZE,
+            day0: 7,
+            assume_clean: true,
+            hot: 4,
+            grace_ms: 50,
+        }
     }
 
     fn dice(&mut self, sides: u64) -> u64 {
@@ -218,8 +226,13 @@ impl World {
             }
             Item::Looked { node, life, op, first, count } => {
                 if self.nodes[node].life == life {
-                    let values: Data = (first..first + count).map(|b| self.value(node, b)).collect();
-                    let read = if values.iter().all(|v| *v == 0) { Read::Zero } else { Read::Data(values) };
+                    let values: Data =
+                        (first..first + count).map(|b| self.value(node, b)).collect();
+                    let read = if values.iter().all(|v| *v == 0) {
+                        Read::Zero
+                    } else {
+                        Read::Data(values)
+                    };
                     self.event(node, Event::ReadDone { op, data: Ok(read) })?;
                 }
             }
@@ -300,7 +313,8 @@ impl World {
         let node = &mut self.nodes[at];
         node.life += 1;
         node.closing = false;
-        let engine = Engine::attach(config, &node.file, node.note, seed, self.now).map_err(|e| format!("attach: {e}"))?;
+        let engine = Engine::attach(config, &node.file, node.note, seed, self.now)
+            .map_err(|e| format!("attach: {e}"))?;
         node.engine = Some(engine);
         self.effects(at)?;
         for other in (0..self.nodes.len()).filter(|o| *o != at) {
@@ -378,7 +392,10 @@ impl World {
             }
             Effect::DiskRead { op, offset, len } => {
                 let delay = self.dice(4);
-                self.at(delay, Item::Looked { node, life, op, first: offset / BLOCK, count: len / BLOCK });
+                self.at(
+                    delay,
+                    Item::Looked { node, life, op, first: offset / BLOCK, count: len / BLOCK },
+                );
             }
             Effect::DiskFlush { token } => {
                 let blocks = self.nodes[node].unflushed.clone();
@@ -403,7 +420,9 @@ impl World {
                 }
             }
             Effect::InSync { peers } => {
-                if self.record.primary == Some(node) || self.record.asked.is_some_and(|(n, _)| n == node) {
+                if self.record.primary == Some(node)
+                    || self.record.asked.is_some_and(|(n, _)| n == node)
+                {
                     self.record.in_sync |= peers;
                 }
             }
@@ -432,25 +451,36 @@ impl World {
     }
 
     fn check_one_primary(&self) -> Result<(), String> {
-        let primaries = self.nodes.iter().filter(|n| n.engine.as_ref().is_some_and(Engine::is_primary)).count();
-        if primaries > 1 { Err(format!("{primaries} primaries at {} ms", self.now)) } else { Ok(()) }
+        let primaries =
+            self.nodes.iter().filter(|n| n.engine.as_ref().is_some_and(Engine::is_primary)).count();
+        if primaries > 1 {
+            Err(format!("{primaries} primaries at {} ms", self.now))
+        } else {
+            Ok(())
+        }
     }
 
     fn check_end(&self) -> Result<(), String> {
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(engine) = &node.engine else { return Err(format!("node {i} is down")) };
             let view = engine.view();
-            let torn = view.disk != Disk::UpToDate || view.peers.iter().any(|p| p.disk != Some(Disk::UpToDate));
+            let torn = view.disk != Disk::UpToDate
+                || view.peers.iter().any(|p| p.disk != Some(Disk::UpToDate));
             if torn || view.suspended.is_some() {
-                return Err(format!("node {i} is not in sync at the end: {view:#?} record {:?}", self.record));
+                return Err(format!(
+                    "node {i} is not in sync at the end: {view:#?} record {:?}",
+                    self.record
+                ));
             }
         }
         if self.record.primary.is_none() {
             return Err("no primary at the end".to_owned());
         }
-        let blocks: BTreeSet<u64> = self.nodes.iter().flat_map(|n| n.cache.keys().copied()).collect();
+        let blocks: BTreeSet<u64> =
+            self.nodes.iter().flat_map(|n| n.cache.keys().copied()).collect();
         for block in blocks {
-            let values: BTreeSet<u64> = (0..self.nodes.len()).map(|n| self.value(n, block)).collect();
+            let values: BTreeSet<u64> =
+                (0..self.nodes.len()).map(|n| self.value(n, block)).collect();
             if values.len() != 1 {
                 let each: Vec<u64> = (0..self.nodes.len()).map(|n| self.value(n, block)).collect();
                 return Err(format!("block {block} differs at the end: {each:?}"));

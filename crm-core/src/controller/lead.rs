@@ -188,7 +188,7 @@ impl Controller {
             return;
         }
         self.lead.planned_from = None;
-        self.lead.number += 1;
+        self.lead.number = self.newest_number().max(self.lead.number) + 1;
         let id = (self.leadership.term, self.lead.number);
         let transition = Transition::new(plan.clone(), id);
         let fed = BTreeSet::new();
@@ -198,6 +198,15 @@ impl Controller {
             // It ended at once (pseudo actions only): do not spin.
             self.lead.not_before_ms = self.now_ms + RETRY_MS;
         }
+    }
+
+    /// The highest plan number of this term that anyone has worked for: a node that goes on alone keeps the term, and its plans must not be taken for the lost leader's.
+    fn newest_number(&self) -> u64 {
+        let term = self.leadership.term;
+        let own = self.own.newest_plan(term);
+        let nodes = self.local_state().status.nodes.into_values();
+        let done = nodes.filter(|n| n.done.term == term).map(|n| n.done.plan);
+        done.max().unwrap_or(0).max(own)
     }
 
     /// The plan under way, if one is.

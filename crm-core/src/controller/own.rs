@@ -44,6 +44,11 @@ impl Own {
             .min()
     }
 
+    /// Number of the newest plan of `term` that this node has had an order of.
+    pub(super) const fn newest_plan(&self, term: u64) -> u64 {
+        if self.newest.0 == term { self.newest.1 } else { 0 }
+    }
+
     fn begin(&mut self, spec: OpSpec, tokens: Vec<Token>) -> Effect {
         self.calls += 1;
         let call_id = self.calls;

@@ -1,6 +1,7 @@
 //! Replicated volumes as the control plane sees them: the in-sync record guards promotion and leaving peers behind (ADR-0004).
 
 use super::{Controller, Effect, Mode};
+use crate::cib::Role;
 use crate::plan::OpSpec;
 use crate::status::Token;
 use crate::store::{Command, State, VolumeRecord};
@@ -137,7 +138,9 @@ impl Controller {
         }
         let others = definition.replicas.iter().map(|r| &r.node).filter(|n| **n != self.me);
         let lost: BTreeSet<String> = others
-            .filter(|n| !self.alive(n) || !record.in_sync.contains(*n))
+            .filter(|n| {
+                !self.alive(n) || !record.in_sync.contains(*n) || self.known_down(n, &spec.resource)
+            })
             .cloned()
             .collect();
         spec.params.insert(
@@ -149,6 +152,13 @@ impl Controller {
         }
         self.volumes.held.push(Held { spec: spec.clone(), token, volume, without: lost });
         Ok(false)
+    }
+
+    /// The replica on `node` was stopped in order (standby, target-role): it will not answer, and may be left behind.
+    fn known_down(&self, node: &str, resource: &str) -> bool {
+        let status = self.state.status.nodes.get(node);
+        let history = status.and_then(|s| s.resources.get(resource));
+        history.is_some_and(|h| h.role == Some(Role::Stopped) && h.failure.is_none())
     }
 
     /// After a promotion without some peers: the data plane stores the epoch of the record that allowed it.

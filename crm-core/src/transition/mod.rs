@@ -162,11 +162,11 @@ impl Transition {
         loop {
             let mut changed = false;
             for at in 0..self.phases.len() {
-                let hopeless = |need: &ActionId| {
-                    matches!(self.phase(*need), Phase::Failed | Phase::Skipped)
-                };
+                let hopeless =
+                    |need: &ActionId| matches!(self.phase(*need), Phase::Failed | Phase::Skipped);
                 let waiting = self.phases.get(at) == Some(&Phase::Waiting);
-                if waiting && self.plan.actions.get(at).is_some_and(|a| a.needs.iter().any(hopeless))
+                if waiting
+                    && self.plan.actions.get(at).is_some_and(|a| a.needs.iter().any(hopeless))
                     && let Some(phase) = self.phases.get_mut(at)
                 {
                     *phase = Phase::Skipped;

@@ -44,7 +44,11 @@ impl World {
             let first = extent * 1024 + self.dice(10);
             let (count, zero, fua) = (1 + self.dice(3), self.dice(12) == 0, self.dice(10) == 0);
             for block in first..first + count {
-                let past = self.client.past.entry(block).or_insert_with(|| Past { issued: vec![0], ..Past::default() });
+                let past = self
+                    .client
+                    .past
+                    .entry(block)
+                    .or_insert_with(|| Past { issued: vec![0], ..Past::default() });
                 past.issued.push(if zero { 0 } else { id });
             }
             Ask::Write { first, count, zero, value: id, fua }
@@ -57,7 +61,13 @@ impl World {
         let event = match *ask {
             Ask::Write { first, count, zero, value, fua } => {
                 let values = vec![value; crm_block_engine::bitmap::index(count)];
-                Event::Write { id, offset: first * BLOCK, len: count * BLOCK, data: (!zero).then_some(values), fua }
+                Event::Write {
+                    id,
+                    offset: first * BLOCK,
+                    len: count * BLOCK,
+                    data: (!zero).then_some(values),
+                    fua,
+                }
             }
             Ask::Flush { .. } => Event::Flush { id },
         };
@@ -69,8 +79,13 @@ impl World {
         if self.nodes[node].engine.as_ref().is_none_or(|e| !e.is_primary()) {
             return Ok(());
         }
-        let open: Vec<(u64, Ask)> =
-            self.client.open.iter().filter(|(_, (n, _))| *n == node).map(|(id, (_, ask))| (*id, ask.clone())).collect();
+        let open: Vec<(u64, Ask)> = self
+            .client
+            .open
+            .iter()
+            .filter(|(_, (n, _))| *n == node)
+            .map(|(id, (_, ask))| (*id, ask.clone()))
+            .collect();
         for (id, ask) in open {
             self.submit(node, id, &ask)?;
         }
@@ -100,7 +115,9 @@ impl World {
                     let Some(past) = self.client.past.get_mut(&block) else { continue };
                     // Zeroes are not told apart: the first issue after the last promise is surely there.
                     let at = if zero {
-                        (past.acked..past.issued.len()).find(|i| past.issued[*i] == 0).unwrap_or(past.acked)
+                        (past.acked..past.issued.len())
+                            .find(|i| past.issued[*i] == 0)
+                            .unwrap_or(past.acked)
                     } else {
                         past.issued.iter().position(|v| *v == written).unwrap_or(0)
                     };
@@ -134,7 +151,8 @@ impl World {
             let value = self.value(node, block);
             let Some(past) = self.client.past.get_mut(&block) else { continue };
             let least = past.acked.max(past.flushed);
-            let Some(at) = (least..past.issued.len()).rev().find(|i| past.issued[*i] == value) else {
+            let Some(at) = (least..past.issued.len()).rev().find(|i| past.issued[*i] == value)
+            else {
                 return Err(format!(
                     "node {node} became primary at {} ms without promised data: block {block} holds {value}, promised was {} of {:?}",
                     self.now, past.issued[least], past.issued

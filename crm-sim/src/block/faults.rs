@@ -18,7 +18,8 @@ impl World {
         self.outcome.faults += 1;
         let count = crm_block_engine::bitmap::number(self.nodes.len());
         let node = crm_block_engine::bitmap::index(self.dice(count));
-        let other = (node + 1 + crm_block_engine::bitmap::index(self.dice(count - 1))) % self.nodes.len();
+        let other =
+            (node + 1 + crm_block_engine::bitmap::index(self.dice(count - 1))) % self.nodes.len();
         match self.dice(12) {
             0..3 => self.unlink(node, other, None),
             3 => {
@@ -132,13 +133,11 @@ impl World {
                 self.at(delay, Item::Start { node });
             }
             DOWN => self.nodes[node].closing = false,
-            DEMOTE => {
-                if ok && self.record.primary == Some(node) {
-                    self.record.primary = None;
-                }
-            }
+            DEMOTE if ok && self.record.primary == Some(node) => self.record.primary = None,
             PROMOTE => {
-                let Some((asked, lost)) = self.record.asked.take_if(|(n, _)| *n == node) else { return Ok(()) };
+                let Some((asked, lost)) = self.record.asked.take_if(|(n, _)| *n == node) else {
+                    return Ok(());
+                };
                 if ok {
                     self.record.in_sync &= !lost;
                     self.record.primary = Some(asked);
@@ -171,12 +170,16 @@ impl World {
             .filter(|n| self.record.in_sync >> n & 1 == 1 && !self.nodes[*n].closing)
             .filter(|n| self.nodes[*n].engine.as_ref().is_some_and(ready))
             .collect();
-        let Some(&node) = candidates.get(crm_block_engine::bitmap::index(self.dice(4)) % candidates.len().max(1)) else {
+        let Some(&node) =
+            candidates.get(crm_block_engine::bitmap::index(self.dice(4)) % candidates.len().max(1))
+        else {
             return Ok(());
         };
         let gone = |n: &usize| self.nodes[*n].engine.is_none() || self.record.in_sync >> n & 1 == 0;
-        let lost: BTreeSet<usize> = (0..self.nodes.len()).filter(|n| *n != node && gone(n)).collect();
-        let dead: Vec<usize> = lost.iter().copied().filter(|n| self.nodes[*n].engine.is_none()).collect();
+        let lost: BTreeSet<usize> =
+            (0..self.nodes.len()).filter(|n| *n != node && gone(n)).collect();
+        let dead: Vec<usize> =
+            lost.iter().copied().filter(|n| self.nodes[*n].engine.is_none()).collect();
         for n in dead {
             // Known dead means switched off, not about to come back as it was.
             self.power_loss(n);

@@ -107,7 +107,7 @@ impl World {
         let base = state.version;
         let (author, message) = ("sim".to_owned(), "load".to_owned());
         state.apply(Command::CommitCib { base, cib: Box::new(cib), author, message, when_ms: 0 });
-        Self {
+        let mut world = Self {
             now_ms: 1,
             seq: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -125,7 +125,29 @@ impl World {
             acked: 0,
             asked: BTreeSet::new(),
             violations: Vec::new(),
+        };
+        world.at(1, Happening::Write);
+        world
+    }
+
+    /// The world in words, for a failing test.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut out = format!("at {} ms, {} writes acknowledged\n", self.now_ms, self.acked);
+        for (name, machine) in &self.machines {
+            let daemon = machine.daemon.as_ref();
+            let plan = daemon.map(Controller::plan_now);
+            let lines = [
+                format!("{name}: on {} {:?}", machine.on, machine.active),
+                format!("  {:?} {:?}", daemon.map(Controller::mode), daemon.and_then(Controller::waiting)),
+                format!("  busy {:?} {:?}", daemon.map(Controller::busy), machine.replica),
+                format!("  plan {:?}", plan.as_ref().map(|p| &p.summary)),
+                format!("  why {:?}", plan.map(|p| p.reasons.into_iter().map(|r| r.text).collect::<Vec<_>>())),
+            ];
+            out += &lines.join("\n");
+            out.push('\n');
         }
+        out
     }
 
     /// What must never have happened, and did.
@@ -234,9 +256,6 @@ impl World {
 
     /// Runs until `until_ms`.
     pub fn run(&mut self, until_ms: u64) {
-        if self.seq == 0 {
-            self.at(self.now_ms, Happening::Write);
-        }
         while let Some((&(at_ms, seq), _)) = self.queue.iter().next() {
             if at_ms > until_ms {
                 break;
