@@ -48,10 +48,11 @@ pub(crate) fn key(path: &Path) -> Result<hmac::Key, AuthError> {
     let fail = |why: String| AuthError::Key { path: path.display().to_string(), why };
     let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
     let text = text.trim();
-    let digits: Option<Vec<u8>> = (text.len() == 64)
-        .then(|| text.as_bytes().chunks(2).map(hex_pair).collect())
-        .flatten();
-    digits.map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes)).ok_or_else(|| fail("is not 64 hexadecimal digits".to_owned()))
+    let digits: Option<Vec<u8>> =
+        (text.len() == 64).then(|| text.as_bytes().chunks(2).map(hex_pair).collect()).flatten();
+    digits
+        .map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+        .ok_or_else(|| fail("is not 64 hexadecimal digits".to_owned()))
 }
 
 fn hex_pair(pair: &[u8]) -> Option<u8> {
@@ -100,7 +101,11 @@ fn get_name(stream: &mut impl Read, said: &mut Vec<u8>) -> Result<String, AuthEr
 }
 
 /// The calling side.
-pub(crate) fn call(stream: &mut (impl Read + Write), key: &hmac::Key, call: &Call) -> Result<(), AuthError> {
+pub(crate) fn call(
+    stream: &mut (impl Read + Write),
+    key: &hmac::Key,
+    call: &Call,
+) -> Result<(), AuthError> {
     let mut said = MAGIC.to_vec();
     said.extend_from_slice(&FEATURES.to_le_bytes());
     for name in [&call.volume, &call.from, &call.to] {
@@ -153,13 +158,17 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
 
-    fn meet(caller_key: [u8; 32], called_key: [u8; 32]) -> (Result<(), AuthError>, Result<Call, AuthError>) {
+    fn meet(
+        caller_key: [u8; 32],
+        called_key: [u8; 32],
+    ) -> (Result<(), AuthError>, Result<Call, AuthError>) {
         let (mut a, mut b) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
             let words = Call { volume: "v".into(), from: "a".into(), to: "b".into() };
             call(&mut a, &hmac::Key::new(hmac::HMAC_SHA256, &caller_key), &words)
         });
-        let answered = answer(&mut b, &hmac::Key::new(hmac::HMAC_SHA256, &called_key), |c| c.volume == "v");
+        let answered =
+            answer(&mut b, &hmac::Key::new(hmac::HMAC_SHA256, &called_key), |c| c.volume == "v");
         drop(b);
         (thread.join().unwrap(), answered)
     }

@@ -79,7 +79,9 @@ fn answer(daemon: &Daemon, request: Request) -> Reply {
         Request::Demote { volume } => reply(daemon.demote(&volume)),
         Request::Drop { volume, peers, epoch } => reply(daemon.drop_peers(&volume, &peers, epoch)),
         Request::DiscardMyData { volume } => reply(daemon.discard(&volume)),
-        Request::Status { volume } => daemon.status(volume.as_deref()).map_or_else(|no| reply(Err(no)), Reply::Status),
+        Request::Status { volume } => {
+            daemon.status(volume.as_deref()).map_or_else(|no| reply(Err(no)), Reply::Status)
+        }
         Request::Watch => reply(Err(No::new("invalid", "watch takes the connection over"))),
     }
 }

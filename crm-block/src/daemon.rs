@@ -105,7 +105,12 @@ impl Daemon {
         for (spec, up) in daemon.places.definitions()? {
             let entry = daemon.remember(spec);
             if up && let Err(No { code, why }) = daemon.bring_up(&entry) {
-                tracing::error!(volume = lock(&entry.spec).name, code, why, "volume does not come up");
+                tracing::error!(
+                    volume = lock(&entry.spec).name,
+                    code,
+                    why,
+                    "volume does not come up"
+                );
             }
         }
         daemon.drop_orphans();
@@ -131,14 +136,20 @@ impl Daemon {
             let used = entry.is_some_and(|e| lock(&e.front).is_some());
             if !used && let Err(error) = front::abandon(&deposit, &self.keeper) {
                 let why = front_error(&error).why;
-                tracing::warn!(label = deposit.label, why, "device of a volume that is not primary");
+                tracing::warn!(
+                    label = deposit.label,
+                    why,
+                    "device of a volume that is not primary"
+                );
             }
         }
     }
 
     fn entry(&self, name: &str) -> Result<Arc<Entry>, No> {
         let known = lock(&self.volumes).get(name).cloned();
-        known.ok_or_else(|| No::new("unknown-volume", format!("volume `{name}` is not defined here")))
+        known.ok_or_else(|| {
+            No::new("unknown-volume", format!("volume `{name}` is not defined here"))
+        })
     }
 
     fn live(&self, name: &str) -> Result<(Arc<Entry>, Arc<Volume>), No> {
@@ -166,7 +177,8 @@ impl Daemon {
 
     fn show(&self, entry: &Entry, volume: &Arc<Volume>) -> Result<(), No> {
         let spec = front_spec(volume.spec());
-        let shown = front::open(spec, Arc::clone(volume) as _, &self.keeper).map_err(|e| front_error(&e))?;
+        let shown = front::open(spec, Arc::clone(volume) as _, &self.keeper)
+            .map_err(|e| front_error(&e))?;
         volume.set_shown(Some(shown.kind()));
         *lock(&entry.front) = Some(shown);
         Ok(())
@@ -175,9 +187,14 @@ impl Daemon {
     /// The last worker died as primary: its device goes on.
     fn show_again(&self, entry: &Entry, volume: &Arc<Volume>) -> Result<(), No> {
         let spec = front_spec(volume.spec());
-        let kept = self.keeper.inherited().into_iter().find(|d| front::deposited_spec(d).as_ref() == Some(&spec));
+        let kept = self
+            .keeper
+            .inherited()
+            .into_iter()
+            .find(|d| front::deposited_spec(d).as_ref() == Some(&spec));
         let Some(deposit) = kept else { return self.show(entry, volume) };
-        let shown = front::resume(deposit, spec, Arc::clone(volume) as _, &self.keeper).map_err(|e| front_error(&e))?;
+        let shown = front::resume(deposit, spec, Arc::clone(volume) as _, &self.keeper)
+            .map_err(|e| front_error(&e))?;
         volume.set_shown(Some(shown.kind()));
         *lock(&entry.front) = Some(shown);
         tracing::info!(volume = volume.spec().name, "device taken over from the last worker");
@@ -206,7 +223,8 @@ impl Daemon {
         }
         crate::disk::Disk::create_missing(Path::new(disk), spec.size_bytes)
             .map_err(|e| No::new("io", format!("{disk}: {e}")))?;
-        crate::disk::Disk::open(Path::new(disk), spec.size_bytes).map_err(|e| No::new("io", format!("{disk}: {e}")))?;
+        crate::disk::Disk::open(Path::new(disk), spec.size_bytes)
+            .map_err(|e| No::new("io", format!("{disk}: {e}")))?;
         self.places.create_meta(&spec.name, &config)?;
         self.places.save(spec)?;
         match known {
@@ -261,7 +279,11 @@ impl Daemon {
             return Ok(());
         }
         if let Err(no) = self.show(&entry, &volume) {
-            tracing::error!(volume = name, why = no.why, "the device cannot be made: secondary again");
+            tracing::error!(
+                volume = name,
+                why = no.why,
+                "the device cannot be made: secondary again"
+            );
             volume.demote()?;
             return Err(no);
         }
@@ -323,7 +345,11 @@ impl Daemon {
 }
 
 fn front_spec(spec: &VolumeSpec) -> FrontSpec {
-    FrontSpec { name: spec.name.clone(), device: PathBuf::from(&spec.device), size_bytes: spec.size_bytes }
+    FrontSpec {
+        name: spec.name.clone(),
+        device: PathBuf::from(&spec.device),
+        size_bytes: spec.size_bytes,
+    }
 }
 
 /// Takes the device away and becomes secondary.

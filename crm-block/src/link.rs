@@ -82,7 +82,8 @@ impl Outbox {
                 let n = queue.messages.len().min(BATCH);
                 return queue.messages.drain(..n).collect();
             }
-            let (back, late) = self.wake.wait_timeout(queue, PING).unwrap_or_else(PoisonError::into_inner);
+            let (back, late) =
+                self.wake.wait_timeout(queue, PING).unwrap_or_else(PoisonError::into_inner);
             queue = back;
             if late.timed_out() && queue.messages.is_empty() && !queue.closed {
                 return vec![Msg::Ping];
@@ -98,7 +99,8 @@ impl Outbox {
             if messages.is_empty() {
                 return;
             }
-            let frames: Vec<wire::Frame<'_>> = messages.iter().map(|m| wire::encode(m, bytes)).collect();
+            let frames: Vec<wire::Frame<'_>> =
+                messages.iter().map(|m| wire::encode(m, bytes)).collect();
             let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(frames.len() * 2);
             for frame in &frames {
                 slices.push(IoSlice::new(&frame.head));

@@ -122,12 +122,21 @@ impl Peers {
                     last.clear();
                     let began = std::time::Instant::now();
                     report(volume, peer, volume.serve(peer, socket));
-                    pause = if began.elapsed() > PAUSES.1 { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+                    pause = if began.elapsed() > PAUSES.1 {
+                        PAUSES.0
+                    } else {
+                        (pause * 2).min(PAUSES.1)
+                    };
                 }
                 Err(error) => {
                     let why = error.to_string();
                     if why != last {
-                        tracing::info!(volume = volume.spec().name, peer = name(volume, peer), why, "no connection");
+                        tracing::info!(
+                            volume = volume.spec().name,
+                            peer = name(volume, peer),
+                            why,
+                            "no connection"
+                        );
                         last = why;
                     }
                     pause = (pause * 2).min(PAUSES.1);
@@ -147,7 +156,8 @@ impl Peers {
         let replica = spec.replicas.get(usize::from(peer)).ok_or(auth::AuthError::Protocol)?;
         let mut socket = connect(&replica.address)?;
         greeting(&socket)?;
-        let call = Call { volume: spec.name.clone(), from: spec.me.clone(), to: replica.node.clone() };
+        let call =
+            Call { volume: spec.name.clone(), from: spec.me.clone(), to: replica.node.clone() };
         auth::call(&mut socket, &key, &call)?;
         Ok(socket)
     }

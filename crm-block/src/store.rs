@@ -30,7 +30,8 @@ struct RunNote {
 impl Places {
     /// From `CRM_DATA_DIR` and `CRM_RUN_DIR`.
     pub(crate) fn from_environment() -> Self {
-        let data = std::env::var_os("CRM_DATA_DIR").map_or_else(|| PathBuf::from("/var/lib/crm"), PathBuf::from);
+        let data = std::env::var_os("CRM_DATA_DIR")
+            .map_or_else(|| PathBuf::from("/var/lib/crm"), PathBuf::from);
         Self { data, run: crate::front::run_dir() }
     }
 
@@ -78,9 +79,13 @@ impl Places {
         for entry in fs::read_dir(self.data.join("volumes"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                let spec: VolumeSpec = serde_json::from_slice(&fs::read(&path)?).map_err(|error| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-                })?;
+                let spec: VolumeSpec =
+                    serde_json::from_slice(&fs::read(&path)?).map_err(|error| {
+                        io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            format!("{}: {error}", path.display()),
+                        )
+                    })?;
                 let up = self.up_mark(&spec.name).exists();
                 all.push((spec, up));
             }
@@ -99,7 +104,9 @@ impl Places {
 
     /// Forgets definition, metadata and note.
     pub(crate) fn forget(&self, volume: &str) -> io::Result<()> {
-        for path in [self.up_mark(volume), self.definition(volume), self.meta(volume), self.note(volume)] {
+        for path in
+            [self.up_mark(volume), self.definition(volume), self.meta(volume), self.note(volume)]
+        {
             remove(&path)?;
         }
         Ok(())
@@ -125,7 +132,8 @@ impl Places {
     /// The metadata file and all its bytes.
     pub(crate) fn open_meta(&self, volume: &str, config: &Config) -> io::Result<(File, Vec<u8>)> {
         let mut file = OpenOptions::new().read(true).write(true).open(self.meta(volume))?;
-        let mut bytes = Vec::with_capacity(index(meta::length(config.size, usize::from(config.replicas))));
+        let mut bytes =
+            Vec::with_capacity(index(meta::length(config.size, usize::from(config.replicas))));
         file.read_to_end(&mut bytes)?;
         Ok((file, bytes))
     }
@@ -146,7 +154,11 @@ impl Places {
     }
 
     pub(crate) fn keep_note(&self, volume: &str, boot: &str, resume: Resume) -> io::Result<()> {
-        let note = RunNote { boot: boot.to_owned(), primary: resume.primary, up_to_date: resume.up_to_date };
+        let note = RunNote {
+            boot: boot.to_owned(),
+            primary: resume.primary,
+            up_to_date: resume.up_to_date,
+        };
         let path = self.note(volume);
         let new = path.with_extension("new");
         fs::write(&new, serde_json::to_vec(&note)?)?;
@@ -189,7 +201,10 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 pub(crate) fn config(spec: &VolumeSpec) -> Result<Config, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if spec.name.is_empty() || spec.name.starts_with('.') || !spec.name.chars().all(good) {
-        return Err(format!("volume name `{}` has other characters than letters, digits, `-`, `_`, `.`", spec.name));
+        return Err(format!(
+            "volume name `{}` has other characters than letters, digits, `-`, `_`, `.`",
+            spec.name
+        ));
     }
     if spec.size_bytes == 0 || !spec.size_bytes.is_multiple_of(4096) {
         return Err(format!("a size of {} bytes is no multiple of 4096", spec.size_bytes));

@@ -130,7 +130,8 @@ fn gate_code(engine: &Engine<Buffer>) -> u8 {
 impl Volume {
     /// Attaches: opens disk and metadata, starts the threads.
     pub(crate) fn attach(spec: VolumeSpec, places: &Places, bus: Bus) -> io::Result<Arc<Self>> {
-        let config = config(&spec).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let config =
+            config(&spec).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let me = spec.replicas.get(usize::from(config.index));
         let path = me.map_or("", |r| r.disk.as_str()).to_owned();
         let disk = Disk::open(Path::new(&path), spec.size_bytes)
@@ -176,7 +177,12 @@ impl Volume {
         Ok(volume)
     }
 
-    fn start_threads(self: &Arc<Self>, file: File, meta_jobs: Receiver<MetaJob>, jobs: Receiver<Job>) {
+    fn start_threads(
+        self: &Arc<Self>,
+        file: File,
+        meta_jobs: Receiver<MetaJob>,
+        jobs: Receiver<Job>,
+    ) {
         let jobs = Arc::new(Mutex::new(jobs));
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..WORKERS {
@@ -234,7 +240,12 @@ impl Volume {
         }
     }
 
-    fn step(&self, mut guard: MutexGuard<'_, Core>, event: Option<Event<Buffer>>, todo: &mut VecDeque<Later>) {
+    fn step(
+        &self,
+        mut guard: MutexGuard<'_, Core>,
+        event: Option<Event<Buffer>>,
+        todo: &mut VecDeque<Later>,
+    ) {
         let core = &mut *guard;
         if let Some(event) = event {
             let now = self.now();
@@ -275,9 +286,15 @@ impl Volume {
                     tracing::error!(volume = self.spec.name, "metadata thread is gone");
                 }
             }
-            Effect::DiskWrite { op, offset, data } => todo.push_back(Later::Job(Job::Write { op, offset, data })),
-            Effect::DiskZero { op, offset, len } => todo.push_back(Later::Job(Job::Zero { op, offset, len })),
-            Effect::DiskRead { op, offset, len } => todo.push_back(Later::Job(Job::Read { op, offset, len })),
+            Effect::DiskWrite { op, offset, data } => {
+                todo.push_back(Later::Job(Job::Write { op, offset, data }));
+            }
+            Effect::DiskZero { op, offset, len } => {
+                todo.push_back(Later::Job(Job::Zero { op, offset, len }));
+            }
+            Effect::DiskRead { op, offset, len } => {
+                todo.push_back(Later::Job(Job::Read { op, offset, len }));
+            }
             Effect::DiskFlush { token } => todo.push_back(Later::Job(Job::Flush { token })),
             Effect::Complete { id, result } => {
                 if let Some(done) = core.apps.remove(&id) {
@@ -294,11 +311,19 @@ impl Volume {
             Effect::MayIDrop { peers } => {
                 let peers = self.names(peers);
                 tracing::warn!(volume = self.spec.name, ?peers, "writes wait for lost peers");
-                (self.bus)(proto::Event::MayIDrop { volume: name(), peers, epoch: core.engine.epoch() });
+                (self.bus)(proto::Event::MayIDrop {
+                    volume: name(),
+                    peers,
+                    epoch: core.engine.epoch(),
+                });
             }
             Effect::InSync { peers } => {
                 let peers = self.names(peers);
-                (self.bus)(proto::Event::InSync { volume: name(), peers, epoch: core.engine.epoch() });
+                (self.bus)(proto::Event::InSync {
+                    volume: name(),
+                    peers,
+                    epoch: core.engine.epoch(),
+                });
             }
             Effect::Changed => (self.bus)(proto::Event::Changed(self.status_of(core))),
         }
@@ -369,8 +394,13 @@ impl Volume {
                     core = self.lock();
                 }
                 at => {
-                    let wait = at.map_or(Duration::from_secs(1), |at| Duration::from_millis(at - now));
-                    core = self.timer.wait_timeout(core, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    let wait =
+                        at.map_or(Duration::from_secs(1), |at| Duration::from_millis(at - now));
+                    core = self
+                        .timer
+                        .wait_timeout(core, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
             }
         }
@@ -404,7 +434,9 @@ impl Volume {
         let ended = self.listen(peer, number, &mut Inbox::new(socket));
         out.close();
         let core = self.lock();
-        if core.links[usize::from(peer)].number == number && core.links[usize::from(peer)].out.is_some() {
+        if core.links[usize::from(peer)].number == number
+            && core.links[usize::from(peer)].out.is_some()
+        {
             let mut core = core;
             core.links[usize::from(peer)].out = None;
             self.drive(core, Some(Event::PeerDown { peer }), Here::Pool);
@@ -502,7 +534,9 @@ impl Volume {
     }
 
     fn stop(&self) {
+        let core = self.lock();
         self.stopping.store(true, Ordering::Release);
+        drop(core);
         self.timer.notify_all();
         for _ in 0..WORKERS {
             self.post(Job::Stop);
@@ -510,7 +544,8 @@ impl Volume {
         if self.meta.send(MetaJob::Stop).is_err() {
             tracing::debug!("metadata thread is gone");
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!(volume = self.spec.name, "a thread panicked");
@@ -539,7 +574,13 @@ impl Volume {
 
     // ---- I/O of the front end
 
-    fn submit_write(&self, (offset, len): (u64, u64), data: Option<Buffer>, fua: bool, done: Completion) {
+    fn submit_write(
+        &self,
+        (offset, len): (u64, u64),
+        data: Option<Buffer>,
+        fua: bool,
+        done: Completion,
+    ) {
         self.written.fetch_add(len, Ordering::Relaxed);
         let mut core = self.lock();
         core.next += 1;
@@ -567,7 +608,11 @@ impl Volume {
     /// Cut into pieces, so that none needs more of the activity log than there is.
     fn submit_zero(&self, offset: u64, len: u64, done: Completion) {
         let pieces = usize::try_from(len.div_ceil(ZERO_PIECE)).unwrap_or(1).max(1);
-        let sum = Arc::new(Sum { left: AtomicUsize::new(pieces), error: Mutex::new(None), done: Mutex::new(Some(done)) });
+        let sum = Arc::new(Sum {
+            left: AtomicUsize::new(pieces),
+            error: Mutex::new(None),
+            done: Mutex::new(Some(done)),
+        });
         let (mut at, end) = (offset, offset.saturating_add(len));
         for _ in 0..pieces {
             let part = ZERO_PIECE.min(end - at);
@@ -615,7 +660,9 @@ impl Target for Volume {
                 core.apps.insert(id, done);
                 self.drive(core, Some(Event::Flush { id }), Here::Inline);
             }
-            Io::Discard { offset, len } | Io::Zero { offset, len } => self.submit_zero(offset, len, done),
+            Io::Discard { offset, len } | Io::Zero { offset, len } => {
+                self.submit_zero(offset, len, done);
+            }
         }
     }
 

@@ -1,11 +1,14 @@
 //! Two daemons on one machine, a real block device on one of them: workers killed under load, replicas compared byte by byte.
 //! Needs root and FUSE with loop (or ublk, NBD); skips loudly without.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, clippy::panic, reason = "a test with its own harness")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::panic,
+    reason = "a test with its own harness"
+)]
 
-use crm_proto::block::{
-    DiskState, Event, Reply, ReplicaSpec, Request, VolumeSpec, VolumeStatus,
-};
+use crm_proto::block::{DiskState, Event, ReplicaSpec, Reply, Request, VolumeSpec, VolumeStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +29,9 @@ fn main() -> ExitCode {
     if std::env::var_os(CHILD).is_some() {
         return crm_block::main(Vec::new());
     }
-    let able = nix::unistd::geteuid().is_root() && Path::new("/dev/fuse").exists() && Path::new("/dev/loop-control").exists();
+    let able = nix::unistd::geteuid().is_root()
+        && Path::new("/dev/fuse").exists()
+        && Path::new("/dev/loop-control").exists();
     if !able {
         eprintln!("SKIPPED: replicated_pair needs root, /dev/fuse and loop devices");
         return ExitCode::SUCCESS;
@@ -74,7 +79,9 @@ impl Daemon {
             let mut stream = self.socket();
             let text = serde_json::to_string(request).unwrap() + "\n";
             let mut line = String::new();
-            let sent = stream.write_all(text.as_bytes()).and_then(|()| BufReader::new(stream).read_line(&mut line));
+            let sent = stream
+                .write_all(text.as_bytes())
+                .and_then(|()| BufReader::new(stream).read_line(&mut line));
             match sent {
                 Ok(n) if n > 0 => return serde_json::from_str(&line).unwrap(),
                 other => assert!(Instant::now() < end, "{request:?}: {other:?}"),
@@ -107,7 +114,8 @@ impl Daemon {
 
     fn wait_in_sync(&self) {
         self.wait("in sync", |s| {
-            s.disk == DiskState::UpToDate && s.peers.iter().all(|p| p.disk == DiskState::UpToDate && p.out_of_sync_bytes == 0)
+            s.disk == DiskState::UpToDate
+                && s.peers.iter().all(|p| p.disk == DiskState::UpToDate && p.out_of_sync_bytes == 0)
         });
     }
 
@@ -149,7 +157,9 @@ fn answer_questions(daemon: &Daemon, dir: PathBuf) {
                 epoch += 1;
                 let request = Request::Drop { volume, peers, epoch };
                 let mut other = UnixStream::connect(dir.join("sock")).unwrap();
-                other.write_all((serde_json::to_string(&request).unwrap() + "\n").as_bytes()).unwrap();
+                other
+                    .write_all((serde_json::to_string(&request).unwrap() + "\n").as_bytes())
+                    .unwrap();
                 let mut reply = String::new();
                 BufReader::new(other).read_line(&mut reply).unwrap();
             }
@@ -184,7 +194,11 @@ fn specs(dir: &Path, device: &str) -> Vec<VolumeSpec> {
 }
 
 /// Writes to the device and syncs, again and again; any error ends the test.
-fn load(device: &str, stop: Arc<AtomicBool>, rounds: Arc<AtomicU64>) -> std::thread::JoinHandle<()> {
+fn load(
+    device: &str,
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+) -> std::thread::JoinHandle<()> {
     let file: File = OpenOptions::new().read(true).write(true).open(device).unwrap();
     std::thread::spawn(move || {
         let mut round = 0u64;
@@ -223,7 +237,10 @@ fn pair_survives_kills_of_its_workers() {
     b.wait_in_sync();
     a.must(&Request::Promote { volume: "v".into(), lost: vec![] });
     let refused = b.ask(&Request::Promote { volume: "v".into(), lost: vec![] });
-    assert!(matches!(refused, Reply::Refused { ref code, .. } if code == "peer-primary"), "{refused:?}");
+    assert!(
+        matches!(refused, Reply::Refused { ref code, .. } if code == "peer-primary"),
+        "{refused:?}"
+    );
 
     let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writer = load(&specs[0].device, Arc::clone(&stop), Arc::clone(&rounds));
@@ -243,7 +260,10 @@ fn pair_survives_kills_of_its_workers() {
     assert!(writer.join().is_ok(), "the writer saw an error");
 
     a.must(&Request::Demote { volume: "v".into() });
-    let (one, two) = (fs::read(dir.path().join("alpha.img")).unwrap(), fs::read(dir.path().join("beta.img")).unwrap());
+    let (one, two) = (
+        fs::read(dir.path().join("alpha.img")).unwrap(),
+        fs::read(dir.path().join("beta.img")).unwrap(),
+    );
     let differs = one.chunks(4096).zip(two.chunks(4096)).position(|(x, y)| x != y);
     assert_eq!(differs, None, "replicas differ");
     b.wait("no primary", |s| !s.peers[0].primary);

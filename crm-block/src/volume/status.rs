@@ -60,10 +60,18 @@ impl Volume {
         let volume = || self.spec.name.clone();
         let mut events = Vec::new();
         if lost != 0 {
-            events.push(proto::Event::MayIDrop { volume: volume(), peers: self.names(lost), epoch });
+            events.push(proto::Event::MayIDrop {
+                volume: volume(),
+                peers: self.names(lost),
+                epoch,
+            });
         }
         if in_sync != 0 {
-            events.push(proto::Event::InSync { volume: volume(), peers: self.names(in_sync), epoch });
+            events.push(proto::Event::InSync {
+                volume: volume(),
+                peers: self.names(in_sync),
+                epoch,
+            });
         }
         events
     }

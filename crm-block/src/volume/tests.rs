@@ -130,7 +130,8 @@ fn pair_replicates_loses_a_peer_and_resyncs() {
     b.wait_in_sync();
     a.volume.promote(&[]).unwrap();
     assert!(b.volume.promote(&[]).is_err(), "one primary");
-    let writes: Vec<_> = (0..200u64).map(|i| a.write(i * 65536, u8::try_from(i % 250).unwrap() + 1, 8192)).collect();
+    let writes: Vec<_> =
+        (0..200u64).map(|i| a.write(i * 65536, u8::try_from(i % 250).unwrap() + 1, 8192)).collect();
     writes.iter().for_each(ok);
     ok(&a.io(Io::Flush));
     ok(&a.io(Io::Zero { offset: 65536, len: 1 << 20 }));
@@ -139,7 +140,10 @@ fn pair_replicates_loses_a_peer_and_resyncs() {
     b.stop();
     a.wait_question();
     let held = a.write(40 << 20, 7, 4096);
-    assert!(held.recv_timeout(Duration::from_millis(300)).is_err(), "not acknowledged before the drop");
+    assert!(
+        held.recv_timeout(Duration::from_millis(300)).is_err(),
+        "not acknowledged before the drop"
+    );
     a.volume.drop_peers(&["beta".into()], 5);
     ok(&held);
     ok(&a.write(50 << 20, 9, 1 << 20));
@@ -167,7 +171,8 @@ fn fresh_volume_is_fully_synced_fast_enough() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let size = 256 << 20;
     let specs = specs(dir.path(), &["alpha", "beta"], size, false);
-    let image: Vec<u8> = (0..size).map(|i: u64| u8::try_from(i / 4096 % 255).unwrap() + 1).collect();
+    let image: Vec<u8> =
+        (0..size).map(|i: u64| u8::try_from(i / 4096 % 255).unwrap() + 1).collect();
     fs::write(dir.path().join("alpha.img"), &image).unwrap();
     let a = Node::start(dir.path(), &specs[0]);
     assert_eq!(a.volume.status().disk, DiskState::UpToDate);
@@ -199,12 +204,18 @@ fn three_replicas_survive_the_loss_of_the_primary() {
     nodes[0].peers.leave("v");
     nodes[0].volume.vanish();
     for n in &nodes[1..] {
-        n.wait("peer gone", |s| s.peers.iter().any(|p| p.node == "alpha" && p.disk == DiskState::Unknown));
+        n.wait("peer gone", |s| {
+            s.peers.iter().any(|p| p.node == "alpha" && p.disk == DiskState::Unknown)
+        });
     }
     assert!(nodes[1].volume.promote(&[]).is_err(), "alpha is not known to be gone");
     nodes[1].volume.promote(&["alpha".into()]).unwrap();
     ok(&nodes[1].write(1 << 20, 5, 4096));
-    nodes[1].wait("gamma in sync", |s| s.peers.iter().any(|p| p.node == "gamma" && p.disk == DiskState::UpToDate && p.out_of_sync_bytes == 0));
+    nodes[1].wait("gamma in sync", |s| {
+        s.peers
+            .iter()
+            .any(|p| p.node == "gamma" && p.disk == DiskState::UpToDate && p.out_of_sync_bytes == 0)
+    });
     images_equal(dir.path(), &["beta", "gamma"]);
     assert!(nodes[1].places.key().exists());
     nodes[1].volume.demote().unwrap();

@@ -45,3 +45,14 @@ fn a_disk_that_does_not_flush_is_noticed() {
     eprintln!("{caught:?}");
     assert!(caught.is_some());
 }
+
+#[test]
+#[ignore = "minutes: for nights and for hunting"]
+fn wide_sweep() {
+    for seed in 1000..4000 {
+        for n in [2, 3] {
+            let result = World::new(seed, n, Plant::Nothing).run(9000);
+            assert!(result.is_ok(), "seed {seed}, {n} replicas: {result:?}");
+        }
+    }
+}
