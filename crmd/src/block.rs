@@ -149,7 +149,9 @@ impl Seen {
             Connection::Connected | Connection::SyncSource | Connection::SyncTarget => true,
             Connection::StandAlone | Connection::Connecting => false,
         });
-        let connected = connected.map(|p| p.node.clone()).collect();
+        let connected: BTreeSet<String> = connected.map(|p| p.node.clone()).collect();
+        let peers = status.peers.iter().map(|p| p.node.clone());
+        let away = peers.filter(|node| !connected.contains(node)).collect();
         self.connected.insert(status.name.clone(), connected);
         let nodes = self.connected.values().flatten().cloned().collect();
         events.send(Input::Event(Event::DataPeers(nodes)))?;
@@ -158,6 +160,7 @@ impl Seen {
             up: status.up,
             score: status.score,
             epoch: status.epoch,
+            away,
         })))?;
         Ok(())
     }

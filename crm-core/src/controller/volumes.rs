@@ -1,7 +1,6 @@
 //! Replicated volumes as the control plane sees them: the in-sync record guards promotion and leaving peers behind (ADR-0004).
 
 use super::{Controller, Effect, Mode};
-use crate::cib::Role;
 use crate::plan::OpSpec;
 use crate::status::Token;
 use crate::store::{Command, State, VolumeRecord};
@@ -18,6 +17,8 @@ pub struct VolumeSeen {
     pub score: Option<i32>,
     /// Epoch of the record that the data plane has stored.
     pub epoch: u64,
+    /// Peers that the data plane is not connected to.
+    pub away: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Volumes {
     back: BTreeMap<String, BTreeSet<String>>,
     proposed: BTreeMap<String, u64>,
     held: Vec<Held>,
+    /// Peers that the data plane here is not connected to, by volume.
+    away: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Volumes {
@@ -83,6 +86,7 @@ impl Controller {
 
     /// Takes in the data plane's report: the promotion score becomes a node attribute at once.
     pub(super) fn volume_seen(&mut self, seen: &VolumeSeen) {
+        self.volumes.away.insert(seen.name.clone(), seen.away.clone());
         let score = if seen.up { seen.score } else { None };
         for resource in self.managers(&seen.name) {
             self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));
@@ -139,7 +143,7 @@ impl Controller {
         let others = definition.replicas.iter().map(|r| &r.node).filter(|n| **n != self.me);
         let lost: BTreeSet<String> = others
             .filter(|n| {
-                !self.alive(n) || !record.in_sync.contains(*n) || self.known_down(n, &spec.resource)
+                !self.alive(n) || !record.in_sync.contains(*n) || self.is_away(&volume, n)
             })
             .cloned()
             .collect();
@@ -154,11 +158,10 @@ impl Controller {
         Ok(false)
     }
 
-    /// The replica on `node` was stopped in order (standby, target-role): it will not answer, and may be left behind.
-    fn known_down(&self, node: &str, resource: &str) -> bool {
-        let status = self.state.status.nodes.get(node);
-        let history = status.and_then(|s| s.resources.get(resource));
-        history.is_some_and(|h| h.role == Some(Role::Stopped) && h.failure.is_none())
+    /// The data plane is not connected to this peer (its replica was stopped, or its link is cut): it cannot be asked, so the record has
+    /// to leave it behind first. The data plane's own word is newer than the peer's status, which comes through the log.
+    fn is_away(&self, volume: &str, node: &str) -> bool {
+        self.volumes.away.get(volume).is_some_and(|away| away.contains(node))
     }
 
     /// After a promotion without some peers: the data plane stores the epoch of the record that allowed it.

@@ -527,8 +527,10 @@ impl World {
         let Some(machine) = self.machines.get(node) else { return };
         let replica = &machine.replica;
         let score = (replica.up && replica.up_to_date).then_some(10_000);
-        let seen =
-            VolumeSeen { name: "r0".to_owned(), up: replica.up, score, epoch: replica.epoch };
+        let peers = self.machines.keys().filter(|peer| *peer != node);
+        let away = peers.filter(|peer| !self.connected(node, peer)).cloned().collect();
+        let (name, up, epoch) = ("r0".to_owned(), replica.up, replica.epoch);
+        let seen = VolumeSeen { name, up, score, epoch, away };
         self.event(node, Event::Volume(seen));
     }
 

@@ -85,7 +85,7 @@ impl<D: Clone> Engine<D> {
             Some(Refusal::Disk)
         } else if self.change.busy() || self.change.demoting.is_some() || !self.attached {
             Some(Refusal::Busy)
-        } else if self.disk != Disk::UpToDate {
+        } else if self.disk != Disk::UpToDate && !self.vouched(absent, lost) {
             Some(Refusal::NotUpToDate)
         } else if self.sees_primary().is_some() || self.change.granted.is_some() {
             Some(Refusal::PeerPrimary)
@@ -103,6 +103,9 @@ impl<D: Clone> Engine<D> {
         for p in self.others().filter(|p| absent & bit(*p) != 0) {
             self.hang_up(p);
         }
+        if self.disk == Disk::Consistent {
+            self.become_up_to_date();
+        }
         let ask = self.id();
         let pending = self.mask_of(|p| self.established(p));
         self.change.promoting = Some(Promoting { id, ask, lost, pending, hot: BTreeSet::new() });
@@ -110,6 +113,13 @@ impl<D: Clone> Engine<D> {
             self.send(p, Msg::PromoteAsk { id: ask });
         }
         self.promotion_check();
+    }
+
+    /// From `Consistent` to `UpToDate` by a promotion: this replica is whole, nobody is there to compare with, and the control plane, which
+    /// orders a promotion only of a replica that its record names (ADR-0004), says that all others are left behind.
+    fn vouched(&self, absent: u32, lost: u32) -> bool {
+        let others = self.mask_of(|_| true);
+        self.disk == Disk::Consistent && absent == others && others & !lost == 0
     }
 
     pub(super) fn promote_asked(&mut self, peer: u8, id: u64) {
