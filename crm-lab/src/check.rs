@@ -1,11 +1,13 @@
 //! The proof: all resources stopped, the replicas of the volume are compared byte by byte and the file system is checked.
 
 use crate::lab::{Lab, VOLUME};
-use crate::{cluster, node, shell};
+use crate::{cluster, node, shell, wait};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::Read;
 
+/// The seed's group: what runs on the volume.
+const GROUP: &str = "HA";
 /// Bytes compared at once.
 const BLOCK: usize = 1 << 20;
 
@@ -27,6 +29,14 @@ pub fn prove(lab: &Lab) -> Result<Proof> {
     let active = cluster::wait_for_service(lab)?;
     cluster::wait_for_sync(lab, &nodes)?;
     let size = volume_size(lab, &active)?;
+    // The last writes (of the unmount) must reach all replicas: the volume goes down after what is on it.
+    node::exec(lab, &active, &["crm", "resource", "stop", GROUP])?;
+    wait::until("the file system to be unmounted", cluster::MOVE_LIMIT, || {
+        let mounts = node::exec(lab, &active, &["cat", "/proc/mounts"])?;
+        Ok((!mounts.contains(" /srv ext4 ")).then_some(()))
+    })?;
+    cluster::wait_idle(lab, &active)?;
+    cluster::wait_for_sync(lab, &nodes)?;
     // The active node last: the others hold nothing that would move there.
     let others = nodes.iter().filter(|n| **n != active);
     for name in others.chain([&active]) {
@@ -51,6 +61,7 @@ pub fn resume(lab: &Lab) -> Result<String> {
     for name in &nodes {
         node::exec(lab, &cluster::any_on(lab)?, &["crm", "node", "online", name])?;
     }
+    node::exec(lab, &cluster::any_on(lab)?, &["crm", "resource", "start", GROUP])?;
     let active = cluster::wait_for_service(lab)?;
     cluster::wait_for_sync(lab, &nodes)?;
     Ok(active)

@@ -1,7 +1,7 @@
 //! `crm demo`: its words and what they call.
 
 use crate::client::{self, Question};
-use crate::down::{down, free_orphan_loops};
+use crate::down::down;
 use crate::lab::Lab;
 use crate::up::{Plan, up};
 use crate::{bench, cluster, init, net, node, ns, script, ui, view};
@@ -160,7 +160,6 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
         }
         Word::Kill { node } => told(lab, &format!("kill {node}"), || {
             node::kill(lab, &node)?;
-            free_orphan_loops()?;
             Ok(String::new())
         }),
         Word::Partition { node } => partition(lab, node),
@@ -233,7 +232,6 @@ fn partition(lab: &Lab, node: Option<String>) -> Result<()> {
 }
 
 fn heal(lab: &Lab) -> Result<()> {
-    free_orphan_loops()?;
     let nodes = lab.nodes()?;
     for name in &nodes {
         if !node::is_on(lab, name) {

@@ -1,7 +1,7 @@
 //! One node as the driver sees it: power, daemons' sockets, commands inside.
 
 use crate::lab::Lab;
-use crate::{net, ns, pid, shell, wait};
+use crate::{down, net, ns, pid, shell, wait};
 use anyhow::{Context, Result, bail};
 use crm_proto::line::Line;
 use crm_proto::local::StatusReply;
@@ -21,6 +21,7 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(20);
 pub fn start(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
     if pid::find(lab, node).is_none() {
+        down::free_orphan_loops()?;
         ns::start(lab, node, "node-init")?;
     }
     net::plug(lab, node)
