@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Names under which agents call back (`crm_agents::shim`).
-const SHIMS: &[&str] = &["crm_master", "crm_attribute", "attrd_updater", "crm_node", "crm_resource"];
+const SHIMS: &[&str] =
+    &["crm_master", "crm_attribute", "attrd_updater", "crm_node", "crm_resource"];
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -28,11 +29,14 @@ fn main() -> ExitCode {
             crm_agents::native::main(word(0), word(1))
         }
         (_, "demo") => crm_lab::main(args.into_iter().skip(2).collect()),
-        _ => crm_cli::main(args, crm_cli::Hooks {
-            agent_catalog: hooks::agent_catalog,
-            cluster_init: hooks::cluster_init,
-            cluster_join: hooks::cluster_join,
-        }),
+        _ => crm_cli::main(
+            args,
+            crm_cli::Hooks {
+                agent_catalog: hooks::agent_catalog,
+                cluster_init: hooks::cluster_init,
+                cluster_join: hooks::cluster_join,
+            },
+        ),
     }
 }
 

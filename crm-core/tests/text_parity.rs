@@ -1,4 +1,5 @@
 //! The configure text against what Debian's crmsh 4.4.1 answered. Needs `../shared`; skips loudly where it is absent.
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use crm_core::cib::Cib;
 use crm_core::text::{Event, Session, show};
@@ -21,7 +22,7 @@ fn run(text: &str) -> (Session, Option<String>) {
     let mut refused = None;
     while let Some(event) = session.next_event().or_else(|| session.end()) {
         if let Event::Refused(error) = event {
-            refused.get_or_insert(error.to_string());
+            refused.get_or_insert_with(|| error.to_string());
         }
     }
     (session, refused)
@@ -30,8 +31,9 @@ fn run(text: &str) -> (Session, Option<String>) {
 /// The configure block of seed 002, up to `quit`.
 fn seed_block(seed: &str) -> &str {
     let start = seed.find("property stonith-enabled=false").expect("the block");
-    let end = start + seed[start..].find("\nquit\n").expect("its end");
-    &seed[start..end + "\nquit\n".len()]
+    let rest = seed.get(start..).expect("a start on a character");
+    let end = rest.find("\nquit\n").expect("its end");
+    rest.get(..end + "\nquit\n".len()).expect("an end on a character")
 }
 
 #[test]

@@ -156,7 +156,7 @@ pub enum Request {
         /// Name.
         volume: String,
     },
-    /// Becomes primary and makes the device. Refused with a reason unless disk is UpToDate, no peer is primary and (3+ replicas) a majority is connected.
+    /// Becomes primary and makes the device. Refused with a reason unless disk is `UpToDate`, no peer is primary and (3+ replicas) a majority is connected.
     /// Peers in `lost` are known dead (or left behind by a committed record): they need not answer.
     Promote {
         /// Name.

@@ -8,15 +8,12 @@ pub mod peer;
 /// Generated from `proto/crm.proto`.
 #[expect(
     missing_docs,
-    clippy::all,
     clippy::clone_on_ref_ptr,
+    clippy::too_many_lines,
     clippy::doc_markdown,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
-    clippy::use_self,
     clippy::missing_errors_doc,
-    clippy::large_futures,
-    clippy::str_to_string,
     unused_qualifications,
     reason = "generated code"
 )]

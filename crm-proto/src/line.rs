@@ -45,10 +45,8 @@ impl Line {
     /// # Errors
     /// [`CallError::Connect`] when nobody listens.
     pub fn connect(path: &Path, timeout: Option<Duration>) -> Result<Self, CallError> {
-        let stream = UnixStream::connect(path).map_err(|source| CallError::Connect {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let stream = UnixStream::connect(path)
+            .map_err(|source| CallError::Connect { path: path.display().to_string(), source })?;
         stream.set_read_timeout(timeout)?;
         stream.set_write_timeout(timeout)?;
         Ok(Self { stream: BufReader::new(stream) })

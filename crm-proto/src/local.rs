@@ -25,7 +25,7 @@ pub enum Mode {
     Leader,
     /// Another node leads.
     Follower,
-    /// No leader; runs on by itself from its last state (two_node, no-quorum-policy=ignore). CIB read-only.
+    /// No leader; runs on by itself from its last state (`two_node`, no-quorum-policy=ignore). CIB read-only.
     Alone,
     /// No leader and no right to run: stops what it runs.
     NoQuorum,

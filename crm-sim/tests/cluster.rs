@@ -15,7 +15,13 @@ fn nv(pairs: &[(&str, &str)]) -> NvSet {
     set
 }
 
-fn primitive(id: &str, provider: &str, kind: &str, params: &[(&str, &str)], every: &str) -> Primitive {
+fn primitive(
+    id: &str,
+    provider: &str,
+    kind: &str,
+    params: &[(&str, &str)],
+    every: &str,
+) -> Primitive {
     let (class, provider) = ("ocf".to_owned(), Some(provider.to_owned()));
     Primitive {
         id: id.to_owned(),

@@ -52,8 +52,7 @@ pub(crate) fn listen(
             return Err(error).with_context(|| format!("remove the old {}", path.display()));
         }
     }
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?;
+    let listener = UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .context("restrict the socket")?;
     tokio::spawn(async move {
@@ -138,13 +137,15 @@ impl Client {
             Request::Cleanup { resource, node } => {
                 self.change(Command::Cleanup { resource, node }).await
             }
-            Request::Token { ttl_s } => {
-                match self.handle.make_token(Duration::from_secs(ttl_s)) {
-                    Ok(token) => Reply::Token(token),
-                    Err(error) => refused(&error.to_string(), "run it on the node where `crm cluster init` ran"),
+            Request::Token { ttl_s } => match self.handle.make_token(Duration::from_secs(ttl_s)) {
+                Ok(token) => Reply::Token(token),
+                Err(error) => {
+                    refused(&error.to_string(), "run it on the node where `crm cluster init` ran")
                 }
+            },
+            Request::Volumes => {
+                block_reply(crm_proto::block::Request::Status { volume: None }).await
             }
-            Request::Volumes => block_reply(crm_proto::block::Request::Status { volume: None }).await,
             Request::Block(request) => block_reply(request).await,
             Request::Status
             | Request::Cib
@@ -217,7 +218,9 @@ fn refused(why: &str, remedy: &str) -> Reply {
 async fn block_reply(request: crm_proto::block::Request) -> Reply {
     match block::call(request).await {
         Ok(reply) => Reply::Block(reply),
-        Err(error) => refused(&format!("{error:#}"), "start crm-blockd (`systemctl start crm-blockd`)"),
+        Err(error) => {
+            refused(&format!("{error:#}"), "start crm-blockd (`systemctl start crm-blockd`)")
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use anyhow::Context;
 use crm_core::controller::{Event, VolumeSeen};
 use crm_core::store::State;
 use crm_proto::block::{
-    Connection, Event as BlockEvent, Reply, ReplicaSpec, Request, VolumeSpec, VolumeStatus,
+    Connection, Event as BlockEvent, ReplicaSpec, Reply, Request, VolumeSpec, VolumeStatus,
     socket_path,
 };
 use crm_proto::line::Line;

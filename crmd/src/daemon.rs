@@ -102,7 +102,8 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
     tokio::spawn(async move {
         loop {
             let state = states.borrow_and_update().clone();
-            if to.send(Input::Event(Event::State(state))).is_err() || states.changed().await.is_err()
+            if to.send(Input::Event(Event::State(state))).is_err()
+                || states.changed().await.is_err()
             {
                 return;
             }
@@ -136,7 +137,8 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
             }
         }
     });
-    let (to, mut orders) = (events.clone(), handle.orders().context("the orders are taken already")?);
+    let (to, mut orders) =
+        (events.clone(), handle.orders().context("the orders are taken already")?);
     tokio::spawn(async move {
         while let Some(order) = orders.recv().await {
             if to.send(Input::Order(order)).is_err() {
@@ -266,8 +268,13 @@ impl Daemon {
                         tracing::warn!(resource = spec.resource, op = spec.op, rc = result.rc,
                             status = ?result.status, reason = result.reason, "operation failed");
                     } else if spec.interval_ms == 0 {
-                        tracing::info!(resource = spec.resource, op = spec.op, rc = result.rc,
-                            ms = result.exec_ms, "operation done");
+                        tracing::info!(
+                            resource = spec.resource,
+                            op = spec.op,
+                            rc = result.rc,
+                            ms = result.exec_ms,
+                            "operation done"
+                        );
                     }
                     if events.send(Input::Event(Event::OpEnded { call_id, result })).is_err() {
                         tracing::debug!("the daemon ended before an operation");
@@ -277,7 +284,10 @@ impl Daemon {
             Effect::DropPeers { volume, peers, epoch } => drop_peers(volume, peers, epoch),
             Effect::BecameCurrent => {
                 if let Err(error) = boot::set_current(&boot::run_dir()) {
-                    tracing::error!(error = format!("{error:#}"), "cannot store that this node is current");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "cannot store that this node is current"
+                    );
                 }
             }
         }

@@ -382,7 +382,8 @@ impl Controller {
 
     /// With a quorum, publishes this node's status under a session of its own, once.
     fn publish(&mut self) {
-        if !self.leadership.quorate || self.published || !self.state.members.contains_key(&self.me) {
+        if !self.leadership.quorate || self.published || !self.state.members.contains_key(&self.me)
+        {
             return;
         }
         if self.state.status.nodes.get(&self.me).is_some_and(|n| n.session >= self.session) {
@@ -413,7 +414,11 @@ impl Controller {
             Mode::Joining
         } else if self.may_go_alone() {
             // Heartbeats have just begun after a start: give the peer the time to be heard.
-            if self.now_ms >= self.started_ms + START_GRACE_MS { Mode::Alone } else { Mode::Joining }
+            if self.now_ms >= self.started_ms + START_GRACE_MS {
+                Mode::Alone
+            } else {
+                Mode::Joining
+            }
         } else if self.now_ms >= self.grace_ends() {
             Mode::NoQuorum
         } else {
@@ -472,9 +477,11 @@ impl Controller {
             Mode::Alone => Some(format!(
                 "{missing} is gone: running on alone (no-quorum-policy=ignore, fencing off); the configuration is read-only until it is back"
             )),
-            Mode::NoQuorum if self.state.members.len() == 2 && self.fencing_wanted() => Some(format!(
-                "no quorum: {missing} is not confirmed off (fencing is on and no device has confirmed it)"
-            )),
+            Mode::NoQuorum if self.state.members.len() == 2 && self.fencing_wanted() => {
+                Some(format!(
+                    "no quorum: {missing} is not confirmed off (fencing is on and no device has confirmed it)"
+                ))
+            }
             Mode::NoQuorum => Some(format!("no quorum without {missing}")),
         }
     }

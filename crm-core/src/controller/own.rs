@@ -214,10 +214,9 @@ impl Controller {
 
     fn nothing_new(&self, result: &OpResult) -> bool {
         let known = self.own.status.resources.get(&result.resource);
-        known.and_then(|h| h.monitors.get(&result.interval_ms)).and_then(Option::as_ref).is_some_and(
-            |last| {
-                !last.failed() && !result.failed() && last.rc == result.rc
-            },
-        )
+        known
+            .and_then(|h| h.monitors.get(&result.interval_ms))
+            .and_then(Option::as_ref)
+            .is_some_and(|last| !last.failed() && !result.failed() && last.rc == result.rc)
     }
 }

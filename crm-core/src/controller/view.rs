@@ -44,8 +44,7 @@ impl Controller {
             }
         }
         self.withhold_scores(&mut state);
-        if state.members.len() > 2
-            && state.cib.properties.get("no-quorum-policy") == Some("ignore")
+        if state.members.len() > 2 && state.cib.properties.get("no-quorum-policy") == Some("ignore")
         {
             // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
             state.cib.properties.set("no-quorum-policy", "stop");

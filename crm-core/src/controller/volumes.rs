@@ -142,9 +142,7 @@ impl Controller {
         }
         let others = definition.replicas.iter().map(|r| &r.node).filter(|n| **n != self.me);
         let lost: BTreeSet<String> = others
-            .filter(|n| {
-                !self.alive(n) || !record.in_sync.contains(*n) || self.is_away(&volume, n)
-            })
+            .filter(|n| !self.alive(n) || !record.in_sync.contains(*n) || self.is_away(&volume, n))
             .cloned()
             .collect();
         spec.params.insert(

@@ -139,10 +139,17 @@ impl World {
             let plan = daemon.map(Controller::plan_now);
             let lines = [
                 format!("{name}: on {} {:?}", machine.on, machine.active),
-                format!("  {:?} {:?}", daemon.map(Controller::mode), daemon.and_then(Controller::waiting)),
+                format!(
+                    "  {:?} {:?}",
+                    daemon.map(Controller::mode),
+                    daemon.and_then(Controller::waiting)
+                ),
                 format!("  busy {:?} {:?}", daemon.map(Controller::busy), machine.replica),
                 format!("  plan {:?}", plan.as_ref().map(|p| &p.summary)),
-                format!("  why {:?}", plan.map(|p| p.reasons.into_iter().map(|r| r.text).collect::<Vec<_>>())),
+                format!(
+                    "  why {:?}",
+                    plan.map(|p| p.reasons.into_iter().map(|r| r.text).collect::<Vec<_>>())
+                ),
             ];
             out += &lines.join("\n");
             out.push('\n');
@@ -451,8 +458,7 @@ impl World {
     }
 
     fn look(&mut self) {
-        let majority =
-            |w: &Self, n: &str| w.runs(n) && w.component(n).len() * 2 > w.machines.len();
+        let majority = |w: &Self, n: &str| w.runs(n) && w.component(n).len() * 2 > w.machines.len();
         let keep = self.leader.clone().is_some_and(|l| majority(self, &l));
         if !keep {
             let next = self.machines.keys().find(|n| majority(self, n)).cloned();
@@ -619,8 +625,7 @@ impl World {
         let lost: BTreeSet<String> = lost.split_whitespace().map(str::to_owned).collect();
         let others: Vec<String> =
             self.machines.keys().filter(|n| n.as_str() != node).cloned().collect();
-        let connected: Vec<&String> =
-            others.iter().filter(|o| self.connected(node, o)).collect();
+        let connected: Vec<&String> = others.iter().filter(|o| self.connected(node, o)).collect();
         let other_primary = connected
             .iter()
             .any(|o| self.machines.get(o.as_str()).is_some_and(|m| m.replica.primary));
@@ -667,10 +672,16 @@ impl World {
                 continue; // no volume quorum: frozen
             }
             if !missing.is_empty() {
-                let since = self.cut_since.get(&(format!("{primary}/data"), missing.iter().next().cloned().unwrap_or_default()));
+                let since = self.cut_since.get(&(
+                    format!("{primary}/data"),
+                    missing.iter().next().cloned().unwrap_or_default(),
+                ));
                 if since.is_some_and(|s| self.now_ms > s + DATA_DEAD_MS) {
                     self.asked.insert(primary.clone());
-                    self.event(&primary, Event::MayDrop { volume: "r0".to_owned(), peers: missing });
+                    self.event(
+                        &primary,
+                        Event::MayDrop { volume: "r0".to_owned(), peers: missing },
+                    );
                 } else {
                     self.at(self.now_ms + 1, Happening::Look);
                 }
