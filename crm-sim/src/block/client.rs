@@ -14,7 +14,7 @@ struct Past {
 
 #[derive(Debug, Clone)]
 enum Ask {
-    Write { first: u64, count: u64, zero: bool, value: u64, fua: bool },
+    Write { first: u64, count: u64, zero: bool, value: u64, fua: bool, at: Vec<usize> },
     Flush { promised: BTreeMap<u64, usize> },
 }
 
@@ -43,23 +43,28 @@ impl World {
             let extent = self.dice(EXTENTS);
             let first = extent * 1024 + self.dice(10);
             let (count, zero, fua) = (1 + self.dice(3), self.dice(12) == 0, self.dice(10) == 0);
-            for block in first..first + count {
-                let past = self
-                    .client
-                    .past
-                    .entry(block)
-                    .or_insert_with(|| Past { issued: vec![0], ..Past::default() });
-                past.issued.push(if zero { 0 } else { id });
-            }
-            Ask::Write { first, count, zero, value: id, fua }
+            let at = self.issue(first, count, if zero { 0 } else { id });
+            Ask::Write { first, count, zero, value: id, fua, at }
         };
         self.client.open.insert(id, (node, ask.clone()));
         self.submit(node, id, &ask)
     }
 
+    /// Notes that a value is on its way; its places in the pasts of the blocks.
+    fn issue(&mut self, first: u64, count: u64, value: u64) -> Vec<usize> {
+        let new = || Past { issued: vec![0], ..Past::default() };
+        (first..first + count)
+            .map(|block| {
+                let past = self.client.past.entry(block).or_insert_with(new);
+                past.issued.push(value);
+                past.issued.len() - 1
+            })
+            .collect()
+    }
+
     fn submit(&mut self, node: usize, id: u64, ask: &Ask) -> Result<(), String> {
         let event = match *ask {
-            Ask::Write { first, count, zero, value, fua } => {
+            Ask::Write { first, count, zero, value, fua, .. } => {
                 let values = vec![value; crm_block_engine::bitmap::index(count)];
                 Event::Write {
                     id,
@@ -86,7 +91,12 @@ impl World {
             .filter(|(_, (n, _))| *n == node)
             .map(|(id, (_, ask))| (*id, ask.clone()))
             .collect();
-        for (id, ask) in open {
+        for (id, mut ask) in open {
+            if let Ask::Write { first, count, zero, value, at, .. } = &mut ask {
+                // It may land on top of a write that was in flight beside it and is answered already.
+                *at = self.issue(*first, *count, if *zero { 0 } else { *value });
+            }
+            self.client.open.insert(id, (node, ask.clone()));
             self.submit(node, id, &ask)?;
         }
         Ok(())
@@ -108,19 +118,10 @@ impl World {
             return;
         }
         match ask {
-            Ask::Write { first, count, zero, value, fua } => {
+            Ask::Write { first, fua, at, .. } => {
                 self.outcome.acked += 1;
-                let written = if zero { 0 } else { value };
-                for block in first..first + count {
+                for (block, at) in (first..).zip(at) {
                     let Some(past) = self.client.past.get_mut(&block) else { continue };
-                    // Zeroes are not told apart: the first issue after the last promise is surely there.
-                    let at = if zero {
-                        (past.acked..past.issued.len())
-                            .find(|i| past.issued[*i] == 0)
-                            .unwrap_or(past.acked)
-                    } else {
-                        past.issued.iter().position(|v| *v == written).unwrap_or(0)
-                    };
                     past.acked = past.acked.max(at);
                     if fua {
                         past.flushed = past.flushed.max(at);
