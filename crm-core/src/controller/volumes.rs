@@ -202,8 +202,11 @@ impl Controller {
         self.publish_local_records();
         for (volume, peers) in self.volumes.asks.clone() {
             let mut in_sync = self.record(&volume).in_sync;
+            if !in_sync.contains(&self.me) {
+                // The record has left this node behind: it may not go on alone, and its writes stay unacknowledged.
+                continue;
+            }
             in_sync.retain(|n| !peers.contains(n));
-            in_sync.insert(self.me.clone());
             if self.write_record(&volume, in_sync) {
                 self.volumes.asks.remove(&volume);
                 let epoch = self.record(&volume).epoch;
@@ -212,8 +215,9 @@ impl Controller {
         }
         for (volume, peers) in self.volumes.back.clone() {
             let mut in_sync = self.record(&volume).in_sync;
+            let named = in_sync.contains(&self.me);
             in_sync.extend(peers);
-            if self.leadership.quorate && self.write_record(&volume, in_sync) {
+            if named && self.leadership.quorate && self.write_record(&volume, in_sync) {
                 self.volumes.back.remove(&volume);
             }
         }
