@@ -295,7 +295,7 @@ impl Controller {
     /// The replicated state with what this node knows better (its own status, local records, peers gone).
     #[must_use]
     pub fn view(&self) -> State {
-        self.local_state()
+        State { revisions: self.state.revisions.clone(), ..self.local_state() }
     }
 
     /// The plan that this node would make now; empty when there is nothing to do.

@@ -32,8 +32,18 @@ impl Controller {
     }
 
     /// The replicated state with this node's own status, the newest volume records, and no promotion score for replicas that are behind.
+    /// Without the revisions: nothing that is decided needs them, and they are most of the bytes.
     pub(super) fn local_state(&self) -> State {
-        let mut state = State::clone(&self.state);
+        let mut state = State {
+            cluster_name: self.state.cluster_name.clone(),
+            cluster_uuid: self.state.cluster_uuid.clone(),
+            members: self.state.members.clone(),
+            cib: self.state.cib.clone(),
+            version: self.state.version,
+            status: self.state.status.clone(),
+            volumes: self.state.volumes.clone(),
+            revisions: Vec::new(),
+        };
         if !self.leadership.quorate || !self.published {
             state.status.nodes.insert(self.me.clone(), self.own.status.clone());
         }
