@@ -8,7 +8,8 @@
 //!
 //! Superblock: 0 magic `CRMBLK01`, 8 crc32c of bytes 12.., 12 version u32, 16 seq u64, 24 size u64, 32 day0 u64, 40 current u64,
 //! 48 epoch u64, 56 flags u32 (1 consistent, 2 was up to date, 4 primary, 8 clean), 60 index u8, 61 replicas u8, 62 sync source u8 (255 none),
-//! 63 mask of peers that need everything u8, 64 bitmap generation u64 × 8, 128 history u64 × 32.
+//! 63 mask of peers that need everything u8, 64 bitmap generation u64 × 8, 128 history u64 × 32,
+//! 384 base of a generation that not all have stored yet u64 (0 = none).
 //! Activity log: 0 magic `CRMALOG1`, 8 crc32c of bytes 12.., 12 count u32, 16 seq u64, 24 extent u32 × count.
 
 use crate::activity::MOST_HOT;
@@ -74,6 +75,8 @@ pub struct Super {
     pub full: Vec<bool>,
     /// Ancestors, newest first.
     pub history: Vec<u64>,
+    /// Generation before `current`, while not all that take part have stored `current` (0 = they have).
+    pub base: u64,
 }
 
 impl Super {
@@ -125,6 +128,7 @@ impl Super {
         for (i, generation) in self.history.iter().take(HISTORY).enumerate() {
             put64(&mut bytes, 128 + 8 * i, *generation);
         }
+        put64(&mut bytes, 384, self.base);
         seal(&mut bytes);
         bytes
     }
@@ -157,6 +161,7 @@ impl Super {
             bitmap: (0..replicas).map(|i| get64(bytes, 64 + 8 * i)).collect(),
             full: (0..replicas).map(|i| bytes[63] >> i & 1 == 1).collect(),
             history: (0..HISTORY).map(|i| get64(bytes, 128 + 8 * i)).filter(|g| *g != 0).collect(),
+            base: get64(bytes, 384),
         })
     }
 }
@@ -270,6 +275,7 @@ pub fn format(config: &crate::Config) -> Vec<Piece> {
         bitmap: vec![0; n],
         full: (0..n).map(|p| !config.assume_clean && first && p != 0).collect(),
         history: Vec::new(),
+        base: 0,
     };
     let (_, slot) = head.next_write();
     // Both slots: a torn first write leaves the other.

@@ -25,6 +25,8 @@ pub const HEAD: usize = 48;
 pub const MOST_BODY: u32 = 16 << 20;
 /// Most runs in one message.
 pub const MOST_RUNS: usize = 4096;
+/// Most extents in one message: all of a volume of 8 TiB.
+const MOST_EXTENTS: usize = 2 << 20;
 const MAGIC: u32 = 0x314b_4c42;
 
 /// A message. `D` is the bytes of a write, kept by whoever does the input and output.
@@ -429,7 +431,7 @@ fn runs(input: &mut Input<'_>) -> Result<Vec<(u64, u64)>, Bad> {
 }
 
 fn extents(input: &mut Input<'_>) -> Result<Vec<u32>, Bad> {
-    input.list(4096, Input::u32)
+    input.list(MOST_EXTENTS, Input::u32)
 }
 
 fn node(byte: u8) -> Option<u8> {

@@ -117,6 +117,10 @@ impl<D: Clone> Engine<D> {
 
     fn met(&mut self, peer: u8, theirs: Hello) {
         let Some(mine) = self.peers[usize::from(peer)].mine.clone() else { return };
+        if theirs.index == peer && theirs.day0 == mine.day0 && self.unheard_generation(&theirs) {
+            self.hang_up(peer);
+            return;
+        }
         let verdict = if theirs.index == peer {
             compare(&mine, &theirs)
         } else {

@@ -1,8 +1,9 @@
 //! Roles and generations: promote, demote, go on without a peer, detach.
 
 use super::{After, Engine, Stage, Sync, bit};
+use crate::activity::EXTENT_BLOCKS;
 use crate::event::{Effect, Refusal};
-use crate::lineage::Disk;
+use crate::lineage::{Disk, Hello};
 use crate::meta;
 use crate::wire::Msg;
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub(super) struct Rotation {
     id: u64,
     pending: u32,
     stored: bool,
+    commits: bool,
     reply: Option<u64>,
 }
 
@@ -135,8 +137,21 @@ impl<D: Clone> Engine<D> {
         if ok {
             self.change.granted = Some(peer);
         }
-        let hot = self.al.extents();
+        let hot = self.may_differ(peer);
         self.send(peer, Msg::PromoteAns { id, ok, hot });
+    }
+
+    /// Extents in which the peer may differ from this replica: hot here, or noted (after a crash, say) and not synced since.
+    fn may_differ(&self, peer: u8) -> Vec<u32> {
+        let mut extents: BTreeSet<u32> = self.al.extents().into_iter().collect();
+        let bits = &self.peers[usize::from(peer)].bits;
+        let mut at = 0;
+        while let Some(block) = bits.next(at) {
+            let extent = block / EXTENT_BLOCKS;
+            extents.extend(u32::try_from(extent));
+            at = (extent + 1) * EXTENT_BLOCKS;
+        }
+        extents.into_iter().collect()
     }
 
     pub(super) fn promote_answered(&mut self, peer: u8, ask: u64, ok: bool, hot: &[u32]) {
@@ -220,13 +235,40 @@ impl<D: Clone> Engine<D> {
             self.head.current = self.fresh_generation();
             let behind = self.mask_of(|p| self.head.behind(usize::from(p)) && !self.in_lineage(p));
             pending = self.mask_of(|p| self.in_lineage(p));
+            if pending != 0 && self.head.base == 0 {
+                self.head.base = old;
+            }
             for p in self.others().filter(|p| pending & bit(*p) != 0).collect::<Vec<_>>() {
                 let (generation, epoch) = (self.head.current, self.head.epoch);
                 self.send(p, Msg::NewGen { id, generation, behind, epoch });
             }
         }
-        self.change.rotation = Some(Rotation { id, pending, stored: false, reply });
+        self.change.rotation = Some(Rotation { id, pending, stored: false, commits: false, reply });
         self.store_head(After::Rotated(id));
+    }
+
+    /// A crash left a generation of which a peer has never heard: nothing was acknowledged in it, so it never was.
+    pub(super) fn unheard_generation(&mut self, theirs: &Hello) -> bool {
+        let (base, current) = (self.head.base, self.head.current);
+        if base == 0 || self.primary {
+            return false;
+        }
+        self.head.base = 0;
+        let heard = theirs.current == current
+            || theirs.bitmap.contains(&current)
+            || theirs.history.contains(&current);
+        if heard {
+            return false;
+        }
+        self.head.current = base;
+        self.head.history.retain(|g| *g != base);
+        for p in self.others() {
+            if self.head.bitmap[usize::from(p)] == base {
+                self.head.bitmap[usize::from(p)] = 0;
+            }
+        }
+        self.store_head(After::Nothing);
+        true
     }
 
     pub(super) fn rotation_stored(&mut self, id: u64) {
@@ -243,8 +285,25 @@ impl<D: Clone> Engine<D> {
         }
     }
 
+    /// A generation exists only when all that take part have stored it; that they have is stored before anything is acknowledged in it.
     fn rotation_check(&mut self) {
-        let Some(rotation) = self.change.rotation.take_if(|r| r.stored && r.pending == 0) else {
+        let Some(rotation) =
+            self.change.rotation.as_mut().filter(|r| r.stored && r.pending == 0 && !r.commits)
+        else {
+            return;
+        };
+        rotation.commits = true;
+        let id = rotation.id;
+        if self.head.base == 0 {
+            self.rotation_committed(id);
+        } else {
+            self.head.base = 0;
+            self.store_head(After::Committed(id));
+        }
+    }
+
+    pub(super) fn rotation_committed(&mut self, id: u64) {
+        let Some(rotation) = self.change.rotation.take_if(|r| r.id == id && r.commits) else {
             return;
         };
         let left = self.mask_of(|p| !self.established(p) && self.head.behind(usize::from(p)));
