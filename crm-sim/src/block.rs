@@ -320,6 +320,7 @@ impl World {
         for other in (0..self.nodes.len()).filter(|o| *o != at) {
             self.at(3, Item::Connect { a: at, b: other });
         }
+        self.settle_question(at)?;
         self.resubmit(at)
     }
 

@@ -150,6 +150,15 @@ impl World {
         Ok(())
     }
 
+    /// The process died while it was asked to become primary: what it says when it is back is the answer.
+    pub(super) fn settle_question(&mut self, node: usize) -> Result<(), String> {
+        if self.record.asked.is_some_and(|(asked, _)| asked == node) {
+            let is = self.nodes[node].engine.as_ref().is_some_and(Engine::is_primary);
+            self.replied(node, PROMOTE, is)?;
+        }
+        Ok(())
+    }
+
     /// Promotes somebody when nobody is primary; a machine whose primary hangs is switched off first.
     pub(super) fn authority(&mut self) -> Result<(), String> {
         let delay = 40 + self.dice(40);
