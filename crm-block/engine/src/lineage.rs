@@ -51,6 +51,8 @@ pub struct Hello {
     pub target_of: Option<u8>,
     /// Epoch of the in-sync record.
     pub epoch: u64,
+    /// While torn: the generation it has parts of, 0 = none.
+    pub goal: u64,
 }
 
 /// Outcome of [`compare`], as seen by the first argument.
@@ -142,6 +144,13 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
         return Verdict::Refuse(Why::StalePrimary);
     }
     if source.disk <= Disk::Inconsistent {
+        return Verdict::Wait;
+    }
+    let knows = |g: u64| {
+        g == 0 || source.current == g || source.history.contains(&g) || source.bitmap.contains(&g)
+    };
+    if !target.discard && !knows(target.goal) {
+        // It has parts of newer data: older data would not make it whole.
         return Verdict::Wait;
     }
     if !source.primary {
@@ -238,6 +247,7 @@ mod tests {
             sees_primary: None,
             target_of: None,
             epoch: 0,
+            goal: 0,
         }
     }
 
@@ -329,6 +339,12 @@ mod tests {
                 "secondaries leave it to the primary",
                 Hello { sees_primary: Some(2), ..hello(0, 9) },
                 hello(1, 9),
+                Verdict::Wait,
+            ),
+            (
+                "torn with parts of newer data than the source knows",
+                hello(0, 9),
+                Hello { disk: Disk::Inconsistent, goal: 11, ..hello(1, 9) },
                 Verdict::Wait,
             ),
             (

@@ -9,7 +9,8 @@
 //! Superblock: 0 magic `CRMBLK01`, 8 crc32c of bytes 12.., 12 version u32, 16 seq u64, 24 size u64, 32 day0 u64, 40 current u64,
 //! 48 epoch u64, 56 flags u32 (1 consistent, 2 was up to date, 4 primary, 8 clean), 60 index u8, 61 replicas u8, 62 sync source u8 (255 none),
 //! 63 mask of peers that need everything u8, 64 bitmap generation u64 × 8, 128 history u64 × 32,
-//! 384 base of a generation that not all have stored yet u64 (0 = none).
+//! 384 base of a generation that not all have stored yet u64 (0 = none),
+//! 392 generation a torn replica has parts of u64 (0 = none).
 //! Activity log: 0 magic `CRMALOG1`, 8 crc32c of bytes 12.., 12 count u32, 16 seq u64, 24 extent u32 × count.
 
 use crate::activity::MOST_HOT;
@@ -77,6 +78,8 @@ pub struct Super {
     pub history: Vec<u64>,
     /// Generation before `current`, while not all that take part have stored `current` (0 = they have).
     pub base: u64,
+    /// While torn: the generation of which it has parts; only who knows that one may make it whole (0 = none).
+    pub goal: u64,
 }
 
 impl Super {
@@ -129,6 +132,7 @@ impl Super {
             put64(&mut bytes, 128 + 8 * i, *generation);
         }
         put64(&mut bytes, 384, self.base);
+        put64(&mut bytes, 392, self.goal);
         seal(&mut bytes);
         bytes
     }
@@ -162,6 +166,7 @@ impl Super {
             full: (0..replicas).map(|i| bytes[63] >> i & 1 == 1).collect(),
             history: (0..HISTORY).map(|i| get64(bytes, 128 + 8 * i)).filter(|g| *g != 0).collect(),
             base: get64(bytes, 384),
+            goal: get64(bytes, 392),
         })
     }
 }
@@ -276,6 +281,7 @@ pub fn format(config: &crate::Config) -> Vec<Piece> {
         full: (0..n).map(|p| !config.assume_clean && first && p != 0).collect(),
         history: Vec::new(),
         base: 0,
+        goal: 0,
     };
     let (_, slot) = head.next_write();
     // Both slots: a torn first write leaves the other.
@@ -385,7 +391,7 @@ mod tests {
             history in proptest::collection::vec(1u64.., 0..=32)) {
             let full = gens.iter().map(|g| g % 2 == 0).collect();
             let head = Super { seq, size: 8192, day0: 1, current, epoch, index: 0, consistent: flags[0], up_to_date: flags[1], primary: flags[2],
-                clean: flags[3], sync_from: 3, bitmap: gens, full, history };
+                clean: flags[3], sync_from: 3, bitmap: gens, full, history, base: current, goal: epoch };
             prop_assert_eq!(Super::decode(&head.encode()), Ok(head));
         }
     }

@@ -470,6 +470,7 @@ fn hello(input: &mut Input<'_>) -> Result<Hello, Bad> {
         day0: input.u64()?,
         current: input.u64()?,
         epoch: input.u64()?,
+        goal: input.u64()?,
         bitmap: input.list(MOST_REPLICAS, Input::u64)?,
         history: input.list(HISTORY, Input::u64)?,
     })
@@ -496,7 +497,7 @@ impl Output {
             h.sees_primary.unwrap_or(255),
             h.target_of.unwrap_or(255),
         ]);
-        for value in [h.size, h.day0, h.current, h.epoch] {
+        for value in [h.size, h.day0, h.current, h.epoch, h.goal] {
             self.u64(value);
         }
         for list in [&h.bitmap, &h.history] {
@@ -622,6 +623,7 @@ mod tests {
                     day0: n[1],
                     current: n[2],
                     epoch: n[3],
+                    goal: n[0],
                     bitmap,
                     history,
                     disk: disk(d).unwrap(),

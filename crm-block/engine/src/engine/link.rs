@@ -26,6 +26,7 @@ impl<D: Clone> Engine<D> {
             sees_primary: self.sees_primary(),
             target_of,
             epoch: self.head.epoch,
+            goal: self.head.goal,
         }
     }
 
@@ -204,7 +205,7 @@ impl<D: Clone> Engine<D> {
         }
         let conn = p.conn;
         if p.target {
-            self.become_target(peer, &theirs);
+            self.become_target(peer, &theirs, theirs.current);
             self.store_head(After::Ready { peer, conn });
         } else {
             self.ready_stored(peer, conn);
@@ -212,7 +213,7 @@ impl<D: Clone> Engine<D> {
     }
 
     /// Notes that this replica will be torn until the sync from `peer` ends.
-    pub(super) fn become_target(&mut self, peer: u8, theirs: &Hello) {
+    pub(super) fn become_target(&mut self, peer: u8, theirs: &Hello, goal: u64) {
         for q in self.others().filter(|q| *q != peer).collect::<Vec<_>>() {
             if matches!(self.peers[usize::from(q)].sync, Sync::Target { .. }) {
                 self.hang_up(q);
@@ -235,6 +236,7 @@ impl<D: Clone> Engine<D> {
         self.head.consistent = false;
         self.head.up_to_date = false;
         self.head.sync_from = peer;
+        self.head.goal = goal;
         self.disk = Disk::Inconsistent;
         self.peers[usize::from(peer)].sync = Sync::Target { done: false };
     }

@@ -30,9 +30,21 @@ pub(super) struct Change {
 pub(super) struct Rotation {
     id: u64,
     pending: u32,
+    stage: Spread,
     stored: bool,
-    commits: bool,
+    fresh: bool,
     reply: Option<u64>,
+}
+
+/// How far a new generation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    /// To the disk here and to all that take part.
+    Store,
+    /// That all have it is being stored.
+    Commit,
+    /// To those that are being synced: they will have parts of it.
+    Targets,
 }
 
 #[derive(Debug)]
@@ -60,9 +72,7 @@ struct Closing {
 impl Change {
     /// No new connections now.
     pub(super) fn busy(&self) -> bool {
-        self.promoting.is_some()
-            || self.closing.is_some()
-            || self.rotation.as_ref().is_some_and(|r| r.reply.is_some())
+        self.promoting.is_some() || self.closing.is_some() || self.rotation.is_some()
     }
 }
 
@@ -224,7 +234,8 @@ impl<D: Clone> Engine<D> {
         let id = self.id();
         let reply = reply.or_else(|| self.change.rotation.take().and_then(|r| r.reply));
         let mut pending = 0;
-        if absent != 0 || reply.is_none() {
+        let fresh = absent != 0 || reply.is_none();
+        if fresh {
             let old = self.head.current;
             for p in self.others().filter(|p| !self.in_lineage(*p)).collect::<Vec<_>>() {
                 if !self.head.behind(usize::from(p)) {
@@ -243,7 +254,8 @@ impl<D: Clone> Engine<D> {
                 self.send(p, Msg::NewGen { id, generation, behind, epoch });
             }
         }
-        self.change.rotation = Some(Rotation { id, pending, stored: false, commits: false, reply });
+        self.change.rotation =
+            Some(Rotation { id, pending, stage: Spread::Store, stored: false, fresh, reply });
         self.store_head(After::Rotated(id));
     }
 
@@ -287,25 +299,42 @@ impl<D: Clone> Engine<D> {
 
     /// A generation exists only when all that take part have stored it; that they have is stored before anything is acknowledged in it.
     fn rotation_check(&mut self) {
-        let Some(rotation) =
-            self.change.rotation.as_mut().filter(|r| r.stored && r.pending == 0 && !r.commits)
+        let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.stored && r.pending == 0)
         else {
             return;
         };
-        rotation.commits = true;
         let id = rotation.id;
-        if self.head.base == 0 {
-            self.rotation_committed(id);
-        } else {
-            self.head.base = 0;
-            self.store_head(After::Committed(id));
+        match rotation.stage {
+            Spread::Store => {
+                rotation.stage = Spread::Commit;
+                if self.head.base == 0 {
+                    self.rotation_committed(id);
+                } else {
+                    self.head.base = 0;
+                    self.store_head(After::Committed(id));
+                }
+            }
+            Spread::Commit => {}
+            Spread::Targets => self.rotation_done(),
         }
     }
 
     pub(super) fn rotation_committed(&mut self, id: u64) {
-        let Some(rotation) = self.change.rotation.take_if(|r| r.id == id && r.commits) else {
-            return;
-        };
+        let fits = |r: &&mut Rotation| r.id == id && r.stage == Spread::Commit;
+        let targets = self.mask_of(|p| self.established(p) && !self.in_lineage(p));
+        let (generation, epoch) = (self.head.current, self.head.epoch);
+        let Some(rotation) = self.change.rotation.as_mut().filter(fits) else { return };
+        rotation.stage = Spread::Targets;
+        rotation.pending = if rotation.fresh { targets } else { 0 };
+        let told = rotation.pending;
+        for p in self.others().filter(|p| told & bit(*p) != 0) {
+            self.send(p, Msg::NewGen { id, generation, behind: 0, epoch });
+        }
+        self.rotation_check();
+    }
+
+    fn rotation_done(&mut self) {
+        let Some(rotation) = self.change.rotation.take() else { return };
         let left = self.mask_of(|p| !self.established(p) && self.head.behind(usize::from(p)));
         self.forgive(left);
         let Some(id) = rotation.reply else { return };
@@ -333,7 +362,8 @@ impl<D: Clone> Engine<D> {
         let conn = self.peers[usize::from(peer)].conn;
         self.head.epoch = self.head.epoch.max(epoch);
         if self.peers[usize::from(peer)].sync == (Sync::Target { done: false }) {
-            self.send(peer, Msg::GenAck { id });
+            self.head.goal = generation;
+            self.store_head(After::GenStored { peer, conn, id });
             return;
         }
         let old = self.head.current;

@@ -125,6 +125,7 @@ impl<D: Clone> Engine<D> {
         self.head.up_to_date = disk >= Disk::Consistent;
         self.head.primary = false;
         self.head.sync_from = NOBODY;
+        self.head.goal = 0;
         self.crashed = false;
         if self.peers.len() == 2 {
             self.cool_all();
@@ -179,7 +180,7 @@ impl<D: Clone> Engine<D> {
             return;
         };
         let conn = p.conn;
-        self.become_target(peer, &theirs);
+        self.become_target(peer, &theirs, self.head.current);
         self.store_head(After::Started { peer, conn });
     }
 
