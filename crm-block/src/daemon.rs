@@ -192,7 +192,15 @@ impl Daemon {
             .inherited()
             .into_iter()
             .find(|d| front::deposited_spec(d).as_ref() == Some(&spec));
-        let Some(deposit) = kept else { return self.show(entry, volume) };
+        let Some(deposit) = kept else {
+            // The keeper died too, and with it the device: what is mounted on the old one is dead. Secondary, so that the monitor sees a
+            // failed primary and the cluster takes down what was on it and promotes anew; a fresh device would hide that.
+            tracing::warn!(
+                volume = volume.spec().name,
+                "the device died with the last keeper: secondary now"
+            );
+            return Ok(volume.demote()?);
+        };
         let shown = front::resume(deposit, spec, Arc::clone(volume) as _, &self.keeper)
             .map_err(|e| front_error(&e))?;
         volume.set_shown(Some(shown.kind()));

@@ -66,7 +66,7 @@ impl FuseFront {
             return Err(FrontError::Busy { device: mount_point });
         }
         let channels = mount_session(&mount_point, &spec)?;
-        let front = Self::serving(spec, mount_point, channels, target, keeper)?;
+        let front = Self::serving((spec, false), mount_point, channels, target, keeper)?;
         match front.attach_and_show() {
             Ok(()) => Ok(front),
             Err(error) => {
@@ -101,7 +101,7 @@ impl FuseFront {
             force_unmount(&mount_point);
             return Err(step("ask for requests in flight", &mount_point)(error));
         }
-        let front = Self::serving(spec, mount_point, channels, target, keeper)?;
+        let front = Self::serving((spec, true), mount_point, channels, target, keeper)?;
         if loopdev::is_bound_to(loop_number, found.device)? {
             front.lock().loop_number = Some(loop_number);
             KernelDevice::of_loop(loop_number).show_at(&front.spec.device)?;
@@ -112,15 +112,15 @@ impl FuseFront {
         Ok(front)
     }
 
-    /// Starts the threads.
+    /// Starts the threads. `touched`: something may have been written through the mount before.
     fn serving(
-        spec: FrontSpec,
+        (spec, touched): (FrontSpec, bool),
         mount_point: PathBuf,
         channels: Vec<Arc<OwnedFd>>,
         target: Arc<dyn Target>,
         keeper: &KeeperHandle,
     ) -> Result<Self, FrontError> {
-        let session = Arc::new(Session::new(spec.size_bytes, target));
+        let session = Arc::new(Session::new(spec.size_bytes, target, touched));
         let mut threads = Vec::new();
         for (index, channel) in channels.iter().enumerate() {
             let session = Arc::clone(&session);

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Up to here a payload is copied out of the receive buffer; above, the receive buffer itself is handed on. A copy of
 /// this size costs about 5 microseconds, a spare 1 MiB buffer for every small request would cost far more memory.
@@ -19,11 +20,14 @@ const UNIT: u64 = 512;
 pub(super) struct Session {
     size_bytes: u64,
     target: Arc<dyn Target>,
+    /// Something may have been written through this mount. Until then a flush has nothing to flush and must not wait: the loop driver
+    /// flushes while the device is made, when a volume that lost its peers cannot yet be told to go on without them.
+    touched: AtomicBool,
 }
 
 impl Session {
-    pub(super) fn new(size_bytes: u64, target: Arc<dyn Target>) -> Self {
-        Self { size_bytes, target }
+    pub(super) fn new(size_bytes: u64, target: Arc<dyn Target>, touched: bool) -> Self {
+        Self { size_bytes, target, touched: AtomicBool::new(touched) }
     }
 
     /// Takes requests off `channel` until the mount is gone.
@@ -57,6 +61,7 @@ impl Session {
         match request.call {
             Call::Read { offset, len } => self.read(answer, offset, len),
             Call::Write { offset, len } => self.write(answer, offset, len, payload),
+            Call::Fsync if !self.touched.load(Ordering::Acquire) => answer.data(&[]),
             Call::Fsync => self.change(answer, Io::Flush),
             Call::PunchHole { offset, len } => match self.clip(offset, len) {
                 Some(len) => self.change(answer, Io::Discard { offset, len }),
@@ -117,6 +122,7 @@ impl Session {
             whole.truncate(bytes);
             whole
         };
+        self.touched.store(true, Ordering::Release);
         let io = Io::Write { offset, data: Arc::new(data), fua: false };
         let done = move |outcome: io::Result<Option<Buffer>>| match outcome {
             Ok(_) => answer.data(&wire::write_answer(len)),
@@ -127,6 +133,7 @@ impl Session {
 
     /// Requests that are answered by success alone.
     fn change(&self, answer: Answer, io: Io) {
+        self.touched.store(true, Ordering::Release);
         let done = move |outcome: io::Result<Option<Buffer>>| match outcome {
             Ok(_) => answer.data(&[]),
             Err(error) => answer.failure(&error),
