@@ -43,6 +43,8 @@ fn load(lab: &Lab, debian_agents: bool) -> Result<()> {
         true => (debians(SEED), debians(SEED_DEMO) + STATEFUL),
         false => (SEED.to_owned(), SEED_DEMO.to_owned()),
     };
+    // Written for two nodes; a third one has a replica of its own.
+    let seed = seed.replace("clone-max=2", &format!("clone-max={}", lab.nodes()?.len()));
     configure(lab, &format!("{seed}show\ncommit\nquit\n"))?;
     let stay = format!("rsc_defaults resource-stickiness={STICKINESS}");
     configure(lab, &format!("{added}{stay}\ncommit\nquit\n"))?;

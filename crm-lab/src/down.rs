@@ -35,7 +35,8 @@ fn is_dead(device: &str) -> bool {
 
 fn detach(name: &str) -> Result<()> {
     wait::until(&format!("{name} to let go of its file"), LOOP_LIMIT, || {
-        if !shell::ok("losetup", &[name]) {
+        let bound = Path::new("/sys/block").join(name.trim_start_matches("/dev/")).join("loop");
+        if !bound.exists() {
             return Ok(Some(()));
         }
         shell::sh("losetup", &["-d", name])?;
@@ -47,7 +48,7 @@ fn destroy_namespaces(lab: &Lab) -> Result<()> {
     let nodes = NODES.iter().map(|(name, _)| *name);
     for name in nodes.chain([CLIENT, HUB]) {
         if let Some(first) = pid::find(lab, name) {
-            pid::destroy(first)?;
+            pid::destroy_node(first)?;
         }
     }
     for stray in pid::with_executable_in(&lab.dir().join("bin"))? {

@@ -35,7 +35,7 @@ pub fn kill(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
     let Some(first) = pid::find(lab, node) else { return Ok(()) };
     net::cut(lab, node)?;
-    pid::destroy(first)
+    pid::destroy_node(first)
 }
 
 /// Whether the node is powered on.

@@ -1,7 +1,7 @@
 //! First processes of the lab's namespaces: found by pid and start time, so that a pid used anew is never taken for one of ours.
 
 use crate::lab::Lab;
-use crate::wait;
+use crate::{shell, wait};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -47,6 +47,39 @@ pub(crate) fn find(lab: &Lab, name: &str) -> Option<i32> {
 /// As [`find`]; a dead one is an error.
 pub(crate) fn get(lab: &Lab, name: &str) -> Result<i32> {
     find(lab, name).with_context(|| format!("`{name}` is not running"))
+}
+
+/// Kills the first process of a node and waits until all of it is gone.
+///
+/// A process may wait for an answer of a FUSE file system that it (or a sibling that dies with it) serves: the kernel waits for ever then,
+/// unless the connection is broken. Pulling the plug includes that.
+pub(crate) fn destroy_node(pid: i32) -> Result<()> {
+    let connections = fuse_connections(pid);
+    if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+        && error != Errno::ESRCH
+    {
+        bail!("kill {pid}: {error}");
+    }
+    if !connections.is_empty() {
+        let abort = connections
+            .iter()
+            .map(|number| format!("[ ! -e $at/{number}/abort ] || echo 1 > $at/{number}/abort\n"));
+        let script = format!(
+            "set -e\nat=/sys/fs/fuse/connections\nmount -t fusectl fusectl $at\n{}",
+            abort.collect::<String>()
+        );
+        shell::sh("unshare", &["-m", "--propagation", "private", "sh", "-c", &script])?;
+    }
+    destroy(pid)
+}
+
+/// Numbers of the FUSE connections mounted in a process's mount namespace by our daemons.
+fn fuse_connections(pid: i32) -> Vec<String> {
+    // Gone meanwhile: then there is nothing to break.
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
+    let ours = text.lines().filter(|line| line.contains(" - fuse.crm "));
+    let device = ours.filter_map(|line| line.split(' ').nth(2)?.split_once(':'));
+    device.map(|(_, minor)| minor.to_owned()).collect()
 }
 
 /// Kills a process and waits until it is gone. One that is gone already is fine.

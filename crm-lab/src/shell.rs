@@ -56,11 +56,6 @@ pub(crate) fn sh(program: &str, args: &[&str]) -> Result<String> {
     run(command(program).args(args))
 }
 
-/// As [`sh`]; whether it went well.
-pub(crate) fn ok(program: &str, args: &[&str]) -> bool {
-    sh(program, args).is_ok()
-}
-
 fn checked(said: &str, output: &Output) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
