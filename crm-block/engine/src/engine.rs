@@ -468,6 +468,7 @@ impl<D: Clone> Engine<D> {
         self.log_step();
         self.flush_step();
         self.sync_all();
+        self.retry_waiting();
         let lost = self.lost();
         self.asked &= lost;
         if lost & !self.asked != 0 && self.now >= self.grace_until {

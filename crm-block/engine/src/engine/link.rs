@@ -215,7 +215,7 @@ impl<D: Clone> Engine<D> {
     /// Notes that this replica will be torn until the sync from `peer` ends.
     pub(super) fn become_target(&mut self, peer: u8, theirs: &Hello, goal: u64) {
         for q in self.others().filter(|q| *q != peer).collect::<Vec<_>>() {
-            if matches!(self.peers[usize::from(q)].sync, Sync::Target { .. }) {
+            if self.peers[usize::from(q)].sync != Sync::None {
                 self.hang_up(q);
             }
         }
@@ -309,6 +309,31 @@ impl<D: Clone> Engine<D> {
             });
         if best {
             self.become_up_to_date();
+        }
+    }
+
+    /// A peer that could not help when it was met may be able to now.
+    pub(super) fn retry_waiting(&mut self) {
+        let torn = self.disk < Disk::UpToDate
+            && self.disk != Disk::Diskless
+            && self.sees_primary().is_none();
+        let served = self.peers.iter().any(|p| matches!(p.sync, Sync::Target { .. }));
+        if !torn || served {
+            return;
+        }
+        for q in self.others() {
+            let p = &self.peers[usize::from(q)];
+            let (Some(mine), Some(theirs)) = (&p.mine, &p.theirs) else { continue };
+            let passing = mine.target_of.is_some()
+                || mine.sees_primary.is_some()
+                || theirs.sees_primary.is_some()
+                || theirs.disk < Disk::UpToDate;
+            let waits = p.stage == Stage::Established
+                && p.verdict == Some(Verdict::Wait)
+                && p.sync == Sync::None;
+            if waits && passing && p.disk == Some(Disk::UpToDate) && p.sees_primary.is_none() {
+                self.hang_up(q);
+            }
         }
     }
 

@@ -66,6 +66,12 @@ impl<D: Clone> Engine<D> {
                 }
             }
         }
+        let pieces = self.pages_of(&extents);
+        self.store(pieces, After::EvictBits(extents, stamp));
+    }
+
+    /// Bitmap pages that cover the extents and are not stored as they should be.
+    fn pages_of(&mut self, extents: &[u32]) -> Vec<meta::Piece> {
         let mut pages: Vec<usize> =
             extents.iter().map(|e| index(u64::from(*e) * EXTENT_BLOCKS / PAGE_BLOCKS)).collect();
         pages.dedup();
@@ -81,7 +87,7 @@ impl<D: Clone> Engine<D> {
                 }
             }
         }
-        self.store(pieces, After::EvictBits(extents, stamp));
+        pieces
     }
 
     pub(super) fn evicted(&mut self, extents: &[u32], stamp: u64) {
@@ -119,6 +125,9 @@ impl<D: Clone> Engine<D> {
                 self.peers[usize::from(q)].bits.clear(first, first + EXTENT_BLOCKS);
             }
         }
+        // What else the bitmaps say about these is stored before the log forgets them.
+        let pieces = self.pages_of(&gone);
+        self.store(pieces, After::Nothing);
         self.log_stale |= !gone.is_empty();
         self.pump = true;
     }
