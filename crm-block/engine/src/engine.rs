@@ -259,7 +259,7 @@ impl<D: Clone> Engine<D> {
     /// # Errors
     /// Says why not.
     pub fn readable(&self) -> Result<(), Failure> {
-        if !self.primary {
+        if !self.primary || self.change.is_demoting() {
             Err(Failure::NotPrimary)
         } else if self.disk == Disk::Diskless {
             Err(Failure::Disk)

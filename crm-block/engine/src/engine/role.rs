@@ -70,6 +70,11 @@ struct Closing {
 }
 
 impl Change {
+    /// On the way to secondary: what comes now comes too late.
+    pub(super) fn is_demoting(&self) -> bool {
+        self.demoting.is_some()
+    }
+
     /// No new connections now.
     pub(super) fn busy(&self) -> bool {
         self.promoting.is_some() || self.closing.is_some() || self.rotation.is_some()
