@@ -160,6 +160,7 @@ impl Seen {
             up: status.up,
             score: status.score,
             epoch: status.epoch,
+            primary: status.primary,
             away,
         })))?;
         Ok(())

@@ -1,8 +1,9 @@
 //! The node's own operations: one at a time per resource, recurring monitors by their clock, results into the node's status.
 
 use super::{Controller, Effect};
+use crate::cib::Role;
 use crate::plan::{ActionKind, OpSpec};
-use crate::status::{NodeStatus, OpResult, Token};
+use crate::status::{ExecStatus, NodeStatus, OpResult, Token, rc};
 use crate::store::Command;
 use std::collections::BTreeMap;
 
@@ -188,6 +189,29 @@ impl Controller {
         {
             self.lead.refused_late(token, &why);
         }
+    }
+
+    /// The data plane lost its primary: a failure of the promoted instance here, unless an operation on it is under way.
+    pub(super) fn lost_primary(&mut self, resource: &str, volume: &str) {
+        let Some(history) = self.own.status.resources.get(resource) else { return };
+        if history.role != Some(Role::Promoted) || self.own.running.contains_key(resource) {
+            return;
+        }
+        self.own.calls += 1;
+        let result = OpResult {
+            resource: resource.to_owned(),
+            op: "monitor".to_owned(),
+            interval_ms: 0,
+            rc: rc::FAILED_PROMOTED,
+            expected_rc: rc::RUNNING_PROMOTED,
+            status: ExecStatus::Complete,
+            reason: format!("volume {volume} lost its device with its daemon"),
+            digest: history.digest,
+            call_id: self.own.calls,
+            when_ms: self.wall_ms,
+            exec_ms: 0,
+        };
+        self.report(&[], result, false);
     }
 
     fn report(&mut self, tokens: &[Token], result: OpResult, recurring: bool) {

@@ -17,6 +17,8 @@ pub struct VolumeSeen {
     pub score: Option<i32>,
     /// Epoch of the record that the data plane has stored.
     pub epoch: u64,
+    /// Primary here, with its device.
+    pub primary: bool,
     /// Peers that the data plane is not connected to.
     pub away: BTreeSet<String>,
 }
@@ -40,6 +42,8 @@ pub(super) struct Volumes {
     held: Vec<Held>,
     /// Peers that the data plane here is not connected to, by volume.
     away: BTreeMap<String, BTreeSet<String>>,
+    /// Volumes that the data plane here said it is primary of.
+    primary: BTreeSet<String>,
 }
 
 impl Volumes {
@@ -87,6 +91,7 @@ impl Controller {
     /// Takes in the data plane's report: the promotion score becomes a node attribute at once.
     pub(super) fn volume_seen(&mut self, seen: &VolumeSeen) {
         self.volumes.away.insert(seen.name.clone(), seen.away.clone());
+        self.primary_seen(seen);
         let score = if seen.up { seen.score } else { None };
         for resource in self.managers(&seen.name) {
             self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));
@@ -98,6 +103,21 @@ impl Controller {
             record.epoch = seen.epoch;
             record.in_sync = BTreeSet::from([self.me.clone()]);
             self.volumes.local_records.insert(seen.name.clone(), record);
+        }
+    }
+
+    /// A primary that is none any more although nobody demoted it: its device died with the data plane, and so did what is on it. Reported as a
+    /// failed monitor, because the configuration may have no monitor for the promoted role (seed 002 has none).
+    fn primary_seen(&mut self, seen: &VolumeSeen) {
+        if seen.primary {
+            self.volumes.primary.insert(seen.name.clone());
+            return;
+        }
+        if !self.volumes.primary.remove(&seen.name) {
+            return;
+        }
+        for resource in self.managers(&seen.name) {
+            self.lost_primary(&resource, &seen.name);
         }
     }
 

@@ -535,8 +535,8 @@ impl World {
         let score = (replica.up && replica.up_to_date).then_some(10_000);
         let peers = self.machines.keys().filter(|peer| *peer != node);
         let away = peers.filter(|peer| !self.connected(node, peer)).cloned().collect();
-        let (name, up, epoch) = ("r0".to_owned(), replica.up, replica.epoch);
-        let seen = VolumeSeen { name, up, score, epoch, away };
+        let (up, primary, epoch) = (replica.up, replica.primary, replica.epoch);
+        let seen = VolumeSeen { name: "r0".to_owned(), up, score, epoch, primary, away };
         self.event(node, Event::Volume(seen));
     }
 

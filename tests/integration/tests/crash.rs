@@ -60,7 +60,7 @@ fn the_death_of_blockd_alone_loses_no_acknowledged_record() -> Result<()> {
         })?;
         cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
     }
-    // Until the monitor notices (15 s in the seed) the server answers from a file system whose device is gone: errors are honest then.
+    // Until it is taken down the server answers from a file system whose device is gone: errors are honest then.
     stage.finish_whatever_was_seen().map(|_| ())
 }
 
