@@ -157,7 +157,8 @@ const PREPARE: &[&str] = &[
     "mkdir -p /opt/crm /etc/crm /var/lib/crm && mount -o ro /dev/vdc /opt/crm",
     "mkfs.ext4 -q -F /dev/vdb && mount /dev/vdb /var/lib/crm && mkdir -p /var/lib/crm/disks",
     "printf '127.0.0.1 localhost\\n192.168.7.123 alpha\\n192.168.7.140 delta\\n192.168.7.200 nfs.mydomain.com\\n' > /etc/hosts",
-    "printf '#!/bin/sh\\nexec /opt/crm/ld-linux-x86-64.so.2 --library-path /opt/crm /opt/crm/crm \"$@\"\\n' > /usr/local/bin/crm; chmod +x /usr/local/bin/crm",
+    // Debian 12 on both sides: the same C library. It must be itself that runs, not a loader: it starts itself again as keeper and agents.
+    "cp /opt/crm/crm /usr/local/bin/crm",
     "modprobe ublk_drv && modprobe nfsd && ls -l /dev/ublk-control && mount -t nfsd nfsd /proc/fs/nfsd; crm --version",
 ];
 
