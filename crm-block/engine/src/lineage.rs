@@ -23,6 +23,7 @@ pub enum Disk {
 }
 
 /// What a replica says about itself when it connects: all that [`compare`] looks at.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as they go over the wire")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Index of the sender among the replicas.
@@ -53,6 +54,8 @@ pub struct Hello {
     pub epoch: u64,
     /// While torn: the generation it has parts of, 0 = none.
     pub goal: u64,
+    /// Does not know yet whether its generation came about: decides by what the other side says, then meets it anew.
+    pub undecided: bool,
 }
 
 /// Outcome of [`compare`], as seen by the first argument.
@@ -130,6 +133,9 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
     }
     if me.primary && peer.primary {
         return Verdict::Refuse(Why::TwoPrimaries);
+    }
+    if me.undecided || peer.undecided {
+        return Verdict::Wait;
     }
     let verdict = lineage(me, peer);
     let direction = match verdict {
@@ -248,6 +254,7 @@ mod tests {
             target_of: None,
             epoch: 0,
             goal: 0,
+            undecided: false,
         }
     }
 

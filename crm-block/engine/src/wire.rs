@@ -464,6 +464,7 @@ fn hello(input: &mut Input<'_>) -> Result<Hello, Bad> {
         primary: flags & 1 != 0,
         crashed: flags & 2 != 0,
         discard: flags & 4 != 0,
+        undecided: flags & 8 != 0,
         sees_primary,
         target_of,
         size: input.u64()?,
@@ -489,7 +490,10 @@ impl Output {
     }
 
     fn hello(mut self, h: &Hello) -> Vec<u8> {
-        let flags = u8::from(h.primary) | u8::from(h.crashed) << 1 | u8::from(h.discard) << 2;
+        let flags = u8::from(h.primary)
+            | u8::from(h.crashed) << 1
+            | u8::from(h.discard) << 2
+            | u8::from(h.undecided) << 3;
         self.0.extend_from_slice(&[
             h.index,
             disk_byte(h.disk),
@@ -624,6 +628,7 @@ mod tests {
                     current: n[2],
                     epoch: n[3],
                     goal: n[0],
+                    undecided: f[0],
                     bitmap,
                     history,
                     disk: disk(d).unwrap(),

@@ -27,6 +27,7 @@ impl<D: Clone> Engine<D> {
             target_of,
             epoch: self.head.epoch,
             goal: self.head.goal,
+            undecided: self.head.base != 0 && !self.primary,
         }
     }
 
@@ -118,7 +119,7 @@ impl<D: Clone> Engine<D> {
 
     fn met(&mut self, peer: u8, theirs: Hello) {
         let Some(mine) = self.peers[usize::from(peer)].mine.clone() else { return };
-        if theirs.index == peer && theirs.day0 == mine.day0 && self.unheard_generation(&theirs) {
+        if theirs.index == peer && theirs.day0 == mine.day0 && self.settle_generation(&theirs) {
             self.hang_up(peer);
             return;
         }

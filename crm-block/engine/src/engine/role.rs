@@ -222,7 +222,10 @@ impl<D: Clone> Engine<D> {
     fn in_lineage(&self, peer: u8) -> bool {
         self.established(peer)
             && match self.peers[usize::from(peer)].sync {
-                Sync::None => !self.head.behind(usize::from(peer)),
+                Sync::None => {
+                    !self.head.behind(usize::from(peer))
+                        && self.peers[usize::from(peer)].disk >= Some(Disk::Consistent)
+                }
                 Sync::Source { done, .. } => done,
                 Sync::Starting | Sync::Target { .. } => false,
             }
@@ -264,18 +267,20 @@ impl<D: Clone> Engine<D> {
         self.store_head(After::Rotated(id));
     }
 
-    /// A crash left a generation of which a peer has never heard: nothing was acknowledged in it, so it never was.
-    pub(super) fn unheard_generation(&mut self, theirs: &Hello) -> bool {
+    /// A crash left a generation that may never have come about: nothing was acknowledged in it unless the peer knows it.
+    /// True when this was decided now: then both meet anew.
+    pub(super) fn settle_generation(&mut self, theirs: &Hello) -> bool {
         let (base, current) = (self.head.base, self.head.current);
         if base == 0 || self.primary {
             return false;
         }
         self.head.base = 0;
-        let heard = theirs.current == current
+        let known = [theirs.current, theirs.goal].contains(&current)
             || theirs.bitmap.contains(&current)
             || theirs.history.contains(&current);
-        if heard {
-            return false;
+        if known {
+            self.store_head(After::Nothing);
+            return true;
         }
         self.head.current = base;
         self.head.history.retain(|g| *g != base);
@@ -333,7 +338,7 @@ impl<D: Clone> Engine<D> {
         rotation.pending = if rotation.fresh { targets } else { 0 };
         let told = rotation.pending;
         for p in self.others().filter(|p| told & bit(*p) != 0) {
-            self.send(p, Msg::NewGen { id, generation, behind: 0, epoch });
+            self.send(p, Msg::NewGen { id, generation, behind: bit(p), epoch });
         }
         self.rotation_check();
     }
@@ -366,8 +371,10 @@ impl<D: Clone> Engine<D> {
     ) {
         let conn = self.peers[usize::from(peer)].conn;
         self.head.epoch = self.head.epoch.max(epoch);
-        if self.peers[usize::from(peer)].sync == (Sync::Target { done: false }) {
-            self.head.goal = generation;
+        if behind & bit(self.config.index) != 0 || !self.head.consistent {
+            if self.peers[usize::from(peer)].sync == (Sync::Target { done: false }) {
+                self.head.goal = generation;
+            }
             self.store_head(After::GenStored { peer, conn, id });
             return;
         }
