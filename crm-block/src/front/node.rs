@@ -73,11 +73,14 @@ impl KernelDevice {
             if source.raw_os_error() == Some(Errno::EBUSY as i32))
     }
 
-    /// Holds it exclusively, with everything in its page cache written; [`FrontError::Busy`] names it by `shown`.
+    /// Holds it exclusively, with everything in its page cache written that the volume takes; [`FrontError::Busy`] names it by `shown`.
     pub(super) fn claim(&self, shown: &Path) -> Result<File, FrontError> {
         match self.open(true) {
             Ok(handle) => {
-                handle.sync_all().map_err(step("flush", shown))?;
+                if let Err(error) = handle.sync_all() {
+                    // The volume refused these bytes (quorum or disk lost) and acknowledged none of them: they must not keep it primary.
+                    tracing::warn!(%error, device = %shown.display(), "bytes that were not acknowledged are dropped");
+                }
                 Ok(handle)
             }
             Err(FrontError::Step { source, .. })
