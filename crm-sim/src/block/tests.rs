@@ -1,3 +1,5 @@
+//! Claims about the simulated block world, and that each planted bug is caught.
+
 use super::*;
 
 fn run(seed: u64, n: usize, plant: Plant) -> Result<Outcome, String> {
