@@ -2,7 +2,7 @@
 
 use super::context::{Context, Failure};
 use super::exports_table::Export;
-use super::{Action, Agent, nfs_ganesha, nfs_kernel, param};
+use super::{Action, Agent, nfs, nfs_ganesha, nfs_kernel, param, rpc};
 use crate::exec;
 use crm_core::status::rc;
 use std::path::PathBuf;
@@ -98,7 +98,11 @@ fn ganesha(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Fa
             std::fs::write(&file, block).map_err(|e| Failure::io("write the export", &e))?;
             nfs_ganesha::write_exports(context)?;
             // Without a running service the export is served as soon as an nfsserver resource starts, as with the kernel's table.
-            nfs_ganesha::reload(context)?;
+            if nfs_ganesha::reload(context)? {
+                // It reads its exports after the signal, not in it: a client that came in between would find its handles stale.
+                rpc::wait_for_export(nfs::MOUNT_PORT, &wanted.directory, context.left())
+                    .map_err(|e| Failure::io("wait for the export", &e))?;
+            }
             Ok(rc::OK)
         }
         Action::Stop => {
