@@ -37,7 +37,8 @@ pub fn bare(lab: &Lab, plan: &Plan) -> Result<()> {
         bail!("a lab has 2 or 3 nodes, not {}", plan.nodes);
     }
     if !nix::unistd::geteuid().is_root() {
-        bail!("the lab needs root (namespaces, loop devices, /dev/fuse); without root it does not run yet"); run as root, or see `crm demo rootless`"
+        bail!(
+            "the lab needs root (namespaces, loop devices, /dev/fuse); without it it does not run yet"
         );
     }
     down(lab)?;
