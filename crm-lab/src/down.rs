@@ -84,11 +84,24 @@ fn is_empty(dir: &Path) -> Result<bool> {
 /// Removes directories that the lab made as mount points, unless someone has put something there since.
 fn remove_made(built: &Built) -> Result<()> {
     for path in &built.made {
-        if path.exists() && is_empty(path)? {
+        if path.exists() && is_empty(path)? && !is_mount_point_of_others(path)? {
             fs::remove_dir(path).with_context(|| format!("remove {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+/// Whether another lab's node has something mounted there: removing the directory would take that mount away.
+fn is_mount_point_of_others(path: &Path) -> Result<bool> {
+    let words = format!(" {} ", path.display());
+    for entry in fs::read_dir("/proc").context("read /proc")? {
+        let mounts = entry.context("read /proc")?.path().join("mountinfo");
+        // Gone meanwhile, or no process.
+        if fs::read_to_string(mounts).is_ok_and(|text| text.contains(&words)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes the mount points that this machine lacks; which ones those were.
