@@ -266,12 +266,13 @@ impl State {
     }
 
     fn set_member(&mut self, name: &str, member: Member) -> Outcome {
-        let raft_id = member.raft_id;
         self.members.insert(name.to_owned(), member);
         if self.cib.node(name).is_none() {
             let mut cib = self.cib.clone();
+            // Numbered as they join, as Corosync's nodeids usually are; raft ids are log indexes and grow.
+            let id = cib.nodes.iter().map(|n| n.id).max().unwrap_or(0) + 1;
             cib.nodes.push(crate::cib::Node {
-                id: raft_id,
+                id,
                 name: name.to_owned(),
                 attributes: crate::cib::NvSet::default(),
             });
