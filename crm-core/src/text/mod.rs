@@ -1,4 +1,4 @@
-//! The crm shell's configure text: reader, session, checks and the way back ([`show`]).
+//! The crm shell's configure text: reader, session, checks and the way back ([`show()`]).
 //!
 //! Codes: CRM0001-CRM0009 and CRM0023-CRM0028 the text itself, CRM0010-CRM0022 and CRM0031-CRM0032 what it means, CRM0040 YAML.
 

@@ -36,7 +36,7 @@ pub struct VolumeStatement {
     pub device: Option<String>,
     /// Port; default the lowest free one from [`super::FIRST_VOLUME_PORT`].
     pub port: Option<u16>,
-    /// First generation; 0 until [`super::complete`] chooses one.
+    /// First generation; 0 until [`super::complete()`] chooses one.
     pub day0: u64,
     /// Replicas start as equal.
     pub assume_clean: bool,
