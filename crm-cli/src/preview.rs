@@ -13,7 +13,11 @@ pub(crate) fn actions(status: &StatusReply, cib: &Cib) -> Vec<String> {
         .nodes
         .iter()
         .map(|(name, line)| {
-            let view = NodeView { online: line.online, clean: line.alive || !line.online };
+            let view = match (line.online, line.alive) {
+                (true, _) => NodeView::ONLINE,
+                (false, true) => NodeView::PENDING,
+                (false, false) => NodeView::GONE,
+            };
             (name.clone(), view)
         })
         .collect();

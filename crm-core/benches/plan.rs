@@ -38,7 +38,7 @@ fn nodes(names: &[String]) -> (Vec<Node>, BTreeMap<String, NodeView>) {
         name: name.clone(),
         attributes: NvSet::default(),
     };
-    let view = NodeView { online: true, clean: true };
+    let view = NodeView::ONLINE;
     ((1..).zip(names).map(node).collect(), names.iter().map(|n| (n.clone(), view)).collect())
 }
 

@@ -190,6 +190,29 @@ fn the_survivor_of_two_takes_over_and_meets_the_returned_peer() {
     }
 }
 
+/// The active node dies, again and again. Whoever took over is left alone when the dead one comes back, whichever of its services is first.
+fn returned_peer_disturbs_nobody(seed_number: u64) {
+    let mut world = boot(seed_number, TWO);
+    for round in 0..6 {
+        let victim = on(&world, "nfs").pop().unwrap();
+        world.inject(&Fault::Kill(victim.clone()));
+        pass(&mut world, 4_000);
+        let survivor = on(&world, "nfs").pop().unwrap();
+        world.take_log(&survivor);
+        world.inject(&Fault::Boot(victim));
+        pass(&mut world, 10_000);
+        let log = world.take_log(&survivor);
+        assert_eq!(log, Vec::<String>::new(), "seed {seed_number} round {round}: {survivor}");
+        assert_eq!(on(&world, "nfs"), [survivor]);
+        clean(&world);
+    }
+}
+
+#[test]
+fn a_peer_that_returns_disturbs_nothing_that_runs() {
+    (100..105).for_each(returned_peer_disturbs_nobody);
+}
+
 #[test]
 fn a_killed_daemon_moves_nothing() {
     for victim in TWO {
@@ -271,7 +294,12 @@ fn storm(seed_number: u64, nodes: &[&str]) {
     assert_eq!(world.violations(), &[], "seed {seed_number}: {}", world.describe());
     assert_eq!(on(&world, "nfs").len(), 1, "seed {seed_number}: {}", world.describe());
     for node in nodes {
-        assert_eq!(world.held(node), world.acknowledged(), "seed {seed_number}: {node}");
+        assert_eq!(
+            world.held(node),
+            world.acknowledged(),
+            "seed {seed_number}: {node}: {}",
+            world.describe()
+        );
     }
 }
 
@@ -283,4 +311,12 @@ fn two_nodes_survive_random_faults() {
 #[test]
 fn three_nodes_survive_random_faults() {
     (2000..2010).for_each(|n| storm(n, THREE));
+}
+
+#[test]
+#[ignore = "minutes: the nightly suite runs it"]
+fn wide_storms() {
+    (10_000..10_150).for_each(|n| storm(n, TWO));
+    (20_000..20_060).for_each(|n| storm(n, THREE));
+    (30_000..30_040).for_each(returned_peer_disturbs_nobody);
 }

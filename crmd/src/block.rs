@@ -159,7 +159,6 @@ impl Seen {
             name: status.name,
             up: status.up,
             score: status.score,
-            epoch: status.epoch,
             primary: status.primary,
             away,
         })))?;

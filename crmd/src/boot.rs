@@ -1,6 +1,8 @@
 //! What survives a restart of the daemon but not a reboot: the mark that this node is current. Also the log's set-up and the clocks.
 
 use anyhow::Context;
+use crm_core::store::VolumeRecord;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -60,4 +62,34 @@ pub(crate) fn set_current(dir: &Path) -> anyhow::Result<()> {
     file.write_all(boot_id()?.as_bytes()).context("write the mark")?;
     file.sync_all().context("sync the mark")?;
     std::fs::rename(&temporary, mark(dir)).context("rename the mark")
+}
+
+fn records(dir: &Path) -> PathBuf {
+    dir.join("volume-records.json")
+}
+
+/// The volume records that this node made while it was alone and that the log had not taken over when the daemon ended.
+///
+/// # Errors
+/// When they are there and cannot be read: without them this node could promote a replica that it must not.
+pub(crate) fn kept_records(dir: &Path) -> anyhow::Result<BTreeMap<String, VolumeRecord>> {
+    let path = records(dir);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Replaces what [`kept_records`] reads; durable when it returns.
+pub(crate) fn keep_records(
+    dir: &Path,
+    kept: &BTreeMap<String, VolumeRecord>,
+) -> anyhow::Result<()> {
+    let temporary = dir.join("volume-records.new");
+    let mut file = std::fs::File::create(&temporary).context("create the records")?;
+    file.write_all(&serde_json::to_vec(kept)?).context("write the records")?;
+    file.sync_all().context("sync the records")?;
+    std::fs::rename(&temporary, records(dir)).context("rename the records")?;
+    std::fs::File::open(dir).and_then(|d| d.sync_all()).context("sync their directory")
 }

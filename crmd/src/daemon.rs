@@ -12,6 +12,7 @@ use crm_membership::{Handle, Settings};
 use crm_proto::block as wire;
 use crm_proto::peer::{Order, PlanId, Work};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +38,9 @@ pub(crate) struct Daemon {
     pub(crate) handle: Handle,
     pub(crate) controller: Controller,
     pub(crate) waiters: Vec<api::Waiter>,
+    data_dir: PathBuf,
+    /// Why no more effects may be carried out; the daemon ends with it.
+    broken: Option<anyhow::Error>,
     executor: Arc<Executor>,
     start: Instant,
     events: mpsc::UnboundedSender<Input>,
@@ -54,7 +58,7 @@ pub(crate) struct Daemon {
 /// When it cannot start, or membership has failed for good.
 pub(crate) async fn run() -> anyhow::Result<()> {
     let settings = Settings::load(&Settings::path()).context("read the node's settings")?;
-    let me = settings.name.clone();
+    let (me, data_dir) = (settings.name.clone(), settings.data_dir.clone());
     let run_dir = boot::run_dir();
     std::fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
     let handle = crm_membership::start(settings).await.context("start membership")?;
@@ -71,15 +75,19 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     forward(&handle, &events)?;
     api::listen(handle.clone(), events.clone(), changes_seen).context("open the local socket")?;
     let start = Instant::now();
+    let records = boot::kept_records(&data_dir).context("read this node's volume records")?;
     let controller = Controller::new(Start {
         me: me.clone(),
         session: boot::wall_ms(),
         current: boot::is_current(&run_dir),
+        records,
         now_ms: 0,
     });
     tracing::info!(node = me, "crmd is up");
     let daemon = Daemon {
         me,
+        data_dir,
+        broken: None,
         handle,
         controller,
         waiters: Vec::new(),
@@ -170,6 +178,9 @@ impl Daemon {
             while let Ok(input) = inputs.try_recv() {
                 self.take(input);
             }
+            if let Some(error) = self.broken.take() {
+                return Err(error);
+            }
             self.answer_waiters();
         }
         tracing::info!("crmd is told to end; what it manages goes on");
@@ -217,7 +228,9 @@ impl Daemon {
             tracing::info!(from = ?before, to = ?mode, waiting, "mode");
         }
         while let Some(effect) = self.controller.poll() {
-            self.run_effect(effect);
+            if self.broken.is_none() {
+                self.run_effect(effect);
+            }
         }
         self.changes.send_modify(|n| *n += 1);
     }
@@ -280,6 +293,10 @@ impl Daemon {
                         tracing::debug!("the daemon ended before an operation");
                     }
                 });
+            }
+            Effect::KeepRecords(records) => {
+                let kept = boot::keep_records(&self.data_dir, &records);
+                self.broken = kept.context("keep this node's volume records").err();
             }
             Effect::DropPeers { volume, peers, epoch } => drop_peers(volume, peers, epoch),
             Effect::BecameCurrent => {

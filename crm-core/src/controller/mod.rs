@@ -11,7 +11,7 @@ mod volumes;
 
 use crate::plan::{ActionKind, OpSpec, Plan};
 use crate::status::{NodeStatus, OpResult, Token};
-use crate::store::{Command, State};
+use crate::store::{Command, State, VolumeRecord};
 use lead::Lead;
 use own::Own;
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,9 @@ pub enum Effect {
         /// What.
         spec: Box<OpSpec>,
     },
+    /// Keep these records on this node's disk, in place of those kept before. Durable before any later effect is carried out:
+    /// they are what a node that went on alone knows better than the log (ADR-0004).
+    KeepRecords(BTreeMap<String, VolumeRecord>),
     /// Tell the data plane that it may go on without these peers.
     DropPeers {
         /// Volume.
@@ -189,6 +192,8 @@ pub struct Start {
     pub session: u64,
     /// This node has been in a quorate cluster since it booted (see [`Effect::BecameCurrent`]).
     pub current: bool,
+    /// What [`Effect::KeepRecords`] kept last.
+    pub records: BTreeMap<String, VolumeRecord>,
     /// Now.
     pub now_ms: u64,
 }
@@ -211,6 +216,10 @@ pub struct Controller {
     data_peers: BTreeSet<String>,
     own: Own,
     volumes: Volumes,
+    /// Nodes that died, with the session that died with them: what the log says of that session is void.
+    gone: BTreeMap<String, u64>,
+    /// All of `gone` is proposed to the log.
+    told_gone: bool,
     lead: Lead,
     pending: VecDeque<Command>,
     effects: VecDeque<Effect>,
@@ -235,7 +244,9 @@ impl Controller {
             peers: BTreeMap::new(),
             data_peers: BTreeSet::new(),
             own: Own::default(),
-            volumes: Volumes::default(),
+            volumes: Volumes::with_records(start.records),
+            gone: BTreeMap::new(),
+            told_gone: true,
             lead: Lead::default(),
             pending: VecDeque::new(),
             effects: VecDeque::new(),
@@ -283,7 +294,8 @@ impl Controller {
         let grace = (self.mode == Mode::Joining || !self.leadership.quorate)
             .then(|| self.grace_ends())
             .filter(|at| *at > self.now_ms);
-        [grace, self.own.next_due(), self.lead.deadline()].into_iter().flatten().min()
+        let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
+        [grace, listening, self.own.next_due(), self.lead.deadline()].into_iter().flatten().min()
     }
 
     /// The mode.
@@ -331,6 +343,9 @@ impl Controller {
 
     fn settle(&mut self) {
         self.update_mode();
+        self.note_gone();
+        // The records first: whoever sees this node's status has to know already which replicas it left behind.
+        self.publish_local_records();
         self.publish();
         self.settle_volumes();
         self.start_due_operations();
@@ -346,10 +361,16 @@ impl Controller {
 
     /// While quorate the log is the truth about this node too (cleanups come that way), plus what is still on its way there.
     fn adopt_own_status(&mut self) {
-        let Some(logged) = self.state.status.nodes.get(&self.me) else { return };
-        if logged.session != self.session {
+        let arriving = self.pending.iter().any(|c| matches!(c, Command::SyncNode { .. }));
+        let logged = self.state.status.nodes.get(&self.me).filter(|n| n.session == self.session);
+        let Some(logged) = logged else {
+            if !arriving {
+                // Taken for lost while it lived: it tells again what it runs.
+                self.give_up_session();
+                self.published = false;
+            }
             return;
-        }
+        };
         let mut scratch = State::default();
         scratch.status.nodes.insert(self.me.clone(), logged.clone());
         for command in &self.pending {
@@ -373,10 +394,50 @@ impl Controller {
             }
         } else {
             self.lost_ms = self.now_ms;
+            self.give_up_session();
             // What was on its way may or may not have arrived: it is in our own status, published afresh later.
             self.pending.clear();
             self.effects.push_back(Effect::ForgetProposals);
             self.published = false;
+            self.told_gone = self.gone.is_empty();
+        }
+    }
+
+    /// Without a quorum the log no longer hears what happens here: what it has of this node ends with the session, and whoever gets to
+    /// lead must see by the heartbeats that it does.
+    fn give_up_session(&mut self) {
+        if self.published {
+            self.session += 1;
+            self.own.status.session = self.session;
+            self.effects.push_back(Effect::SetSession(self.session));
+        }
+        self.volumes.forget_held();
+    }
+
+    /// Whoever plans takes it that a lost node runs nothing (any more), once that may be said: then the log must not say otherwise when the
+    /// node is heard again.
+    fn note_gone(&mut self) {
+        let known = |c: &Self, node: &str| c.state.status.nodes.get(node).map_or(0, |s| s.session);
+        let gone = std::mem::take(&mut self.gone);
+        self.gone = gone.into_iter().filter(|(n, session)| known(self, n) == *session).collect();
+        if matches!(self.mode, Mode::Leader | Mode::Alone) {
+            let lost: Vec<String> = self
+                .others()
+                .filter(|n| !self.gone.contains_key(*n) && known(self, n) != 0)
+                .filter(|n| !self.alive(n) && self.node_view(n).clean)
+                .cloned()
+                .collect();
+            for node in lost {
+                let session = known(self, &node);
+                self.gone.insert(node, session);
+                self.told_gone = false;
+            }
+        }
+        if self.leadership.quorate && !self.told_gone {
+            self.told_gone = true;
+            for (node, session) in self.gone.clone() {
+                self.propose(Command::NodeGone { node, session });
+            }
         }
     }
 
@@ -385,6 +446,9 @@ impl Controller {
         if !self.leadership.quorate || self.published || !self.state.members.contains_key(&self.me)
         {
             return;
+        }
+        if self.own.changing() {
+            return; // what runs here is known when the operation has ended
         }
         if self.state.status.nodes.get(&self.me).is_some_and(|n| n.session >= self.session) {
             let logged = self.state.status.nodes.get(&self.me).map_or(0, |n| n.session);
@@ -404,7 +468,7 @@ impl Controller {
     }
 
     fn grace_ends(&self) -> u64 {
-        (self.started_ms + START_GRACE_MS).max(self.lost_ms + QUORUM_GRACE_MS)
+        self.listening_ms().max(self.lost_ms + QUORUM_GRACE_MS)
     }
 
     fn update_mode(&mut self) {
@@ -414,15 +478,13 @@ impl Controller {
             Mode::Joining
         } else if self.may_go_alone() {
             // Heartbeats have just begun after a start: give the peer the time to be heard.
-            if self.now_ms >= self.started_ms + START_GRACE_MS {
-                Mode::Alone
-            } else {
-                Mode::Joining
-            }
-        } else if self.now_ms >= self.grace_ends() {
-            Mode::NoQuorum
+            if self.now_ms >= self.listening_ms() { Mode::Alone } else { Mode::Joining }
         } else {
-            self.mode_during_grace()
+            if self.mode == Mode::Alone {
+                // The peer is back, by whatever sign: give the two of them the time to agree on a leader.
+                self.lost_ms = self.now_ms;
+            }
+            if self.now_ms >= self.grace_ends() { Mode::NoQuorum } else { self.mode_during_grace() }
         };
         if mode != self.mode {
             self.mode = mode;
@@ -457,11 +519,20 @@ impl Controller {
         self.state.members.keys().filter(|n| **n != self.me)
     }
 
-    /// Alive by any evidence: heartbeats, or a data-plane connection.
+    /// Alive by any evidence: heartbeats, a data-plane connection, or a majority that cannot be without it. A node that has not been heard
+    /// yet is not dead either, as long as this daemon has just begun to listen.
     fn alive(&self, node: &str) -> bool {
+        let heard = self.peers.get(node);
         node == self.me
-            || self.peers.get(node).is_some_and(|p| p.alive)
+            || heard.is_some_and(|p| p.alive)
             || self.data_peers.contains(node)
+            || (self.leadership.quorate && self.state.members.len() == 2)
+            || (heard.is_none_or(|p| p.session == 0) && self.now_ms < self.listening_ms())
+    }
+
+    /// Until then silence means nothing.
+    const fn listening_ms(&self) -> u64 {
+        self.started_ms + START_GRACE_MS
     }
 
     fn waiting_for(&self) -> Option<String> {
@@ -481,6 +552,9 @@ impl Controller {
                 Some(format!(
                     "no quorum: {missing} is not confirmed off (fencing is on and no device has confirmed it)"
                 ))
+            }
+            Mode::NoQuorum if missing.is_empty() => {
+                Some("no quorum: the others live, and there is no leader".to_owned())
             }
             Mode::NoQuorum => Some(format!("no quorum without {missing}")),
         }

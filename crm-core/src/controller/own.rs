@@ -50,6 +50,11 @@ impl Own {
         if self.newest.0 == term { self.newest.1 } else { 0 }
     }
 
+    /// An operation that changes something is under way.
+    pub(super) fn changing(&self) -> bool {
+        self.running.values().any(|r| r.spec.op != "monitor")
+    }
+
     fn begin(&mut self, spec: OpSpec, tokens: Vec<Token>) -> Effect {
         self.calls += 1;
         let call_id = self.calls;

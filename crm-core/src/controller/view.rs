@@ -2,6 +2,7 @@
 
 use super::{Controller, Mode};
 use crate::plan::{Input, NodeView, Plan, plan};
+use crate::status::NodeStatus;
 use crate::store::State;
 use std::collections::BTreeMap;
 
@@ -10,20 +11,22 @@ impl Controller {
     pub(super) fn node_view(&self, node: &str) -> NodeView {
         let leaderless = matches!(self.mode, Mode::Alone | Mode::NoQuorum | Mode::Joining);
         if node == self.me {
-            let synced = leaderless || self.synced(node, self.session);
-            return NodeView { online: synced, clean: synced };
+            return if leaderless || self.synced(node, self.session) {
+                NodeView::ONLINE
+            } else {
+                NodeView::PENDING
+            };
         }
         let heard = self.peers.get(node).copied().unwrap_or_default();
-        if heard.alive && !leaderless {
-            let synced = self.synced(node, heard.session);
-            return NodeView { online: synced, clean: synced };
+        if heard.alive && !leaderless && self.synced(node, heard.session) {
+            return NodeView::ONLINE;
         }
         if self.alive(node) {
-            // Its data plane still talks to ours: the machine lives, its daemon does not. Nothing of it may be taken over.
-            return NodeView { online: false, clean: false };
+            // It lives, by its heartbeats or by its data plane, and what it runs is not known now. Nothing of it may be taken over.
+            return NodeView::PENDING;
         }
         let never_seen = self.state.status.nodes.get(node).is_none_or(|n| n.session == 0);
-        NodeView { online: false, clean: never_seen || !self.fencing_wanted() }
+        if never_seen || !self.fencing_wanted() { NodeView::GONE } else { NodeView::LOST }
     }
 
     fn synced(&self, node: &str, session: u64) -> bool {
@@ -47,6 +50,12 @@ impl Controller {
         if !self.leadership.quorate || !self.published {
             state.status.nodes.insert(self.me.clone(), self.own.status.clone());
         }
+        for (node, session) in &self.gone {
+            if let Some(status) = state.status.nodes.get_mut(node).filter(|s| s.session == *session)
+            {
+                *status = NodeStatus::default();
+            }
+        }
         for (name, record) in &self.volumes.local_records {
             let known = state.volumes.entry(name.clone()).or_default();
             if record.epoch > known.epoch {
@@ -58,13 +67,22 @@ impl Controller {
         {
             // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
             state.cib.properties.set("no-quorum-policy", "stop");
+        } else if self.mode == Mode::NoQuorum
+            && state.cib.properties.get("no-quorum-policy") == Some("ignore")
+        {
+            // The other of two lives and cannot be asked: what runs here goes on, and nothing is begun that may run there.
+            state.cib.properties.set("no-quorum-policy", "freeze");
         }
         state
     }
 
     /// Makes the plan for the present moment.
     pub(super) fn make_plan(&self) -> Plan {
-        let state = self.local_state();
+        let mut state = self.local_state();
+        if self.mode == Mode::NoQuorum {
+            // Only what runs here counts: what the log had of the others may be long over.
+            state.status.nodes.retain(|node, _| *node == self.me);
+        }
         let nodes: BTreeMap<String, NodeView> =
             state.cib.nodes.iter().map(|n| (n.name.clone(), self.node_view(&n.name))).collect();
         let alone = matches!(self.mode, Mode::Alone | Mode::NoQuorum | Mode::Joining);

@@ -15,8 +15,6 @@ pub struct VolumeSeen {
     pub up: bool,
     /// Promotion score; `None` = must not be promoted.
     pub score: Option<i32>,
-    /// Epoch of the record that the data plane has stored.
-    pub epoch: u64,
     /// Primary here, with its device.
     pub primary: bool,
     /// Peers that the data plane is not connected to.
@@ -36,6 +34,8 @@ struct Held {
 pub(super) struct Volumes {
     /// Records made while there was no quorum, newer than the replicated ones.
     pub(super) local_records: BTreeMap<String, VolumeRecord>,
+    /// Epochs that were proposed when the quorum was lost: they may or may not have got into the log.
+    floor: BTreeMap<String, u64>,
     asks: BTreeMap<String, BTreeSet<String>>,
     back: BTreeMap<String, BTreeSet<String>>,
     proposed: BTreeMap<String, u64>,
@@ -47,6 +47,16 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
+    /// Starts from the records that an earlier daemon kept.
+    pub(super) fn with_records(local_records: BTreeMap<String, VolumeRecord>) -> Self {
+        Self { local_records, ..Self::default() }
+    }
+
+    /// Promotions that waited for a record belong to a plan that is over.
+    pub(super) fn forget_held(&mut self) {
+        self.held.clear();
+    }
+
     pub(super) fn ask(&mut self, volume: String, peers: BTreeSet<String>) {
         self.back.remove(&volume);
         self.asks.insert(volume, peers);
@@ -95,14 +105,6 @@ impl Controller {
         let score = if seen.up { seen.score } else { None };
         for resource in self.managers(&seen.name) {
             self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));
-        }
-        let known = self.state.volumes.contains_key(&seen.name);
-        if known && seen.up && seen.epoch > self.record(&seen.name).epoch {
-            // The data plane went on by itself under an earlier daemon: the record it stored counts.
-            let mut record = self.record(&seen.name);
-            record.epoch = seen.epoch;
-            record.in_sync = BTreeSet::from([self.me.clone()]);
-            self.volumes.local_records.insert(seen.name.clone(), record);
         }
     }
 
@@ -199,28 +201,34 @@ impl Controller {
     /// Records a change of who is in sync: through the log with a quorum, locally when alone. True when it holds now.
     fn write_record(&mut self, volume: &str, in_sync: BTreeSet<String>) -> bool {
         let record = self.record(volume);
+        if self.volumes.proposed.get(volume).is_some_and(|proposed| *proposed > record.epoch) {
+            return false; // a change is on its way: what holds is not known before it has arrived
+        }
         if record.in_sync == in_sync {
             return true;
         }
-        let epoch = record.epoch + 1;
         if self.leadership.quorate {
-            if self.volumes.proposed.get(volume) != Some(&epoch) {
-                self.volumes.proposed.insert(volume.to_owned(), epoch);
-                self.propose(Command::VolumeInSync { volume: volume.to_owned(), epoch, in_sync });
-            }
+            let epoch = record.epoch + 1;
+            self.volumes.proposed.insert(volume.to_owned(), epoch);
+            self.propose(Command::VolumeInSync { volume: volume.to_owned(), epoch, in_sync });
             return false;
         }
         if self.mode != Mode::Alone {
             return false;
         }
+        let floor = self.volumes.floor.get(volume).copied().unwrap_or_default();
+        let epoch = record.epoch.max(floor) + 1;
         self.volumes.local_records.insert(volume.to_owned(), VolumeRecord { epoch, in_sync });
+        self.keep_records();
         true
     }
 
     /// Moves everything pending about volumes as far as it may go.
     pub(super) fn settle_volumes(&mut self) {
-        self.publish_local_records();
         for (volume, peers) in self.volumes.asks.clone() {
+            if peers.iter().any(|peer| !self.is_away(&volume, peer)) {
+                continue; // connected again: it will be told to be in sync, or lost and asked for once more
+            }
             let mut in_sync = self.record(&volume).in_sync;
             if !in_sync.contains(&self.me) {
                 // The record has left this node behind: it may not go on alone, and its writes stay unacknowledged.
@@ -252,15 +260,24 @@ impl Controller {
         }
     }
 
-    fn publish_local_records(&mut self) {
+    fn keep_records(&mut self) {
+        self.effects.push_back(Effect::KeepRecords(self.volumes.local_records.clone()));
+    }
+
+    /// With a quorum, proposes the records that were made without one; drops those that the log has overtaken.
+    pub(super) fn publish_local_records(&mut self) {
         if !self.leadership.quorate {
-            self.volumes.proposed.clear();
+            for (volume, epoch) in std::mem::take(&mut self.volumes.proposed) {
+                let floor = self.volumes.floor.entry(volume).or_default();
+                *floor = epoch.max(*floor);
+            }
             return;
         }
         for (volume, local) in self.volumes.local_records.clone() {
             let replicated = self.state.volumes.get(&volume).map_or(0, |r| r.epoch);
             if local.epoch <= replicated {
                 self.volumes.local_records.remove(&volume);
+                self.keep_records();
             } else if self.volumes.proposed.get(&volume) != Some(&local.epoch) {
                 self.volumes.proposed.insert(volume.clone(), local.epoch);
                 let VolumeRecord { epoch, in_sync } = local;

@@ -249,7 +249,8 @@ impl Table {
         if !model.quorate && capped {
             let text = "no quorum: nothing new is started".to_owned();
             model.because(r, node, "no-quorum", text);
-        } else if let Some(text) = model.waits_for_fencing(r) {
+        } else if let Some(text) = model.waits_for_fencing(r).or_else(|| model.waits_for_report(r))
+        {
             let needed = rising.iter().any(|a| self.acts[*a].required);
             if !needed {
                 return;

@@ -2,6 +2,7 @@
 //! what it may run is not started anywhere else.
 
 use super::model::{Model, NodeIx, RscIx};
+use crate::cib::Role;
 
 impl Model<'_> {
     /// A node that is lost and may still run things.
@@ -16,5 +17,22 @@ impl Model<'_> {
         }
         let node = self.unclean_node()?;
         Some(format!("waits until {} is confirmed to run nothing", self.nodes[node].name))
+    }
+
+    /// Why a start or promote of `r` has to wait for a node that lives and has not told what it runs, if it has to: `r` is active (promoted)
+    /// nowhere that is known, so it may be so there.
+    pub(super) fn waits_for_report(&self, r: RscIx) -> Option<String> {
+        let node = self.nodes.iter().find(|n| n.pending)?;
+        let found = if self.rscs[r].next_role == Role::Promoted {
+            let clone = self.rscs[r].clone.unwrap_or(r);
+            self.leaves(clone).iter().any(|l| self.promoted_somewhere(*l))
+        } else {
+            !self.rscs[r].active.is_empty()
+        };
+        (!found).then(|| format!("waits until {} has told what it runs", node.name))
+    }
+
+    fn promoted_somewhere(&self, r: RscIx) -> bool {
+        self.rscs[r].active.iter().any(|a| a.role == Role::Promoted)
     }
 }

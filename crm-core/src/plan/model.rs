@@ -23,6 +23,7 @@ pub(super) struct Node<'a> {
     pub(super) id: u64,
     pub(super) online: bool,
     pub(super) clean: bool,
+    pub(super) pending: bool,
     pub(super) standby: bool,
     pub(super) maintenance: bool,
     pub(super) permanent: Option<&'a NvSet>,

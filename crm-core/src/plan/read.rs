@@ -90,6 +90,7 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
         id: configured.map_or(0, |c| c.id),
         online: view.is_some_and(|v| v.online),
         clean: view.is_none_or(|v| v.online || v.clean),
+        pending: view.is_some_and(|v| v.pending),
         standby: false,
         maintenance: false,
         permanent: configured.map(|c| &c.attributes),

@@ -12,6 +12,20 @@ pub struct NodeView {
     pub online: bool,
     /// Known to run nothing when offline (gone and confirmed, or fencing waived). An offline unclean node blocks recovery.
     pub clean: bool,
+    /// Alive, and what it runs is not known: it has just come, or its daemon is being started again. What may run there is not begun
+    /// anywhere else before the node has told. Pacemaker's word.
+    pub pending: bool,
+}
+
+impl NodeView {
+    /// Alive, its status is current.
+    pub const ONLINE: Self = Self { online: true, clean: true, pending: false };
+    /// Alive, its status is not current.
+    pub const PENDING: Self = Self { online: false, clean: false, pending: true };
+    /// Lost, and it may still run things: it has to be fenced.
+    pub const LOST: Self = Self { online: false, clean: false, pending: false };
+    /// Lost, and it runs nothing (confirmed, or fencing was waived).
+    pub const GONE: Self = Self { online: false, clean: true, pending: false };
 }
 
 /// Everything a plan is made from.

@@ -114,6 +114,13 @@ pub enum Command {
         /// Its status; `status.session` is the session.
         status: Box<NodeStatus>,
     },
+    /// A node is lost and may be taken to run nothing: what it reported in that session is void.
+    NodeGone {
+        /// Node name.
+        node: String,
+        /// The session that ended.
+        session: u64,
+    },
     /// A node reports the result of an operation.
     OpDone {
         /// Node name.
@@ -238,6 +245,13 @@ impl State {
                 self.status.nodes.insert(node, *status);
                 self.done()
             }
+            Command::NodeGone { node, session } => match self.status.nodes.get_mut(&node) {
+                Some(status) if status.session == session => {
+                    *status = NodeStatus::default();
+                    self.done()
+                }
+                _ => Outcome::Stale,
+            },
             Command::OpDone { node, session, seq, token, result } => {
                 self.report(&node, session, seq, |status| status.take_result(token, &result))
             }

@@ -4,6 +4,7 @@ use crm_core::cib::Role;
 use crm_core::controller::Controller;
 use crm_core::plan::OpSpec;
 use crm_core::status::{ExecStatus, OpResult, rc};
+use crm_core::store::VolumeRecord;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The replica of the one volume of the world.
@@ -19,8 +20,6 @@ pub(super) struct Replica {
     pub(super) up_to_date: bool,
     /// Peers that a primary has been allowed to leave behind.
     pub(super) dropped: BTreeSet<String>,
-    /// Epoch it has stored.
-    pub(super) epoch: u64,
 }
 
 /// A machine.
@@ -38,6 +37,16 @@ pub(super) struct Machine {
     pub(super) active: BTreeMap<String, Role>,
     /// The replica.
     pub(super) replica: Replica,
+    /// The replica was attached when power went: the data plane attaches it by itself at boot.
+    pub(super) attached: bool,
+    /// Volume records that the daemon keeps on disk.
+    pub(super) kept: BTreeMap<String, VolumeRecord>,
+    /// Peers that its data plane last said it is not connected to.
+    pub(super) away: BTreeSet<String>,
+    /// Its heartbeats are heard from then on.
+    pub(super) heard_from: u64,
+    /// Operations that ended here, as `stop fs_nfs`, but for monitors.
+    pub(super) log: Vec<String>,
 }
 
 impl Machine {
@@ -54,14 +63,21 @@ impl Machine {
                 held: 0,
                 up_to_date: true,
                 dropped: BTreeSet::new(),
-                epoch: 0,
             },
+            attached: false,
+            kept: BTreeMap::new(),
+            away: BTreeSet::new(),
+            heard_from: 0,
+            log: Vec::new(),
         }
     }
 
     /// Runs an operation to its end; the replica's part is done by the world.
     pub(super) fn run(&mut self, spec: &OpSpec, call_id: u64) -> OpResult {
         let role = self.active.get(&spec.resource).copied();
+        if spec.op != "monitor" {
+            self.log.push(format!("{} {}", spec.op, spec.resource));
+        }
         let code = match spec.op.as_str() {
             "start" => {
                 self.active.entry(spec.resource.clone()).or_insert(Role::Started);

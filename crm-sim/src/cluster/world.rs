@@ -56,6 +56,7 @@ enum Happening {
     Look,
     Write,
     DaemonStarts(String, u64),
+    DataStarts(String, u64),
     SyncDone(String, String),
 }
 
@@ -69,6 +70,7 @@ pub struct World {
     machines: BTreeMap<String, Machine>,
     isolated: BTreeSet<String>,
     cut_since: BTreeMap<(String, String), u64>,
+    known_sessions: BTreeMap<(String, String), u64>,
     state: State,
     leader: Option<String>,
     leader_since: u64,
@@ -115,6 +117,7 @@ impl World {
             machines: nodes.iter().map(|n| ((*n).to_owned(), Machine::new())).collect(),
             isolated: BTreeSet::new(),
             cut_since: BTreeMap::new(),
+            known_sessions: BTreeMap::new(),
             state,
             leader: None,
             leader_since: 0,
@@ -243,6 +246,7 @@ impl World {
         machine.daemon = None;
         machine.current = false;
         machine.active.clear();
+        machine.attached = machine.replica.up;
         machine.replica.up = false;
         machine.replica.primary = false;
         machine.replica.up_to_date = false;
@@ -258,7 +262,26 @@ impl World {
         machine.on = true;
         machine.life += 1;
         let life = machine.life;
-        self.at(self.now_ms + 100, Happening::DaemonStarts(node.to_owned(), life));
+        // Two services: either may be the first, and the data plane's peers hear of it at once.
+        let (data, daemon) = (self.now_ms + 1 + self.draw(400), self.now_ms + 1 + self.draw(800));
+        self.at(data, Happening::DataStarts(node.to_owned(), life));
+        self.at(daemon, Happening::DaemonStarts(node.to_owned(), life));
+    }
+
+    /// The data plane of a machine that has booted attaches what was attached.
+    fn start_data(&mut self, node: &str) {
+        let Some(machine) = self.machines.get_mut(node) else { return };
+        machine.replica.up = machine.attached || machine.replica.up;
+        if machine.replica.up && !machine.active.contains_key("drbd_nfs") {
+            machine.active.insert("drbd_nfs".to_owned(), Role::Started);
+        }
+        self.handshakes();
+        self.look();
+    }
+
+    /// Operations that have ended on `node` since the last call, but for monitors.
+    pub fn take_log(&mut self, node: &str) -> Vec<String> {
+        self.machines.get_mut(node).map(|m| std::mem::take(&mut m.log)).unwrap_or_default()
     }
 
     /// Runs until `until_ms`.
@@ -305,6 +328,11 @@ impl World {
                     self.start_daemon(&node);
                 }
             }
+            Happening::DataStarts(node, life) => {
+                if self.life(&node) == life {
+                    self.start_data(&node);
+                }
+            }
             Happening::SyncDone(primary, peer) => self.sync_done(&primary, &peer),
         }
     }
@@ -327,9 +355,14 @@ impl World {
 
     fn start_daemon(&mut self, node: &str) {
         let (session, now_ms) = (self.now_ms, self.now_ms);
+        // Raft may be through before the first heartbeat is.
+        let heard_from = now_ms + self.draw(600);
+        self.at(heard_from, Happening::Look);
+        self.known_sessions.retain(|(listener, _), _| listener != node);
         let Some(machine) = self.machines.get_mut(node) else { return };
-        let (me, current) = (node.to_owned(), machine.current);
-        machine.daemon = Some(Controller::new(Start { me, session, current, now_ms }));
+        let (me, current, records) = (node.to_owned(), machine.current, machine.kept.clone());
+        machine.heard_from = heard_from;
+        machine.daemon = Some(Controller::new(Start { me, session, current, records, now_ms }));
         let state = Arc::new(self.state.clone());
         self.event(node, Event::State(state));
         self.report_volume(node);
@@ -381,10 +414,14 @@ impl World {
                 let end = Happening::OpEnds(node.to_owned(), life, call_id, spec);
                 self.at(self.now_ms + takes, end);
             }
-            Effect::DropPeers { volume: _, peers, epoch } => {
+            Effect::KeepRecords(records) => {
+                if let Some(machine) = self.machines.get_mut(node) {
+                    machine.kept = records;
+                }
+            }
+            Effect::DropPeers { volume: _, peers, epoch: _ } => {
                 if let Some(machine) = self.machines.get_mut(node) {
                     machine.replica.dropped.extend(peers);
-                    machine.replica.epoch = machine.replica.epoch.max(epoch);
                 }
                 self.asked.remove(node);
             }
@@ -481,13 +518,17 @@ impl World {
             }
             self.event(node, Event::Leadership(leadership));
             self.show_peers(node, &nodes);
+            if self.machines.get(node).is_some_and(|m| m.away != self.away(node)) {
+                self.report_volume(node);
+            }
         }
     }
 
     fn show_peers(&mut self, node: &str, nodes: &[String]) {
         let (mut peers, mut data) = (BTreeMap::new(), BTreeSet::new());
         for other in nodes.iter().filter(|n| *n != node) {
-            let heard = self.linked(node, other) && self.runs(other);
+            let beats = self.machines.get(other).is_some_and(|m| m.heard_from <= self.now_ms);
+            let heard = self.linked(node, other) && self.runs(other) && beats;
             let silent = self.silence((node.to_owned(), other.clone()), heard);
             if silent > 0 && silent <= DEAD_MS {
                 self.at(self.now_ms + DEAD_MS + 1 - silent, Happening::Look);
@@ -497,7 +538,13 @@ impl World {
                 .get(other)
                 .and_then(|m| m.daemon.as_ref())
                 .map_or(0, |d| d.own_status().session);
-            peers.insert(other.clone(), Peer { alive: silent <= DEAD_MS && session > 0, session });
+            let pair = (node.to_owned(), other.clone());
+            if heard {
+                self.known_sessions.insert(pair.clone(), session);
+            }
+            let session = self.known_sessions.get(&pair).copied().unwrap_or_default();
+            let alive = silent <= DEAD_MS && session > 0;
+            peers.insert(other.clone(), Peer { alive, session });
             let connected = self.connected(node, other);
             let silent = self.silence((format!("{node}/data"), other.clone()), connected);
             if silent > 0 && silent <= DATA_DEAD_MS {
@@ -529,14 +576,21 @@ impl World {
         up(a) && up(b) && self.linked(a, b)
     }
 
+    fn away(&self, node: &str) -> BTreeSet<String> {
+        let peers = self.machines.keys().filter(|peer| *peer != node);
+        peers.filter(|peer| !self.connected(node, peer)).cloned().collect()
+    }
+
     fn report_volume(&mut self, node: &str) {
         let Some(machine) = self.machines.get(node) else { return };
         let replica = &machine.replica;
         let score = (replica.up && replica.up_to_date).then_some(10_000);
-        let peers = self.machines.keys().filter(|peer| *peer != node);
-        let away = peers.filter(|peer| !self.connected(node, peer)).cloned().collect();
-        let (up, primary, epoch) = (replica.up, replica.primary, replica.epoch);
-        let seen = VolumeSeen { name: "r0".to_owned(), up, score, epoch, primary, away };
+        let away = self.away(node);
+        let (up, primary) = (replica.up, replica.primary);
+        if let Some(machine) = self.machines.get_mut(node) {
+            machine.away.clone_from(&away);
+        }
+        let seen = VolumeSeen { name: "r0".to_owned(), up, score, primary, away };
         self.event(node, Event::Volume(seen));
     }
 

@@ -163,6 +163,26 @@ fn unclean_node_holds_back_what_it_may_run() {
 }
 
 #[test]
+fn nothing_is_begun_that_a_pending_node_may_run() {
+    // alpha runs all of it, lives and has told nothing yet (no fencing configured); delta has just come up.
+    let mut world = settled();
+    world.status.nodes.insert("alpha".into(), crate::status::NodeStatus::default());
+    world.nodes.insert("alpha".into(), crate::plan::NodeView::PENDING);
+    let log = world.settle();
+    assert_eq!(log, Vec::<String>::new());
+    let plan = world.plan();
+    assert!(plan.reasons.iter().any(|r| r.text.contains("has told what it runs")));
+    // What delta is known to run is recovered all the same.
+    world.kill("alpha", true);
+    world.settle();
+    world.nodes.insert("alpha".into(), crate::plan::NodeView::PENDING);
+    world.report("delta", "nfs", 0, 7);
+    world.truth.insert(("delta".into(), "nfs".into()), Role::Stopped);
+    let log = world.settle();
+    assert_order(&log, &["stop nfs delta", "start nfs delta"]);
+}
+
+#[test]
 fn node_that_comes_back_unprobed_changes_nothing_before_it_is_probed() {
     let mut world = settled();
     // crmd died and came back: all still runs there, its status is empty.

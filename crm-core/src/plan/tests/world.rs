@@ -116,7 +116,7 @@ impl World {
         cib.nodes = numbered
             .map(|(name, id)| Node { id, name: (*name).into(), attributes: NvSet::default() })
             .collect();
-        let view = NodeView { online: true, clean: true };
+        let view = NodeView::ONLINE;
         Self {
             cib,
             status: Status {
@@ -292,13 +292,14 @@ impl World {
 
     /// The node is gone and all it ran with it.
     pub(super) fn kill(&mut self, node: &str, clean: bool) {
-        self.nodes.insert(node.into(), NodeView { online: false, clean });
+        let view = if clean { NodeView::GONE } else { NodeView::LOST };
+        self.nodes.insert(node.into(), view);
         self.truth.retain(|(n, _), _| n != node);
     }
 
     /// The node comes back with an empty status.
     pub(super) fn revive(&mut self, node: &str) {
-        self.nodes.insert(node.into(), NodeView { online: true, clean: true });
+        self.nodes.insert(node.into(), NodeView::ONLINE);
         self.status.nodes.insert(node.into(), NodeStatus::default());
     }
 
