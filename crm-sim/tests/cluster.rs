@@ -305,12 +305,12 @@ fn storm(seed_number: u64, nodes: &[&str]) {
 
 #[test]
 fn two_nodes_survive_random_faults() {
-    (1000..1016).for_each(|n| storm(n, TWO));
+    (1000..1010).for_each(|n| storm(n, TWO));
 }
 
 #[test]
 fn three_nodes_survive_random_faults() {
-    (2000..2010).for_each(|n| storm(n, THREE));
+    (2000..2006).for_each(|n| storm(n, THREE));
 }
 
 #[test]
