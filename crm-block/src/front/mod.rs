@@ -87,7 +87,7 @@ pub struct FrontSpec {
 
 /// A block device that is shown. Dropping it leaves the device in place: a later worker may [`resume`] it.
 pub trait Front: Send + Sync + fmt::Debug {
-    /// `ublk`, `nbd` or `fuse+loop`.
+    /// `ublk`, `nbd`, `fuse+loop` or `fuse`.
     fn kind(&self) -> &'static str;
 
     /// Whether somebody holds the block device exclusively: a mounted file system, LVM, md.
@@ -102,7 +102,8 @@ pub trait Front: Send + Sync + fmt::Debug {
 }
 
 /// Shows `target` as a block device, by the best means this kernel has: ublk, else NBD, else a FUSE file under a loop
-/// device. `CRM_BLOCK_FRONT` (`ublk`, `nbd`, `fuse+loop`) forces one.
+/// device. Where there are no loop devices (a user namespace) the FUSE file itself is shown: a link at the device's
+/// place leads to it. `CRM_BLOCK_FRONT` (`ublk`, `nbd`, `fuse+loop`, `fuse`) forces one.
 ///
 /// # Errors
 /// The step that failed; whatever had been set up is taken down again.
@@ -116,7 +117,8 @@ pub fn open(
     match pick()? {
         Kind::Ublk => Ok(Box::new(ublk::UblkFront::open(spec, &target, keeper)?)),
         Kind::Nbd => Ok(Box::new(nbd::NbdFront::open(spec, target, keeper)?)),
-        Kind::FuseLoop => Ok(Box::new(fuse::FuseFront::open(spec, target, keeper)?)),
+        Kind::FuseLoop => Ok(Box::new(fuse::FuseFront::open(spec, true, target, keeper)?)),
+        Kind::Fuse => Ok(Box::new(fuse::FuseFront::open(spec, false, target, keeper)?)),
     }
 }
 
@@ -126,6 +128,7 @@ enum Kind {
     Ublk,
     Nbd,
     FuseLoop,
+    Fuse,
 }
 
 /// The best means of this kernel, or the one that `CRM_BLOCK_FRONT` names.
@@ -135,6 +138,7 @@ fn pick() -> Result<Kind, FrontError> {
             "ublk" => Ok(Kind::Ublk),
             "nbd" => Ok(Kind::Nbd),
             "fuse+loop" => Ok(Kind::FuseLoop),
+            "fuse" => Ok(Kind::Fuse),
             _ => Err(FrontError::Unsupported { why: format!("CRM_BLOCK_FRONT is `{forced}`") }),
         };
     }
@@ -144,13 +148,11 @@ fn pick() -> Result<Kind, FrontError> {
     if nbd::is_available() {
         return Ok(Kind::Nbd);
     }
-    for device in ["/dev/fuse", "/dev/loop-control"] {
-        if !Path::new(device).exists() {
-            let why = format!("no ublk, no NBD, and no {device}");
-            return Err(FrontError::Unsupported { why });
-        }
+    if !Path::new("/dev/fuse").exists() {
+        let why = "no ublk, no NBD, and no /dev/fuse".to_owned();
+        return Err(FrontError::Unsupported { why });
     }
-    Ok(Kind::FuseLoop)
+    Ok(if Path::new(loopdev::CONTROL).exists() { Kind::FuseLoop } else { Kind::Fuse })
 }
 
 /// Takes over a device whose previous worker died: requests in flight come again, users see a pause and no error.
@@ -171,8 +173,11 @@ pub fn resume(
     }
     match record.means {
         Means::FuseLoop { loop_number } => {
-            let front = fuse::FuseFront::resume(spec, loop_number, deposit.fds, target, keeper)?;
-            Ok(Box::new(front))
+            let kept = (Some(loop_number), deposit.fds);
+            Ok(Box::new(fuse::FuseFront::resume(spec, kept, target, keeper)?))
+        }
+        Means::Fuse => {
+            Ok(Box::new(fuse::FuseFront::resume(spec, (None, deposit.fds), target, keeper)?))
         }
         Means::Ublk { number } => {
             Ok(Box::new(ublk::UblkFront::resume(spec, number, &target, keeper)?))
@@ -198,7 +203,7 @@ pub fn abandon(deposit: &Deposit, keeper: &KeeperHandle) -> Result<(), FrontErro
     node::remove_node(&record.spec.device)?;
     keeper.withdraw(&deposit.label).map_err(FrontError::Keeper)?;
     match record.means {
-        Means::FuseLoop { .. } => fuse::abandon(&run_dir(), &record.spec.name),
+        Means::FuseLoop { .. } | Means::Fuse => fuse::abandon(&run_dir(), &record.spec.name),
         Means::Nbd { index } => nbd::abandon(index),
         Means::Ublk { number } => ublk::abandon(number),
     }
@@ -294,6 +299,8 @@ enum Means {
         /// N of `/dev/loopN`.
         loop_number: u32,
     },
+    /// The `/dev/fuse` descriptors are the deposit's descriptors.
+    Fuse,
     /// Nothing else.
     Nbd {
         /// N of `/dev/nbdN`.

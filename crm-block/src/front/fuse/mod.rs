@@ -1,6 +1,9 @@
 //! A FUSE file under a loop device: the front end for kernels that have neither ublk nor NBD. The file lives in a
 //! private mount, `RUN/fuse/NAME/disk`; the kernel's FUSE queue outlives a worker as long as the keeper holds its
 //! descriptors, and `FUSE_NOTIFY_RESEND` makes it repeat what the dead worker left unanswered.
+//!
+//! In a user namespace there are no loop devices: there the file itself is what users open, by a link at the device's
+//! place. It takes requests of any length, and the mount is busy while somebody has it open.
 
 use super::error::{FrontError, step};
 use super::node::{self, KernelDevice};
@@ -26,18 +29,20 @@ const THREADS: usize = 4;
 const TYPE: &str = "fuse.crm";
 const DEVICE: &str = "/dev/fuse";
 
-/// A loop device on our FUSE file.
+/// Our FUSE file, with a loop device on it or bare.
 pub(super) struct FuseFront {
     spec: FrontSpec,
     mount_point: PathBuf,
     keeper: KeeperHandle,
     channels: Vec<Arc<OwnedFd>>,
+    /// Users get a loop device, not the file.
+    under_loop: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// `None` = closed.
+    /// `None` = closed, or bare.
     loop_number: Option<u32>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -49,9 +54,10 @@ impl std::fmt::Debug for FuseFront {
 }
 
 impl FuseFront {
-    /// Makes a new device.
+    /// Makes a new device, `under_loop` or the bare file.
     pub(super) fn open(
         spec: FrontSpec,
+        under_loop: bool,
         target: Arc<dyn Target>,
         keeper: &KeeperHandle,
     ) -> Result<Self, FrontError> {
@@ -66,7 +72,8 @@ impl FuseFront {
             return Err(FrontError::Busy { device: mount_point });
         }
         let channels = mount_session(&mount_point, &spec)?;
-        let front = Self::serving((spec, false), mount_point, channels, target, keeper)?;
+        let session = Session::new(spec.size_bytes, target, under_loop, false);
+        let front = Self::serving(spec, mount_point, channels, session, keeper)?;
         match front.attach_and_show() {
             Ok(()) => Ok(front),
             Err(error) => {
@@ -81,8 +88,7 @@ impl FuseFront {
     /// Takes over from a dead worker.
     pub(super) fn resume(
         spec: FrontSpec,
-        loop_number: u32,
-        channels: Vec<Arc<OwnedFd>>,
+        (loop_number, channels): (Option<u32>, Vec<Arc<OwnedFd>>),
         target: Arc<dyn Target>,
         keeper: &KeeperHandle,
     ) -> Result<Self, FrontError> {
@@ -101,7 +107,12 @@ impl FuseFront {
             force_unmount(&mount_point);
             return Err(step("ask for requests in flight", &mount_point)(error));
         }
-        let front = Self::serving((spec, true), mount_point, channels, target, keeper)?;
+        let session = Session::new(spec.size_bytes, target, loop_number.is_some(), true);
+        let front = Self::serving(spec, mount_point, channels, session, keeper)?;
+        let Some(loop_number) = loop_number else {
+            front.show_file()?;
+            return Ok(front);
+        };
         if loopdev::is_bound_to(loop_number, found.device)? {
             front.lock().loop_number = Some(loop_number);
             KernelDevice::of_loop(loop_number).show_at(&front.spec.device)?;
@@ -112,15 +123,16 @@ impl FuseFront {
         Ok(front)
     }
 
-    /// Starts the threads. `touched`: something may have been written through the mount before.
+    /// Starts the threads.
     fn serving(
-        (spec, touched): (FrontSpec, bool),
+        spec: FrontSpec,
         mount_point: PathBuf,
         channels: Vec<Arc<OwnedFd>>,
-        target: Arc<dyn Target>,
+        session: Session,
         keeper: &KeeperHandle,
     ) -> Result<Self, FrontError> {
-        let session = Arc::new(Session::new(spec.size_bytes, target, touched));
+        let under_loop = session.under_loop();
+        let session = Arc::new(session);
         let mut threads = Vec::new();
         for (index, channel) in channels.iter().enumerate() {
             let session = Arc::clone(&session);
@@ -130,18 +142,45 @@ impl FuseFront {
             threads.push(thread.map_err(step("start a thread for", &mount_point))?);
         }
         let state = Mutex::new(State { loop_number: None, threads });
-        Ok(Self { spec, mount_point, keeper: keeper.clone(), channels, state })
+        Ok(Self { spec, mount_point, keeper: keeper.clone(), channels, under_loop, state })
     }
 
-    /// Loop device, deposit, node.
+    /// Loop device, deposit, node; without a loop device a link to the file.
     fn attach_and_show(&self) -> Result<(), FrontError> {
+        if !self.under_loop {
+            self.deposit(Means::Fuse)?;
+            return self.show_file();
+        }
         let loop_number = loopdev::attach(&self.mount_point.join(wire::FILE_NAME))?;
         self.lock().loop_number = Some(loop_number);
-        let record = Record { spec: self.spec.clone(), means: Means::FuseLoop { loop_number } };
+        self.deposit(Means::FuseLoop { loop_number })?;
+        KernelDevice::of_loop(loop_number).show_at(&self.spec.device)
+    }
+
+    fn deposit(&self, means: Means) -> Result<(), FrontError> {
+        let record = Record { spec: self.spec.clone(), means };
         let fds: Vec<BorrowedFd<'_>> =
             self.channels.iter().map(|channel| channel.as_fd()).collect();
-        record.deposit(&self.keeper, &fds)?;
-        KernelDevice::of_loop(loop_number).show_at(&self.spec.device)
+        record.deposit(&self.keeper, &fds)
+    }
+
+    fn show_file(&self) -> Result<(), FrontError> {
+        let device = &self.spec.device;
+        if let Some(parent) = device.parent() {
+            fs::create_dir_all(parent).map_err(step("make directory", parent))?;
+        }
+        node::remove_node(device)?;
+        let file = self.mount_point.join(wire::FILE_NAME);
+        std::os::unix::fs::symlink(&file, device).map_err(step("link", device))
+    }
+
+    /// Whether somebody has the bare file open. A mount that nobody uses is marked as such and kept; the look at it takes the mark away.
+    fn file_is_open(&self) -> bool {
+        let busy = umount2(&self.mount_point, MntFlags::MNT_EXPIRE) == Err(Errno::EBUSY);
+        if let Err(error) = fs::metadata(&self.mount_point) {
+            tracing::debug!(%error, mount = %self.mount_point.display(), "look at");
+        }
+        busy
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -151,10 +190,13 @@ impl FuseFront {
 
 impl Front for FuseFront {
     fn kind(&self) -> &'static str {
-        "fuse+loop"
+        if self.under_loop { "fuse+loop" } else { "fuse" }
     }
 
     fn device_in_use(&self) -> bool {
+        if !self.under_loop {
+            return self.file_is_open();
+        }
         let Some(loop_number) = self.lock().loop_number else { return false };
         KernelDevice::of_loop(loop_number).is_in_use()
     }
@@ -167,6 +209,15 @@ impl Front for FuseFront {
         }
         if state.threads.is_empty() {
             return Ok(());
+        }
+        if !self.under_loop {
+            match umount2(&self.mount_point, MntFlags::empty()) {
+                Err(Errno::EBUSY) => {
+                    return Err(FrontError::Busy { device: self.spec.device.clone() });
+                }
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(error) => return Err(step("unmount", &self.mount_point)(error)),
+            }
         }
         node::remove_node(&self.spec.device)?;
         self.keeper.withdraw(&label(&self.spec)).map_err(FrontError::Keeper)?;

@@ -20,14 +20,26 @@ const UNIT: u64 = 512;
 pub(super) struct Session {
     size_bytes: u64,
     target: Arc<dyn Target>,
+    /// The loop driver is the one user. Otherwise anybody may be, with requests of any length, one write at a time.
+    under_loop: bool,
     /// Something may have been written through this mount. Until then a flush has nothing to flush and must not wait: the loop driver
     /// flushes while the device is made, when a volume that lost its peers cannot yet be told to go on without them.
     touched: AtomicBool,
 }
 
 impl Session {
-    pub(super) fn new(size_bytes: u64, target: Arc<dyn Target>, touched: bool) -> Self {
-        Self { size_bytes, target, touched: AtomicBool::new(touched) }
+    /// `touched`: something may have been written through the mount before.
+    pub(super) fn new(
+        size_bytes: u64,
+        target: Arc<dyn Target>,
+        under_loop: bool,
+        touched: bool,
+    ) -> Self {
+        Self { size_bytes, target, under_loop, touched: AtomicBool::new(touched) }
+    }
+
+    pub(super) fn under_loop(&self) -> bool {
+        self.under_loop
     }
 
     /// Takes requests off `channel` until the mount is gone.
@@ -76,7 +88,9 @@ impl Session {
             Call::GetAttr => answer.data(&wire::attr_answer(request.node, size)),
             Call::SetAttr { size: Some(wish) } if wish != size => answer.error(EINVAL),
             Call::SetAttr { .. } => answer.data(&wire::attr_answer(request.node, size)),
-            Call::Open | Call::OpenDir => answer.data(&wire::open_answer(request.node)),
+            Call::Open | Call::OpenDir => {
+                answer.data(&wire::open_answer(request.node, self.under_loop));
+            }
             Call::StatFs => answer.data(&wire::statfs_answer(size)),
             Call::ReadDir | Call::Close => answer.data(&[]),
             Call::Init { .. } => answer.error(EIO),
@@ -89,13 +103,11 @@ impl Session {
     }
 
     fn read(&self, answer: Answer, offset: u64, len: u32) {
-        let Some(len) = self.clip(offset, u64::from(len)) else { return answer.error(EINVAL) };
-        let Some(len) = u32::try_from(len).ok().filter(|len| *len > 0) else {
-            return answer.data(&[]);
-        };
+        let end = offset.saturating_add(u64::from(len)).min(self.size_bytes);
+        let Some(range) = Range::around(offset, end) else { return answer.data(&[]) };
         let done = move |outcome: io::Result<Option<Buffer>>| match outcome {
-            Ok(Some(bytes)) if bytes.len() >= usize::try_from(len).unwrap_or(usize::MAX) => {
-                answer.data(&bytes[..usize::try_from(len).unwrap_or(0)]);
+            Ok(Some(bytes)) if range.wanted(&bytes).is_some() => {
+                answer.data(range.wanted(&bytes).unwrap_or_default());
             }
             Ok(_) => {
                 tracing::error!(offset, len, "a read came back without its bytes");
@@ -103,10 +115,14 @@ impl Session {
             }
             Err(error) => answer.failure(&error),
         };
-        self.target.submit(Io::Read { offset, len }, Box::new(done));
+        self.target.submit(Io::Read { offset: range.offset, len: range.len }, Box::new(done));
     }
 
     fn write(&self, answer: Answer, offset: u64, len: u32, payload: &mut AlignedBuf) {
+        let odd = !(offset.is_multiple_of(UNIT) && u64::from(len).is_multiple_of(UNIT));
+        if odd && !self.under_loop {
+            return self.write_odd(answer, offset, len, payload);
+        }
         match self.clip(offset, u64::from(len)) {
             Some(whole) if whole == u64::from(len) => {}
             Some(_) => return answer.error(ENOSPC),
@@ -131,6 +147,42 @@ impl Session {
         self.target.submit(io, Box::new(done));
     }
 
+    /// A write that is not in units of 512: what is around it is read and written back with it. The kernel sends writes to the bare file
+    /// one by one, so nothing else is written there meanwhile.
+    fn write_odd(&self, answer: Answer, offset: u64, len: u32, payload: &AlignedBuf) {
+        let end = offset.saturating_add(u64::from(len));
+        if end > self.size_bytes {
+            return answer.error(ENOSPC);
+        }
+        let bytes = usize::try_from(len).ok().and_then(|len| payload.get(..len));
+        let (Some(range), Some(bytes)) = (Range::around(offset, end), bytes) else {
+            return answer.error(EINVAL);
+        };
+        self.touched.store(true, Ordering::Release);
+        let (target, bytes) = (Arc::clone(&self.target), bytes.to_vec());
+        let written = move |outcome: io::Result<Option<Buffer>>| match outcome {
+            Ok(_) => answer.data(&wire::write_answer(len)),
+            Err(error) => answer.failure(&error),
+        };
+        let merge = move |outcome: io::Result<Option<Buffer>>| {
+            let around = outcome.and_then(|around| around.ok_or_else(|| EIO_ERROR.into()));
+            let whole = around.and_then(|around| {
+                let mut whole = AlignedBuf::from_slice(&around);
+                let place = range.wanted_mut(&mut whole).ok_or(EIO_ERROR)?;
+                place.copy_from_slice(&bytes);
+                Ok(whole)
+            });
+            match whole {
+                Ok(whole) => {
+                    let io = Io::Write { offset: range.offset, data: Arc::new(whole), fua: false };
+                    target.submit(io, Box::new(written));
+                }
+                Err(error) => written(Err(error)),
+            }
+        };
+        self.target.submit(Io::Read { offset: range.offset, len: range.len }, Box::new(merge));
+    }
+
     /// Requests that are answered by success alone.
     fn change(&self, answer: Answer, io: Io) {
         self.touched.store(true, Ordering::Release);
@@ -145,6 +197,40 @@ impl Session {
     fn clip(&self, offset: u64, len: u64) -> Option<u64> {
         (offset.is_multiple_of(UNIT) && len.is_multiple_of(UNIT))
             .then(|| len.min(self.size_bytes.saturating_sub(offset)))
+    }
+}
+
+/// The error of a target that answers a read without bytes.
+const EIO_ERROR: io::ErrorKind = io::ErrorKind::UnexpectedEof;
+
+/// Bytes that are wanted, and the units of 512 around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    /// Start of the units.
+    offset: u64,
+    /// Length of the units.
+    len: u32,
+    /// Where in the units the wanted bytes start and end.
+    from: usize,
+    to: usize,
+}
+
+impl Range {
+    /// `None` = nothing is wanted, or more than a request holds.
+    fn around(start: u64, end: u64) -> Option<Self> {
+        let offset = start - start % UNIT;
+        let len = u32::try_from(end.checked_next_multiple_of(UNIT)?.checked_sub(offset)?).ok()?;
+        let from = usize::try_from(start - offset).ok()?;
+        let to = usize::try_from(end.checked_sub(offset)?).ok()?;
+        (from < to).then_some(Self { offset, len, from, to })
+    }
+
+    fn wanted<'a>(&self, units: &'a [u8]) -> Option<&'a [u8]> {
+        units.get(self.from..self.to)
+    }
+
+    fn wanted_mut<'a>(&self, units: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        units.get_mut(self.from..self.to)
     }
 }
 
@@ -224,4 +310,20 @@ pub(super) fn greet(channel: &OwnedFd) -> io::Result<()> {
 
 fn receive_buffer() -> AlignedBuf {
     AlignedBuf::scratch(usize::try_from(wire::MAX_IO).unwrap_or(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_ranges_are_widened_to_units_and_found_again() {
+        let range = Range::around(1082, 1084).unwrap();
+        assert_eq!(range, Range { offset: 1024, len: 512, from: 58, to: 60 });
+        assert_eq!(range.wanted(&[7; 512]), Some(&[7, 7][..]));
+        let whole = Range::around(512, 1536).unwrap();
+        assert_eq!(whole, Range { offset: 512, len: 1024, from: 0, to: 1024 });
+        assert_eq!(Range::around(100, 100), None);
+        assert_eq!(Range::around(100, 50), None);
+    }
 }

@@ -256,12 +256,12 @@ pub(super) fn attr_answer(node: u64, size_bytes: u64) -> Vec<u8> {
     Fields::default().u64(VALID_SECONDS).zeroes(8).attr(node, size_bytes).0
 }
 
-/// `struct fuse_open_out`.
-pub(super) fn open_answer(node: u64) -> Vec<u8> {
-    let flags = if node == FILE {
-        FOPEN_DIRECT_IO | FOPEN_NOFLUSH | FOPEN_PARALLEL_DIRECT_WRITES
-    } else {
-        0
+/// `struct fuse_open_out`; `parallel`: writes of one opener may come before the last one is answered.
+pub(super) fn open_answer(node: u64, parallel: bool) -> Vec<u8> {
+    let flags = match (node, parallel) {
+        (FILE, true) => FOPEN_DIRECT_IO | FOPEN_NOFLUSH | FOPEN_PARALLEL_DIRECT_WRITES,
+        (FILE, false) => FOPEN_DIRECT_IO | FOPEN_NOFLUSH,
+        _ => 0,
     };
     Fields::default().u64(0).u32(flags).u32(0).0
 }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(init_answer(40, 0, u64::MAX).len(), 64);
         assert_eq!(entry_answer(4096).len(), 128);
         assert_eq!(attr_answer(FILE, 4096).len(), 104);
-        assert_eq!(open_answer(FILE).len(), 16);
+        assert_eq!(open_answer(FILE, true).len(), 16);
         assert_eq!(statfs_answer(4096).len(), 80);
     }
 
