@@ -209,6 +209,24 @@ pub fn call(program: &str, args: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("{program} {}: {last}", args.join(" "))))
 }
 
+/// As [`call`], for programs whose exit code says more than yes or no: the code, and their last words.
+///
+/// # Errors
+/// When it cannot be started, or was ended by a signal.
+pub fn call_for_code(program: &str, args: &[&str]) -> io::Result<(i32, String)> {
+    let output = std::process::Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| io::Error::new(e.kind(), format!("{program}: {e}")))?;
+    let code = output.status.code();
+    let code = code.ok_or_else(|| io::Error::other(format!("{program}: {}", output.status)))?;
+    let said = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text));
+    let last = said.iter().find_map(|t| t.lines().rfind(|l| !l.trim().is_empty()));
+    Ok((code, last.unwrap_or("no message").to_owned()))
+}
+
 /// Starts a daemon that outlives the agent: session of its own, no pipe of ours. Waits until it has gone to the background.
 ///
 /// # Errors
@@ -226,18 +244,20 @@ pub fn daemon(program: &str, args: &[&str], log: &Path) -> io::Result<()> {
     }
 }
 
-/// Starts a helper that nobody waits for: session of its own, output dropped. Returns its process id.
+/// Starts a helper that nobody waits for: session of its own, output into `log` or dropped. Returns its process id.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn detach(program: &Path, args: &[&str]) -> io::Result<u32> {
+pub fn detach(program: &Path, args: &[&str], log: Option<&Path>) -> io::Result<u32> {
+    let output = || match log {
+        Some(log) => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+            io::Result::Ok(Stdio::from(file))
+        }
+        None => Ok(Stdio::null()),
+    };
     let mut command = std::process::Command::new(program);
-    command
-        .args(args)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(args).current_dir("/").stdin(Stdio::null()).stdout(output()?).stderr(output()?);
     sys::own_session(&mut command);
     command.spawn().map(|child| child.id())
 }

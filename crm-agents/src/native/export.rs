@@ -2,7 +2,7 @@
 
 use super::context::{Context, Failure};
 use super::exports_table::Export;
-use super::{Action, Agent, nfs, nfs_ganesha, nfs_kernel, param, rpc};
+use super::{Action, Agent, nfs, nfs_ganesha, nfs_own, param, rpc};
 use crate::exec;
 use crm_core::status::rc;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// The agent.
 pub(super) static AGENT: Agent = Agent {
     name: "exportfs",
-    about: "Exports a directory by NFS (kernel nfsd or NFS-Ganesha, whichever serves here)",
+    about: "Exports a directory by NFS (by whichever server nfsserver runs here)",
     promotable: false,
     params: &[
         param("directory", true, "Directory to export"),
@@ -38,10 +38,10 @@ fn run(context: &Context, action: Action) -> Result<i32, Failure> {
         options: context.get("options").unwrap_or_else(|| "rw".to_owned()),
         fsid: context.need("fsid")?,
     };
-    if nfs_kernel::available() {
-        kernel(&wanted, action)
-    } else {
-        ganesha(context, &wanted, action)
+    match nfs::Backend::here() {
+        nfs::Backend::Kernel => kernel(&wanted, action),
+        nfs::Backend::Ganesha => ganesha(context, &wanted, action),
+        nfs::Backend::Own => own(context, &wanted, action),
     }
 }
 
@@ -84,6 +84,41 @@ fn exported(wanted: &Wanted) -> Result<bool, Failure> {
     }))
 }
 
+fn own(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Failure> {
+    let file = nfs_own::exports_dir(context).join(&context.instance);
+    match action {
+        Action::Start => {
+            let export = nfs_own::Export::new(
+                &wanted.directory,
+                &wanted.clients,
+                &wanted.options,
+                number(&wanted.fsid)?,
+            )?;
+            export.write(&file)?;
+            Ok(rc::OK)
+        }
+        Action::Stop => match std::fs::remove_file(&file) {
+            Ok(()) => Ok(rc::OK),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(rc::OK),
+            Err(e) => Err(Failure::io("remove the export", &e)),
+        },
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => {
+            Ok(if file.exists() { rc::OK } else { rc::NOT_RUNNING })
+        }
+    }
+}
+
+/// The export's number; `root` is 1.
+fn number(fsid: &str) -> Result<u16, Failure> {
+    match fsid {
+        "root" => Ok(1),
+        number => number.parse().map_err(|_| {
+            let why = format!("fsid: `{number}` is not a number below 65536");
+            Failure::new(rc::ERR_CONFIGURED, why)
+        }),
+    }
+}
+
 fn block_file(context: &Context) -> PathBuf {
     nfs_ganesha::exports_dir(context).join(format!("{}.conf", context.instance))
 }
@@ -123,13 +158,7 @@ fn ganesha(context: &Context, wanted: &Wanted, action: Action) -> Result<i32, Fa
 
 /// The export in Ganesha's words.
 fn ganesha_block(wanted: &Wanted) -> Result<String, Failure> {
-    let id: u16 = match wanted.fsid.as_str() {
-        "root" => 1,
-        number => number.parse().map_err(|_| {
-            let why = format!("fsid: `{number}` is not a number below 65536");
-            Failure::new(rc::ERR_CONFIGURED, why)
-        })?,
-    };
+    let id = number(&wanted.fsid)?;
     let options = if wanted.options.contains("insecure") || wanted.options.contains("secure") {
         wanted.options.clone()
     } else {

@@ -1,7 +1,9 @@
 //! `Filesystem`: a file system mounted at a directory. Parameters as `ocf:heartbeat:Filesystem`.
+//!
+//! Where the kernel may not mount a disk's file system (a user namespace), ext4 is mounted through fuse2fs.
 
 use super::context::{Context, Failure};
-use super::{Action, Agent, holders, mounts, param};
+use super::{Action, Agent, fuse2fs, holders, mounts, param};
 use crate::exec;
 use crm_core::status::rc;
 use nix::mount::{MntFlags, umount2};
@@ -90,6 +92,10 @@ fn start(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
         let why = format!("device {} is not there", wanted.device);
         return Err(Failure::new(rc::ERR_INSTALLED, why));
     }
+    if fuse2fs::applies(&wanted.device, &wanted.fstype) {
+        fuse2fs::mount(context, &wanted.device, directory, wanted.options.as_deref())?;
+        return Ok(rc::OK);
+    }
     check_file_system(context, wanted)?;
     let directory = directory.display().to_string();
     let mut args = vec!["-t", wanted.fstype.as_str()];
@@ -139,11 +145,16 @@ fn mounts_to_undo(directory: &Path) -> Vec<mounts::Mount> {
 
 fn stop(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
     let may_kill = context.get("force_unmount").is_none_or(|v| v != "false" && v != "no");
+    let servers = fuse2fs::servers(&wanted.device, &wanted.fstype);
     // A mount may lie on top of another one of the same name.
     while mounts::at(&wanted.directory).is_some() {
         for mount in mounts_to_undo(&wanted.directory) {
             unmount(context, &mount, may_kill)?;
         }
+    }
+    // After the unmount they write what is left, then they let go of the device.
+    if !holders::see_off(&servers, context.left()) {
+        return Err(busy(Path::new(&wanted.device), &servers));
     }
     Ok(rc::OK)
 }
@@ -185,6 +196,11 @@ fn monitor(context: &Context, wanted: &Wanted) -> Result<i32, Failure> {
     if !same_device(&mount, wanted) {
         return Ok(rc::NOT_RUNNING);
     }
+    if mount.kind.starts_with("fuse") {
+        // Nobody else says that the process that serves it has died.
+        std::fs::metadata(&wanted.directory)
+            .map_err(|e| Failure::io(&format!("look at {}", wanted.directory.display()), &e))?;
+    }
     let asked_ro = wanted.options.as_deref().is_some_and(|o| o.split(',').any(|word| word == "ro"));
     let bad = ["ro", "emergency_ro", "shutdown"];
     let found = mount.options.iter().find(|o| bad.contains(&o.as_str()));
@@ -215,7 +231,8 @@ fn read_device(device: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let dead = |e: std::io::Error| Failure::io(&format!("device {device} is dead"), &e);
-    if !std::fs::metadata(device).map_err(dead)?.file_type().is_block_device() {
+    let kind = std::fs::metadata(device).map_err(dead)?.file_type();
+    if !kind.is_block_device() && !kind.is_file() {
         return Ok(());
     }
     let mut file = std::fs::OpenOptions::new()

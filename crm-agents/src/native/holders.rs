@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -78,6 +79,9 @@ fn sits_below(process: &Path, directory: &Path) -> bool {
 /// What has `device` open, mounted (in whatever namespace) or below another device, in words.
 pub(crate) fn of_device(device: &str) -> Vec<String> {
     let Ok(found) = fs::metadata(device) else { return Vec::new() };
+    if found.is_file() {
+        return of_file(Path::new(device)).iter().map(Holder::describe).collect();
+    }
     let rdev = found.rdev();
     let number = format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
     let mut words = BTreeSet::new();
@@ -108,21 +112,51 @@ pub(crate) fn of_device(device: &str) -> Vec<String> {
     words.into_iter().collect()
 }
 
+/// Processes that have a file open.
+pub(crate) fn of_file(path: &Path) -> Vec<Holder> {
+    let Ok(found) = fs::metadata(path) else { return Vec::new() };
+    let mut holders = Vec::new();
+    for (pid, path) in processes() {
+        let files = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
+        let opens = files.into_iter().any(|file| {
+            fs::metadata(file.path())
+                .is_ok_and(|m| m.is_file() && m.dev() == found.dev() && m.ino() == found.ino())
+        });
+        if opens {
+            holders.push(Holder { pid, name: name_of(&path) });
+        }
+    }
+    holders
+}
+
+/// Waits until all of them have ended by themselves, `limit` at most. True when all have.
+pub(crate) fn see_off(holders: &[Holder], limit: Duration) -> bool {
+    let watched: Vec<_> = holders.iter().filter_map(|h| watch(h.pid)).collect();
+    all_end(watched, limit)
+}
+
+fn watch(pid: i32) -> Option<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
 /// Sends `signal` to all of them and waits until they are gone, `limit` at most. True when all are gone.
 pub(crate) fn send_away(holders: &[Holder], signal: Signal, limit: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{PidfdFlags, pidfd_open};
-    let until = Instant::now() + limit;
-    let mut gone = true;
     let watched: Vec<_> = holders
         .iter()
         .filter_map(|h| {
-            let pid = rustix::process::Pid::from_raw(h.pid)?;
-            let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            let handle = watch(h.pid)?;
             kill(Pid::from_raw(h.pid), signal).ok()?;
             Some(handle)
         })
         .collect();
+    all_end(watched, limit)
+}
+
+fn all_end(watched: Vec<OwnedFd>, limit: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let until = Instant::now() + limit;
+    let mut gone = true;
     for handle in watched {
         let left = until.saturating_duration_since(Instant::now());
         let limit = Timespec {

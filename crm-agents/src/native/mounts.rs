@@ -11,6 +11,8 @@ pub(crate) struct Mount {
     pub(crate) device: String,
     /// Where.
     pub(crate) target: PathBuf,
+    /// Type of the file system.
+    pub(crate) kind: String,
     /// What.
     pub(crate) source: String,
     /// Options of the mount and of the file system.
@@ -43,6 +45,7 @@ fn parse(line: &str) -> Option<Mount> {
         id: left.first()?.parse().ok()?,
         device: (*left.get(2)?).to_owned(),
         target: PathBuf::from(unescape(left.get(4)?)),
+        kind: (*right.first()?).to_owned(),
         source: unescape(right.get(1)?),
         options: options.map(str::to_owned).collect(),
     })

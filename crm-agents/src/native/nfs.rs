@@ -1,7 +1,8 @@
-//! `nfsserver`: the NFS service. The kernel's where it has one, NFS-Ganesha otherwise. Parameters as `ocf:heartbeat:nfsserver`.
+//! `nfsserver`: the NFS service. The kernel's where it has one, NFS-Ganesha otherwise; in a user namespace, where neither may open a file by
+//! its handle, a small server of our own. Parameters as `ocf:heartbeat:nfsserver`.
 
 use super::context::{Context, Failure};
-use super::{Action, Agent, nfs_ganesha, nfs_kernel, param};
+use super::{Action, Agent, nfs_ganesha, nfs_kernel, nfs_own, param};
 
 /// Port of NFS.
 pub(super) const PORT: u16 = 2049;
@@ -34,14 +35,55 @@ pub(super) static AGENT: Agent = Agent {
 };
 
 fn run(context: &Context, action: Action) -> Result<i32, Failure> {
-    if nfs_kernel::available() {
-        nfs_kernel::run(context, action)
-    } else {
-        nfs_ganesha::run(context, action)
+    match Backend::here() {
+        Backend::Kernel => nfs_kernel::run(context, action),
+        Backend::Ganesha => nfs_ganesha::run(context, action),
+        Backend::Own => nfs_own::run(context, action),
     }
+}
+
+/// Who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    Kernel,
+    Ganesha,
+    Own,
+}
+
+impl Backend {
+    /// Who can serve on this node.
+    pub(super) fn here() -> Self {
+        // `open_by_handle_at` wants a privilege over the whole machine.
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        if is_partial(&map) {
+            Self::Own
+        } else if nfs_kernel::available() {
+            Self::Kernel
+        } else {
+            Self::Ganesha
+        }
+    }
+}
+
+/// Whether a user namespace with this map is not the machine's own, which maps all users to themselves.
+fn is_partial(uid_map: &str) -> bool {
+    let words: Vec<&str> = uid_map.split_whitespace().collect();
+    !words.is_empty() && words != ["0", "0", "4294967295"]
 }
 
 /// Seconds of a parameter.
 pub(super) fn seconds(context: &Context, name: &str) -> u64 {
     context.get(name).and_then(|v| v.parse().ok()).unwrap_or(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_namespace_is_known_by_its_map() {
+        assert!(!is_partial("         0          0 4294967295\n"));
+        assert!(is_partial("         0       1001          1\n"));
+        assert!(!is_partial(""));
+    }
 }

@@ -175,7 +175,7 @@ fn start_port_mapper(context: &Context) -> Result<(), Failure> {
         std::fs::create_dir_all(dir)
             .map_err(|e| Failure::io(&format!("create {}", dir.display()), &e))?;
     }
-    let pid = exec::detach(Path::new(PORT_MAPPER), &["-w", "-f"]).map_err(|e| {
+    let pid = exec::detach(Path::new(PORT_MAPPER), &["-w", "-f"], None).map_err(|e| {
         let why = format!("NFS-Ganesha needs a port mapper (apt-get install rpcbind): {e}");
         Failure::new(rc::ERR_INSTALLED, why)
     })?;
