@@ -33,7 +33,7 @@ pub fn prove(lab: &Lab) -> Result<Proof> {
     node::exec(lab, &active, &["crm", "resource", "stop", GROUP])?;
     wait::until("the file system to be unmounted", cluster::MOVE_LIMIT, || {
         let mounts = node::exec(lab, &active, &["cat", "/proc/mounts"])?;
-        Ok((!mounts.contains(" /srv ext4 ")).then_some(()))
+        Ok((!cluster::is_srv_mounted(&mounts)).then_some(()))
     })?;
     cluster::wait_idle(lab, &active)?;
     cluster::wait_for_sync(lab, &nodes)?;

@@ -4,7 +4,7 @@ use crate::client::{self, Question};
 use crate::down::down;
 use crate::lab::Lab;
 use crate::up::{Plan, up};
-use crate::{bench, cluster, init, net, node, ns, script, ui, view};
+use crate::{bench, cluster, init, net, node, ns, rootless, script, ui, view};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -120,10 +120,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(demo: Demo) -> Result<()> {
     let lab = Lab::new(demo.dir)?;
+    rootless::enter(&lab)?;
     let executable = std::env::current_exe().context("find the own executable")?;
     let plan =
         Plan { executable, nodes: demo.build.nodes, debian_agents: demo.build.debian_agents };
     if let Some(out) = &demo.bench {
+        if rootless::active() {
+            bail!("--bench measures what the kernel does with disks and NFS: it needs root");
+        }
         return bench::run(&lab, &plan, out);
     }
     match demo.command {
@@ -181,6 +185,9 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
 fn build(lab: &Lab, plan: &Plan) -> Result<()> {
     let start = Instant::now();
     ui::say(&format!("demo: {} nodes, files in {}", plan.nodes, lab.dir().display()));
+    if rootless::active() {
+        ui::say(rootless::DIFFERENCES);
+    }
     up(lab, plan)?;
     ui::say(&format!("  ready     in {:.1} s", start.elapsed().as_secs_f64()));
     Ok(())

@@ -1,7 +1,7 @@
 //! The cluster in the lab: made and asked only through what an operator has, the `crm` commands and the daemons' sockets.
 
 use crate::lab::{DEVICE, DISK, Lab, PORT, VIP, VOLUME, address};
-use crate::{node, ui, up, wait};
+use crate::{node, rootless, ui, up, wait};
 use anyhow::{Context, Result, bail};
 use crm_core::cib::Role;
 use crm_proto::block::{Connection, DiskState, Request, VolumeStatus};
@@ -150,6 +150,18 @@ pub fn create_volume(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// fuse2fs keeps no journal, so what is written must be right in any order: blocks found by indirect blocks instead of an extent tree
+/// that is rebuilt as it grows. A record that was flushed is not moved any more.
+const WITHOUT_JOURNAL: &str = "^has_journal,^extent,^64bit,^metadata_csum";
+
+/// Whether a node's `/proc/mounts` has the exported file system, however it is mounted.
+pub(crate) fn is_srv_mounted(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some("/srv") && fields.next().is_some_and(|kind| kind.ends_with("ext4"))
+    })
+}
+
 /// Makes the file system once, on the first node, before the cluster uses the volume.
 fn format_volume(lab: &Lab, nodes: &[String]) -> Result<()> {
     let volume = || VOLUME.to_owned();
@@ -159,10 +171,19 @@ fn format_volume(lab: &Lab, nodes: &[String]) -> Result<()> {
     }
     wait_for_sync(lab, nodes)?;
     node::order_block(lab, first, &Request::Promote { volume: volume(), lost: Vec::new() })?;
-    node::exec(lab, first, &["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", DEVICE])?;
-    node::exec(lab, first, &["mount", "-t", "ext4", DEVICE, "/srv"])?;
-    node::exec(lab, first, &["mkdir", "-p", "/srv/nfs_shared"])?;
-    node::exec(lab, first, &["umount", "/srv"])?;
+    if rootless::active() {
+        // The directory for the NFS service's state comes with it.
+        node::exec(lab, first, &["mkdir", "-p", "/run/crm-lab/seed/nfs_shared"])?;
+        let words = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0"];
+        let more = ["-O", WITHOUT_JOURNAL, "-d", "/run/crm-lab/seed", DEVICE];
+        node::exec(lab, first, &[&words[..], &more[..]].concat())?;
+    } else {
+        let words = ["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", DEVICE];
+        node::exec(lab, first, &words)?;
+        node::exec(lab, first, &["mount", "-t", "ext4", DEVICE, "/srv"])?;
+        node::exec(lab, first, &["mkdir", "-p", "/srv/nfs_shared"])?;
+        node::exec(lab, first, &["umount", "/srv"])?;
+    }
     node::order_block(lab, first, &Request::Demote { volume: volume() })?;
     for name in nodes {
         node::order_block(lab, name, &Request::Down { volume: volume() })?;

@@ -3,7 +3,7 @@
 //! Also the first process of the hub and of the client, which only wait.
 
 use crate::lab::Lab;
-use crate::{ns, shell};
+use crate::{ns, rootless, shell};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -59,25 +59,18 @@ fn make_dirs(dirs: &[(&str, u32)]) -> Result<()> {
     Ok(())
 }
 
-/// A node's own `/dev`: the plain devices, the loop devices, nothing of the host's disks.
+/// A node's own `/dev`: the plain devices, the loop devices (not without root), nothing of the host's disks.
 fn devices(keep: &Path) -> Result<()> {
     let old = keep.join("dev");
     fs::create_dir_all(&old).context("keep the old /dev")?;
     bind_all("/dev", &old)?;
     fresh("tmpfs", "/dev", "mode=755")?;
-    let plain = [
-        "null",
-        "zero",
-        "full",
-        "random",
-        "urandom",
-        "tty",
-        "fuse",
-        "loop-control",
-        "kmsg",
-        "ublk-control",
-    ];
-    for name in plain {
+    let plain = ["null", "zero", "full", "random", "urandom", "tty", "fuse", "kmsg"];
+    let (roots, loops) = match rootless::active() {
+        true => (&[][..], 0),
+        false => (&["loop-control", "ublk-control"][..], LOOPS),
+    };
+    for name in plain.iter().chain(roots) {
         let source = old.join(name);
         if source.exists() {
             let target = Path::new("/dev").join(name);
@@ -85,7 +78,7 @@ fn devices(keep: &Path) -> Result<()> {
             bind(&source, &target)?;
         }
     }
-    for number in 0..LOOPS {
+    for number in 0..loops {
         let path = format!("/dev/loop{number}");
         let (mode, device) = (Mode::from_bits_truncate(0o660), makedev(LOOP_MAJOR, number));
         mknod(path.as_str(), SFlag::S_IFBLK, mode, device)
@@ -110,6 +103,9 @@ fn bind_all(source: &str, target: &Path) -> Result<()> {
 fn node_mounts(lab: &Lab, name: &str) -> Result<()> {
     settle(lab, name)?;
     let base = lab.node_dir(name);
+    if rootless::active() {
+        rootless::cover(&base.join("cover"))?;
+    }
     for (part, place) in [
         ("etc-crm", "/etc/crm"),
         ("lib-crm", "/var/lib/crm"),

@@ -15,6 +15,7 @@ pub mod net;
 pub mod node;
 mod ns;
 mod pid;
+mod rootless;
 pub mod script;
 mod shell;
 mod ui;

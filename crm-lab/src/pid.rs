@@ -1,7 +1,7 @@
 //! First processes of the lab's namespaces: found by pid and start time, so that a pid used anew is never taken for one of ours.
 
 use crate::lab::Lab;
-use crate::{shell, wait};
+use crate::{rootless, shell, wait};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -52,8 +52,12 @@ pub(crate) fn get(lab: &Lab, name: &str) -> Result<i32> {
 /// Kills the first process of a node and waits until all of it is gone.
 ///
 /// A process may wait for an answer of a FUSE file system that it (or a sibling that dies with it) serves: the kernel waits for ever then,
-/// unless the connection is broken. Pulling the plug includes that.
+/// unless the connection is broken. Pulling the plug includes that. Without root there is no loop device between the two, which alone
+/// keeps a connection alive that nobody serves.
 pub(crate) fn destroy_node(pid: i32) -> Result<()> {
+    if rootless::active() {
+        return destroy(pid);
+    }
     let connections = fuse_connections(pid);
     if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
         && error != Errno::ESRCH

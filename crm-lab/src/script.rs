@@ -67,8 +67,7 @@ pub fn drain(lab: &Lab, name: &str) -> Result<String> {
         bail!("{name} is in standby and still holds {}", held.join(", "));
     }
     let mounts = node::exec(lab, name, &["cat", "/proc/mounts"])?;
-    if mounts.lines().any(|line| line.split(' ').nth(2) == Some("ext4") && line.contains(" /srv "))
-    {
+    if cluster::is_srv_mounted(&mounts) {
         bail!("{name} is in standby and still has /srv mounted");
     }
     Ok(format!("{name} holds nothing"))

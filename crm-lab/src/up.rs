@@ -3,7 +3,7 @@
 use crate::down::{down, make_mount_points};
 use crate::lab::{Built, Lab, MOUNT_POINTS, NODES};
 use crate::ns::{self, CLIENT, HUB};
-use crate::{cluster, net, node, ui};
+use crate::{cluster, net, node, rootless, ui};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
@@ -38,15 +38,22 @@ pub fn bare(lab: &Lab, plan: &Plan) -> Result<()> {
     }
     if !nix::unistd::geteuid().is_root() {
         bail!(
-            "the lab needs root (namespaces, loop devices, /dev/fuse); without it it does not run yet"
+            "the lab is built by root, or by the root of a user namespace (`crm demo` makes one)"
         );
+    }
+    if rootless::active() {
+        if plan.debian_agents {
+            bail!("Debian's Filesystem agent wants a kernel that mounts ext4: it needs root");
+        }
+        rootless::check()?;
     }
     down(lab)?;
     let nodes: Vec<String> =
         NODES.iter().take(plan.nodes).map(|(name, _)| (*name).to_owned()).collect();
     lab.lay_out(&nodes)?;
     fs::copy(&plan.executable, lab.executable()).context("copy the executable into the lab")?;
-    let made = make_mount_points(&MOUNT_POINTS)?;
+    // Without root each node makes those that are missing in a layer of its own.
+    let made = if rootless::active() { Vec::new() } else { make_mount_points(&MOUNT_POINTS)? };
     lab.note_built(&Built { nodes: nodes.clone(), debian_agents: plan.debian_agents, made })?;
     ns::start(lab, HUB, "hold")?;
     net::build_hub(lab)?;
