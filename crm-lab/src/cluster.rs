@@ -46,8 +46,10 @@ fn load(lab: &Lab, debian_agents: bool) -> Result<()> {
     // Written for two nodes; a third one has a replica of its own.
     let seed = seed.replace("clone-max=2", &format!("clone-max={}", lab.nodes()?.len()));
     configure(lab, &format!("{seed}show\ncommit\nquit\n"))?;
+    // The seed does not monitor its file system. The kernel's does not die by itself; fuse2fs is a process like others.
+    let watch = if rootless::active() { "monitor fs_nfs 5s\n" } else { "" };
     let stay = format!("rsc_defaults resource-stickiness={STICKINESS}");
-    configure(lab, &format!("{added}{stay}\ncommit\nquit\n"))?;
+    configure(lab, &format!("{added}{watch}{stay}\ncommit\nquit\n"))?;
     Ok(())
 }
 

@@ -6,13 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Needed by the lab, by Debian's own agents in it, and as oracles (crmsh, `crm_simulate`) of the parity tests.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "nfs-ganesha",
     "nfs-ganesha-vfs",
     "rpcbind",
     "resource-agents",
     "pacemaker-resource-agents",
     "e2fsprogs",
+    "fuse2fs",
     "iproute2",
     "fio",
     "psmisc",
