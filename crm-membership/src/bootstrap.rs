@@ -41,14 +41,14 @@ pub struct Dirs {
 }
 
 impl Dirs {
-    /// The usual places; the settings where `CRM_CONFIG` says.
+    /// The usual places; the settings where `CRM_CONFIG` says, with the certificates beside them, and the data where `CRM_DATA_DIR` says.
     #[must_use]
     pub fn usual() -> Self {
-        Self {
-            settings: Settings::path(),
-            data: PathBuf::from("/var/lib/crm"),
-            tls: PathBuf::from("/etc/crm/tls"),
-        }
+        let settings = Settings::path();
+        let tls = settings.parent().unwrap_or_else(|| Path::new("/etc/crm")).join("tls");
+        let data = std::env::var_os("CRM_DATA_DIR")
+            .map_or_else(|| PathBuf::from("/var/lib/crm"), PathBuf::from);
+        Self { settings, data, tls }
     }
 }
 

@@ -106,7 +106,7 @@ pub struct VolumeStatus {
     pub disk: DiskState,
     /// Device path, while primary.
     pub device: Option<String>,
-    /// How the device is made: `ublk`, `nbd`, `fuse+loop`, `fuse`.
+    /// How the device is made: `ublk`, `nbd`, `fuse+loop`, `fuse`, `socket`.
     pub front: Option<String>,
     /// I/O waits (peer lost and nobody has said yet that it may be left behind; or volume quorum lost).
     pub suspended: Option<String>,

@@ -87,7 +87,7 @@ pub struct FrontSpec {
 
 /// A block device that is shown. Dropping it leaves the device in place: a later worker may [`resume`] it.
 pub trait Front: Send + Sync + fmt::Debug {
-    /// `ublk`, `nbd`, `fuse+loop` or `fuse`.
+    /// `ublk`, `nbd`, `fuse+loop`, `fuse` or `socket`.
     fn kind(&self) -> &'static str;
 
     /// Whether somebody holds the block device exclusively: a mounted file system, LVM, md.
@@ -103,7 +103,8 @@ pub trait Front: Send + Sync + fmt::Debug {
 
 /// Shows `target` as a block device, by the best means this kernel has: ublk, else NBD, else a FUSE file under a loop
 /// device. Where there are no loop devices (a user namespace) the FUSE file itself is shown: a link at the device's
-/// place leads to it. `CRM_BLOCK_FRONT` (`ublk`, `nbd`, `fuse+loop`, `fuse`) forces one.
+/// place leads to it. `CRM_BLOCK_FRONT` (`ublk`, `nbd`, `fuse+loop`, `fuse`) forces one; `socket` shows no device at all
+/// but a Unix socket that speaks NBD, `RUN/nbd/NAME.sock`.
 ///
 /// # Errors
 /// The step that failed; whatever had been set up is taken down again.
@@ -119,6 +120,7 @@ pub fn open(
         Kind::Nbd => Ok(Box::new(nbd::NbdFront::open(spec, target, keeper)?)),
         Kind::FuseLoop => Ok(Box::new(fuse::FuseFront::open(spec, true, target, keeper)?)),
         Kind::Fuse => Ok(Box::new(fuse::FuseFront::open(spec, false, target, keeper)?)),
+        Kind::Socket => Ok(Box::new(nbd::socket::SocketFront::open(spec, target, keeper)?)),
     }
 }
 
@@ -129,6 +131,7 @@ enum Kind {
     Nbd,
     FuseLoop,
     Fuse,
+    Socket,
 }
 
 /// The best means of this kernel, or the one that `CRM_BLOCK_FRONT` names.
@@ -139,6 +142,7 @@ fn pick() -> Result<Kind, FrontError> {
             "nbd" => Ok(Kind::Nbd),
             "fuse+loop" => Ok(Kind::FuseLoop),
             "fuse" => Ok(Kind::Fuse),
+            "socket" => Ok(Kind::Socket),
             _ => Err(FrontError::Unsupported { why: format!("CRM_BLOCK_FRONT is `{forced}`") }),
         };
     }
@@ -182,6 +186,7 @@ pub fn resume(
         Means::Ublk { number } => {
             Ok(Box::new(ublk::UblkFront::resume(spec, number, &target, keeper)?))
         }
+        Means::Socket => Ok(Box::new(nbd::socket::SocketFront::open(spec, target, keeper)?)),
         Means::Nbd { index } => Ok(Box::new(nbd::NbdFront::resume(spec, index, target, keeper)?)),
     }
 }
@@ -200,11 +205,14 @@ pub fn deposited_spec(deposit: &Deposit) -> Option<FrontSpec> {
 pub fn abandon(deposit: &Deposit, keeper: &KeeperHandle) -> Result<(), FrontError> {
     let record: Record = serde_json::from_str(&deposit.blob)
         .map_err(|error| FrontError::Deposit { label: deposit.label.clone(), error })?;
-    node::remove_node(&record.spec.device)?;
+    if !matches!(record.means, Means::Socket) {
+        node::remove_node(&record.spec.device)?;
+    }
     keeper.withdraw(&deposit.label).map_err(FrontError::Keeper)?;
     match record.means {
         Means::FuseLoop { .. } | Means::Fuse => fuse::abandon(&run_dir(), &record.spec.name),
         Means::Nbd { index } => nbd::abandon(index),
+        Means::Socket => nbd::socket::abandon(&record.spec.name),
         Means::Ublk { number } => ublk::abandon(number),
     }
 }
@@ -301,6 +309,8 @@ enum Means {
     },
     /// The `/dev/fuse` descriptors are the deposit's descriptors.
     Fuse,
+    /// Nothing else, and no descriptors: users connect again.
+    Socket,
     /// Nothing else.
     Nbd {
         /// N of `/dev/nbdN`.

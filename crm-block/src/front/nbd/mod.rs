@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 
 mod netlink;
 mod serve;
+pub(super) mod socket;
 
 /// A request unanswered this long is sent again on a new connection: bounds the pause after a worker's death.
 const TIMEOUT_S: u64 = 10;

@@ -106,6 +106,12 @@ fn handle(
         }
         _ => None,
     };
+    // Others than the kernel do not know the units of a volume.
+    let whole = |number: u64| number.is_multiple_of(512);
+    if !(whole(offset) && whole(u64::from(len))) {
+        reply.send(EINVAL, &[]);
+        return Ok(());
+    }
     let fits = offset.checked_add(u64::from(len)).is_some_and(|end| end <= size_bytes);
     if !fits {
         reply.send(ENOSPC, &[]);
