@@ -3,8 +3,9 @@
 use crate::client::{self, Question};
 use crate::down::down;
 use crate::lab::Lab;
+use crate::rootless::{self, Ground};
 use crate::up::{Plan, up};
-use crate::{bench, cluster, init, net, node, ns, rootless, script, ui, view};
+use crate::{bench, cluster, init, loopback, net, node, ns, script, ui, view};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -45,6 +46,9 @@ struct Build {
     /// Debian's `IPaddr2`, `Filesystem` and Stateful instead of ours
     #[arg(long, global = true)]
     debian_agents: bool,
+    /// No namespaces: nodes on loopback addresses, a volume without a file system (what is left where nothing else is allowed)
+    #[arg(long, conflicts_with = "debian_agents", global = true)]
+    loopback: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,25 +124,37 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(demo: Demo) -> Result<()> {
     let lab = Lab::new(demo.dir)?;
-    rootless::enter(&lab)?;
+    // What is built anew need not stand where the old one stands.
+    let fresh = matches!(demo.command, None | Some(Word::Up)) && lab.is_loopback();
+    if fresh {
+        down(&lab)?;
+    }
+    let ground = match demo.build.loopback {
+        true => Ground::Loopback("as you wish".to_owned()),
+        false => rootless::enter(&lab)?,
+    };
     let executable = std::env::current_exe().context("find the own executable")?;
-    let plan =
-        Plan { executable, nodes: demo.build.nodes, debian_agents: demo.build.debian_agents };
+    let plan = Plan {
+        executable,
+        nodes: demo.build.nodes,
+        debian_agents: demo.build.debian_agents,
+        loopback: matches!(ground, Ground::Loopback(_)),
+    };
     if let Some(out) = &demo.bench {
-        if rootless::active() {
+        if plan.loopback || rootless::active() {
             bail!("--bench measures what the kernel does with disks and NFS: it needs root");
         }
         return bench::run(&lab, &plan, out);
     }
     match demo.command {
-        None if demo.script => run_script(&lab, &plan, demo.keep),
+        None if demo.script => run_script(&lab, &plan, &ground, demo.keep),
         None => {
-            build(&lab, &plan)?;
+            build(&lab, &plan, &ground)?;
             client::start(&lab, "/srv")?;
             view::watch(&lab, None)
         }
         Some(Word::Up) => {
-            build(&lab, &plan)?;
+            build(&lab, &plan, &ground)?;
             client::start(&lab, "/srv")?;
             ui::say(&view::picture(&lab)?);
             Ok(())
@@ -182,19 +198,24 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
     }
 }
 
-fn build(lab: &Lab, plan: &Plan) -> Result<()> {
+fn build(lab: &Lab, plan: &Plan, ground: &Ground) -> Result<()> {
     let start = Instant::now();
     ui::say(&format!("demo: {} nodes, files in {}", plan.nodes, lab.dir().display()));
-    if rootless::active() {
-        ui::say(rootless::DIFFERENCES);
+    match ground {
+        Ground::Loopback(why) => {
+            ui::say(loopback::DIFFERENCES);
+            ui::say(&format!("  because   {why}"));
+        }
+        Ground::Namespaces if rootless::active() => ui::say(rootless::DIFFERENCES),
+        Ground::Namespaces => {}
     }
     up(lab, plan)?;
     ui::say(&format!("  ready     in {:.1} s", start.elapsed().as_secs_f64()));
     Ok(())
 }
 
-fn run_script(lab: &Lab, plan: &Plan, keep: bool) -> Result<()> {
-    let result = build(lab, plan).and_then(|()| script::run(lab));
+fn run_script(lab: &Lab, plan: &Plan, ground: &Ground, keep: bool) -> Result<()> {
+    let result = build(lab, plan, ground).and_then(|()| script::run(lab));
     if keep {
         return result;
     }

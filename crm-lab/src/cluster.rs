@@ -1,17 +1,20 @@
 //! The cluster in the lab: made and asked only through what an operator has, the `crm` commands and the daemons' sockets.
 
 use crate::lab::{DEVICE, DISK, Lab, PORT, VIP, VOLUME, address};
-use crate::{node, rootless, ui, up, wait};
+use crate::{loopback, node, rootless, ui, up, wait};
 use anyhow::{Context, Result, bail};
 use crm_core::cib::Role;
 use crm_proto::block::{Connection, DiskState, Request, VolumeStatus};
 use crm_proto::local;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Seed 002's configuration block, word for word.
 pub const SEED: &str = include_str!("../../config/examples/seed-002.crm");
 /// What the lab adds to it: the export, the service address, no failback.
 pub const SEED_DEMO: &str = include_str!("../../config/examples/seed-002-demo.crm");
+/// Instead of both, on loopback addresses.
+const LOOPBACK: &str = include_str!("../../config/examples/loopback.crm");
 /// Size of the lab's volume.
 const VOLUME_SIZE: &str = "256M";
 /// More than the seed's preference for alpha (100): nothing fails back by itself.
@@ -29,25 +32,32 @@ pub(crate) fn build(lab: &Lab, plan: &up::Plan) -> Result<()> {
     form(lab, &nodes)?;
     ui::say(&format!("  cluster   {} nodes online", nodes.len()));
     create_volume(lab)?;
+    if plan.loopback {
+        ui::say(&format!("  volume    {VOLUME} {VOLUME_SIZE} x{}, a socket", nodes.len()));
+        load(lab, LOOPBACK, "")?;
+        let active = wait_for_service(lab)?;
+        ui::say(&format!("  service   {VOLUME} is primary on {active}"));
+        return Ok(());
+    }
     format_volume(lab, &nodes)?;
     ui::say(&format!("  volume    {VOLUME} {VOLUME_SIZE} x{} on {DEVICE}, ext4", nodes.len()));
-    load(lab, plan.debian_agents)?;
+    let (seed, added) = match plan.debian_agents {
+        true => (debians(SEED), debians(SEED_DEMO) + STATEFUL),
+        false => (SEED.to_owned(), SEED_DEMO.to_owned()),
+    };
+    load(lab, &seed, &added)?;
     let active = wait_for_service(lab)?;
     ui::say(&format!("  service   nfs://{VIP}/srv runs on {active}"));
     Ok(())
 }
 
-/// Pastes seed 002 with its last words (`show`, `commit`, `quit`), then what the lab adds.
-fn load(lab: &Lab, debian_agents: bool) -> Result<()> {
-    let (seed, added) = match debian_agents {
-        true => (debians(SEED), debians(SEED_DEMO) + STATEFUL),
-        false => (SEED.to_owned(), SEED_DEMO.to_owned()),
-    };
+/// Pastes a configuration with seed 002's last words (`show`, `commit`, `quit`), then what the lab adds.
+fn load(lab: &Lab, seed: &str, added: &str) -> Result<()> {
     // Written for two nodes; a third one has a replica of its own.
     let seed = seed.replace("clone-max=2", &format!("clone-max={}", lab.nodes()?.len()));
     configure(lab, &format!("{seed}show\ncommit\nquit\n"))?;
     // The seed does not monitor its file system. The kernel's does not die by itself; fuse2fs is a process like others.
-    let watch = if rootless::active() { "monitor fs_nfs 5s\n" } else { "" };
+    let watch = if rootless::active() && !lab.is_loopback() { "monitor fs_nfs 5s\n" } else { "" };
     let stay = format!("rsc_defaults resource-stickiness={STICKINESS}");
     configure(lab, &format!("{added}{watch}{stay}\ncommit\nquit\n"))?;
     Ok(())
@@ -79,7 +89,10 @@ ms ms_state state \\
 /// When a command is refused or a node does not come online.
 pub fn form(lab: &Lab, nodes: &[String]) -> Result<()> {
     let (first, others) = nodes.split_first().context("a lab has nodes")?;
-    let at = |node: &str| address(node).map(|a| format!("{a}:{PORT}"));
+    let at = |node: &str| {
+        let found = if lab.is_loopback() { loopback::address(node) } else { address(node) };
+        found.map(|address| format!("{address}:{PORT}"))
+    };
     let init =
         ["crm", "cluster", "init", "--name", "demo", "--node", first, "--address", &at(first)?];
     node::exec(lab, first, &init)?;
@@ -138,7 +151,8 @@ pub fn create_volume(lab: &Lab) -> Result<()> {
     let mut words: Vec<String> =
         ["crm", "volume", "create", VOLUME, VOLUME_SIZE].map(str::to_owned).to_vec();
     for name in &nodes {
-        words.extend(["--replica".to_owned(), format!("{name}:{DISK}")]);
+        let disk = if lab.is_loopback() { lab.disk(name) } else { PathBuf::from(DISK) };
+        words.extend(["--replica".to_owned(), format!("{name}:{}", disk.display())]);
     }
     words.extend(["--device", DEVICE, "--assume-clean"].map(str::to_owned));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -236,16 +250,21 @@ pub fn wait_for_sync(lab: &Lab, nodes: &[String]) -> Result<()> {
     })
 }
 
-/// The node that holds the service address, if one does. The kernel is asked, not the cluster.
+/// The node that holds the service address, if one does. The kernel is asked, not the cluster. On loopback addresses the node that shows
+/// the volume; its blockd is asked.
 ///
 /// # Errors
 /// When two nodes hold it.
 pub fn active(lab: &Lab) -> Result<Option<String>> {
+    let holds = |name: &str| -> Result<bool> {
+        if lab.is_loopback() {
+            return Ok(node::volume(lab, name)?.is_some_and(|v| v.primary && v.front.is_some()));
+        }
+        Ok(node::exec(lab, name, &["ip", "-o", "addr", "show"])?.contains(&format!("{VIP}/")))
+    };
     let mut holders = Vec::new();
     for name in lab.nodes()? {
-        if node::is_on(lab, &name)
-            && node::exec(lab, &name, &["ip", "-o", "addr", "show"])?.contains(&format!("{VIP}/"))
-        {
+        if node::is_on(lab, &name) && holds(&name)? {
             holders.push(name);
         }
     }

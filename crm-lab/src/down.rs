@@ -15,7 +15,7 @@ const LOOP_LIMIT: Duration = Duration::from_secs(20);
 ///
 /// Such a device is known by two things: its file is nowhere on this machine, and reading it fails. Nobody's live device is like that.
 pub(crate) fn free_orphan_loops() -> Result<()> {
-    if rootless::active() {
+    if !nix::unistd::geteuid().is_root() || rootless::active() {
         return Ok(());
     }
     let text = shell::sh("losetup", &["--noheadings", "--raw", "-O", "NAME,BACK-FILE"])?;

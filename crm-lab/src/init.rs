@@ -3,7 +3,7 @@
 //! Also the first process of the hub and of the client, which only wait.
 
 use crate::lab::Lab;
-use crate::{ns, rootless, shell};
+use crate::{loopback, ns, rootless, shell};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,7 +16,7 @@ use nix::unistd::{Pid, sethostname};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -131,18 +131,20 @@ fn node_mounts(lab: &Lab, name: &str) -> Result<()> {
 struct Service {
     /// Word after `crm`.
     word: &'static str,
-    log: &'static str,
+    log: PathBuf,
+    pid_file: PathBuf,
     running: Option<Pid>,
     start_at: Instant,
 }
 
 impl Service {
-    fn new(word: &'static str, log: &'static str) -> Self {
-        Self { word, log, running: None, start_at: Instant::now() }
+    fn new(word: &'static str, log: PathBuf, run: &Path) -> Self {
+        let pid_file = run.join(format!("{word}.pid"));
+        Self { word, log, pid_file, running: None, start_at: Instant::now() }
     }
 
     fn start(&mut self, lab: &Lab) -> Result<()> {
-        let log = ns::open_log(Path::new(self.log))?;
+        let log = ns::open_log(&self.log)?;
         let error = log.try_clone().context("share the log")?;
         let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
         let mut command = shell::command(lab.executable());
@@ -156,8 +158,7 @@ impl Service {
         let child = started?;
         let number = i32::try_from(child.id()).context("understand the pid")?;
         self.running = Some(Pid::from_raw(number));
-        fs::write(format!("/run/crm-lab/{}.pid", self.word), number.to_string())
-            .context("note the daemon's pid")
+        fs::write(&self.pid_file, number.to_string()).context("note the daemon's pid")
     }
 
     fn ended(&mut self, pid: Pid) {
@@ -212,14 +213,22 @@ fn drain(signals: &SignalFd) -> Result<()> {
 
 /// The hidden subcommand `node-init`: never returns while the node lives.
 pub(crate) fn node(lab: &Lab, name: &str) -> Result<()> {
-    node_mounts(lab, name)?;
+    let loopback = lab.is_loopback();
+    let (logs, run, settings): (PathBuf, PathBuf, PathBuf) = if loopback {
+        loopback::prepare(lab, name)?;
+        let base = lab.node_dir(name);
+        (base.join("log"), loopback::run_dir(lab, name), base.join("etc-crm/node.yaml"))
+    } else {
+        node_mounts(lab, name)?;
+        ("/var/log".into(), "/run/crm-lab".into(), "/etc/crm/node.yaml".into())
+    };
     let signals = child_signals()?;
     let mut services = [
-        Service::new("blockd", "/var/log/blockd.log"),
-        Service::new("daemon", "/var/log/crmd.log"),
+        Service::new("blockd", logs.join("blockd.log"), &run),
+        Service::new("daemon", logs.join("crmd.log"), &run),
     ];
     loop {
-        let member = Path::new("/etc/crm/node.yaml").exists() && link_is_up();
+        let member = settings.exists() && (loopback || link_is_up());
         for service in &mut services {
             if member && service.running.is_none() && service.start_at <= Instant::now() {
                 service.start(lab)?;

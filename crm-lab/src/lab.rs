@@ -6,6 +6,7 @@
 //! DIR/hosts             bound over /etc/hosts everywhere
 //! DIR/run/NAME.pid      pid and start time of each namespace's first process
 //! DIR/NODE/etc-crm, DIR/NODE/lib-crm, DIR/NODE/lib-nfs, DIR/NODE/log   the node's lasting state
+//! DIR/NODE/run          its sockets, on loopback addresses
 //! DIR/client/           the client's log of acknowledged records, its socket and its result
 //! ```
 
@@ -42,6 +43,9 @@ pub(crate) struct Built {
     pub(crate) nodes: Vec<String>,
     /// Debian's agents instead of ours.
     pub(crate) debian_agents: bool,
+    /// No namespaces: the nodes are on loopback addresses.
+    #[serde(default)]
+    pub(crate) loopback: bool,
     /// Directories of the host that did not exist before.
     pub(crate) made: Vec<PathBuf>,
 }
@@ -124,6 +128,12 @@ impl Lab {
         let path = self.dir.join("lab.json");
         let text = serde_json::to_string_pretty(built).context("write lab.json")?;
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Whether the lab that is built here is one on loopback addresses.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.built().is_ok_and(|built| built.loopback)
     }
 
     /// Its nodes.

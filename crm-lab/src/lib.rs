@@ -11,6 +11,7 @@ pub mod cluster;
 mod down;
 mod init;
 mod lab;
+mod loopback;
 pub mod net;
 pub mod node;
 mod ns;

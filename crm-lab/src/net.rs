@@ -3,7 +3,7 @@
 use crate::lab::{self, CLIENT_ADDRESS, Lab};
 use crate::ns::{self, CLIENT, HUB};
 use crate::{pid, shell};
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 const BRIDGE: &str = "br0";
 
@@ -47,6 +47,9 @@ pub(crate) fn plug(lab: &Lab, name: &str) -> Result<()> {
 /// # Errors
 /// When there is no such wire.
 pub fn cut(lab: &Lab, name: &str) -> Result<()> {
+    if lab.is_loopback() {
+        bail!("a lab on loopback addresses has no links to cut");
+    }
     ip(lab, HUB, &format!("link set {} down", wire(name)))?;
     Ok(())
 }
@@ -56,12 +59,19 @@ pub fn cut(lab: &Lab, name: &str) -> Result<()> {
 /// # Errors
 /// When there is no such wire.
 pub fn mend(lab: &Lab, name: &str) -> Result<()> {
+    if lab.is_loopback() {
+        return Ok(());
+    }
     ip(lab, HUB, &format!("link set {} up", wire(name)))?;
     Ok(())
 }
 
 /// Whether the wire is up on the hub's side.
 pub fn is_plugged(lab: &Lab, name: &str) -> bool {
+    lab.is_loopback() || is_wire_up(lab, name)
+}
+
+fn is_wire_up(lab: &Lab, name: &str) -> bool {
     ip(lab, HUB, &format!("link show {}", wire(name)))
         .is_ok_and(|text| text.split(['<', '>']).nth(1).is_some_and(has_up))
 }

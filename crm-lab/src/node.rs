@@ -1,12 +1,12 @@
 //! One node as the driver sees it: power, daemons' sockets, commands inside.
 
 use crate::lab::Lab;
-use crate::{down, net, ns, pid, shell, wait};
+use crate::{down, loopback, net, ns, pid, shell, wait};
 use anyhow::{Context, Result, bail};
 use crm_proto::line::Line;
 use crm_proto::local::StatusReply;
 use crm_proto::{block, local};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Limit of one question to a daemon.
@@ -20,11 +20,14 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(20);
 /// When it is no node of the lab, or its namespaces cannot be made.
 pub fn start(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
+    let loopback = lab.is_loopback();
     if pid::find(lab, node).is_none() {
-        down::free_orphan_loops()?;
+        if !loopback {
+            down::free_orphan_loops()?;
+        }
         ns::start(lab, node, "node-init")?;
     }
-    net::plug(lab, node)
+    if loopback { Ok(()) } else { net::plug(lab, node) }
 }
 
 /// Pulls the plug: the wire is cut and every process of the node is killed. Its files stay.
@@ -34,6 +37,9 @@ pub fn start(lab: &Lab, node: &str) -> Result<()> {
 pub fn kill(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
     let Some(first) = pid::find(lab, node) else { return Ok(()) };
+    if lab.is_loopback() {
+        return loopback::kill(lab, node, first);
+    }
     net::cut(lab, node)?;
     pid::destroy_node(first)
 }
@@ -68,12 +74,22 @@ pub fn path(lab: &Lab, node: &str, inside: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/proc/{}/root{inside}", pid::get(lab, node)?)))
 }
 
+/// One of the node's sockets, which is called `inside` where it has directories of its own.
+fn socket(lab: &Lab, node: &str, inside: &str) -> Result<PathBuf> {
+    if !lab.is_loopback() {
+        return path(lab, node, inside);
+    }
+    pid::get(lab, node)?;
+    let name = Path::new(inside).file_name().context("a socket has a name")?;
+    Ok(loopback::run_dir(lab, node).join(name))
+}
+
 /// Asks the node's crmd.
 ///
 /// # Errors
 /// When it does not answer.
 pub fn call(lab: &Lab, node: &str, request: &local::Request) -> Result<local::Reply> {
-    let socket = path(lab, node, local::SOCKET)?;
+    let socket = socket(lab, node, local::SOCKET)?;
     Line::call(&socket, Some(CALL_LIMIT), request).with_context(|| format!("ask crmd on {node}"))
 }
 
@@ -82,7 +98,7 @@ pub fn call(lab: &Lab, node: &str, request: &local::Request) -> Result<local::Re
 /// # Errors
 /// When it does not answer.
 pub fn call_block(lab: &Lab, node: &str, request: &block::Request) -> Result<block::Reply> {
-    let socket = path(lab, node, block::SOCKET)?;
+    let socket = socket(lab, node, block::SOCKET)?;
     Line::call(&socket, Some(CALL_LIMIT), request).with_context(|| format!("ask blockd on {node}"))
 }
 

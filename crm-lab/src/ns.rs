@@ -4,7 +4,7 @@
 //! process dies the kernel kills all others inside and the mounts vanish: killing it is pulling the plug.
 
 use crate::lab::Lab;
-use crate::{pid, shell, wait};
+use crate::{loopback, pid, shell, wait};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::setsid;
@@ -40,17 +40,25 @@ pub(crate) fn start(lab: &Lab, name: &str, kind: &str) -> Result<i32> {
 /// The hidden subcommand `spawn`: runs once per namespace and ends.
 pub(crate) fn spawn(lab: &Lab, name: &str, kind: &str) -> Result<()> {
     setsid().context("start a session")?;
+    let mut first = shell::command(lab.executable());
+    first.args(["demo", kind, name, "--dir"]).arg(lab.dir()).stdin(Stdio::null());
+    if lab.is_loopback() {
+        first.envs(loopback::variables(lab, name));
+    } else {
+        part()?;
+    }
+    let child = first.spawn().context("start the first process")?;
+    let number = i32::try_from(child.id()).context("understand the pid")?;
+    pid::note(lab, name, number)
+}
+
+fn part() -> Result<()> {
     // Not the mounts: the first process parts from them by itself, or its new /proc would be ours while we look it up.
     let flags = CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET;
-    unshare(flags).context("make namespaces (root is needed)")?;
-    let mut first = shell::command(lab.executable());
-    first.args(["demo", kind, name, "--dir"]).arg(lab.dir()).stdin(Stdio::null());
-    let child = first.spawn().context("start the first process")?;
-    let number = i32::try_from(child.id()).context("understand the pid")?;
-    pid::note(lab, name, number)
+    unshare(flags).context("make namespaces (root is needed)")
 }
 
 /// Opens a log for appending.
@@ -59,14 +67,25 @@ pub(crate) fn open_log(path: &Path) -> Result<fs::File> {
     open.with_context(|| format!("open {}", path.display()))
 }
 
-/// A command that will run inside namespace `name`.
+/// A command that will run inside namespace `name`; on loopback addresses, with the node's places in its environment.
 pub(crate) fn inside(lab: &Lab, name: &str) -> Result<Command> {
+    let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
+    let words = ["HOME=/root", "TERM=dumb", "LC_ALL=C.UTF-8"];
+    if lab.is_loopback() {
+        let mut command = shell::command("env");
+        command.arg("-i").arg(format!("PATH={path}")).args(words);
+        if name != CLIENT {
+            pid::get(lab, name)?;
+            for (variable, value) in loopback::variables(lab, name) {
+                command.arg(format!("{variable}={}", value.display()));
+            }
+        }
+        return Ok(command);
+    }
     let target = pid::get(lab, name)?.to_string();
     let mut command = shell::command("nsenter");
     command.args(["-t", &target, "-m", "-p", "-u", "-i", "-n", "--"]);
-    let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
-    command.args(["env", "-i"]).arg(format!("PATH={path}"));
-    command.args(["HOME=/root", "TERM=dumb", "LC_ALL=C.UTF-8"]);
+    command.args(["env", "-i"]).arg(format!("PATH={path}")).args(words);
     Ok(command)
 }
 

@@ -36,18 +36,34 @@ pub(crate) fn active() -> bool {
     !words.is_empty() && words != ["0", "0", "4294967295"]
 }
 
+/// What a lab can stand on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// The caller is root now, if only in a user namespace.
+    Namespaces,
+    /// Neither is to be had, with the reason; or the lab is one on loopback addresses already.
+    Loopback(String),
+}
+
 /// Makes the caller root, if only in a user namespace: the running lab's, else a new one. Nothing to do for root.
 ///
 /// # Errors
-/// When user namespaces are not allowed; names the switches.
-pub(crate) fn enter(lab: &Lab) -> Result<()> {
+/// When the running lab's user namespace cannot be entered.
+pub(crate) fn enter(lab: &Lab) -> Result<Ground> {
+    if lab.is_loopback() {
+        return Ok(Ground::Loopback("so it was built".to_owned()));
+    }
     if geteuid().is_root() {
-        return Ok(());
+        return Ok(Ground::Namespaces);
     }
-    match first_process(lab) {
-        Some(first) => join(first),
-        None => make(),
+    if let Some(first) = first_process(lab) {
+        join(first)?;
+        return Ok(Ground::Namespaces);
     }
+    Ok(match check().and_then(|()| make()) {
+        Ok(()) => Ground::Namespaces,
+        Err(why) => Ground::Loopback(format!("{why:#}")),
+    })
 }
 
 /// A living process of the lab.
@@ -86,11 +102,11 @@ fn switches() -> String {
     if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) }
 }
 
-/// Refuses where something is missing that cannot be done without.
+/// Refuses where something is missing that a user namespace cannot do without.
 ///
 /// # Errors
 /// Names all that is missing, and what to do about it.
-pub(crate) fn check() -> Result<()> {
+fn check() -> Result<()> {
     let mut missing = Vec::new();
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/fuse") {
         missing.push(format!("/dev/fuse cannot be opened: {error} (as root: chmod 666 /dev/fuse)"));
@@ -104,7 +120,7 @@ pub(crate) fn check() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    bail!("the lab cannot run without root: {}", missing.join("; "))
+    bail!("{}", missing.join("; "))
 }
 
 /// Mount points that this machine lacks, made in a layer of the node's own.

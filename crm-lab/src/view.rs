@@ -64,7 +64,11 @@ pub(crate) fn picture(lab: &Lab) -> Result<String> {
     let nodes = lab.nodes()?;
     let mut lines = Vec::new();
     let holder = cluster::active(lab)?.unwrap_or_else(|| "nobody".to_owned());
-    lines.push(format!("  {VIP_NAME} {VIP}:/srv on {DEVICE}: {holder}"));
+    if lab.is_loopback() {
+        lines.push(format!("  {VOLUME} is primary: {holder}"));
+    } else {
+        lines.push(format!("  {VIP_NAME} {VIP}:/srv on {DEVICE}: {holder}"));
+    }
     for name in &nodes {
         lines.push(node_line(lab, name)?);
     }

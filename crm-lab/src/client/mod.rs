@@ -8,6 +8,7 @@
 mod record;
 mod session;
 mod tally;
+mod volume;
 mod worker;
 
 pub use record::RECORD_BYTES;

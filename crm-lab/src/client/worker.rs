@@ -4,14 +4,16 @@ use super::Question;
 use super::record::{self, RECORD_BYTES};
 use super::session::{self, Session, Trouble};
 use super::tally::{Gap, Tally};
+use super::volume::Connection;
 use crate::lab::{Lab, VIP};
+use crate::loopback;
 use anyhow::{Context, Result, bail};
 use nfs3_client::nfs3_types::nfs3::{nfs_fh3, nfsstat3};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -131,7 +133,7 @@ async fn work(lab: &Lab, options: &Options) -> Result<()> {
     }
     let listener = UnixListener::bind(&socket).context("open the client's socket")?;
     let (board, (finish, finishing)) = (Board::new(), watch::channel(false));
-    let mut writer = Writer::new(&dir, options, board.clone())?;
+    let mut writer = Writer::new(lab, options, board.clone())?;
     let (done, ended) = watch::channel(false);
     let answering = tokio::spawn(answer_all(listener, board.clone(), finish, ended));
     let result = writer.write_until(finishing).await;
@@ -197,20 +199,28 @@ struct Writer {
     board: Board,
     session: Option<Session>,
     file: Option<nfs_fh3>,
+    /// Sockets of the volume, one for each node: records go there where there is no NFS.
+    sockets: Vec<PathBuf>,
+    volume: Option<Connection>,
     /// Checksums of the acknowledged records, by number.
     acknowledged: Vec<u32>,
     log: File,
 }
 
 impl Writer {
-    fn new(dir: &Path, options: &Options, board: Board) -> Result<Self> {
-        let log = File::create(dir.join("acknowledged.log")).context("open the log of records")?;
+    fn new(lab: &Lab, options: &Options, board: Board) -> Result<Self> {
+        let log = lab.client_dir().join("acknowledged.log");
+        let log = File::create(log).context("open the log of records")?;
+        let nodes = if lab.is_loopback() { lab.nodes()? } else { Vec::new() };
+        let sockets = nodes.iter().map(|node| loopback::volume_socket(lab, node)).collect();
         Ok(Self {
             ip: VIP.parse().context("understand the address")?,
             export: options.export.clone(),
             board,
             session: None,
             file: None,
+            sockets,
+            volume: None,
             acknowledged: Vec::new(),
             log,
         })
@@ -279,15 +289,37 @@ impl Writer {
         bytes: &[u8],
         sent: &mut bool,
     ) -> Result<(), Trouble> {
-        let file = self.ready().await?;
-        if !*sent {
-            self.board.note(|tally| tally.written = number + 1);
-            *sent = true;
-        }
+        let file = if self.sockets.is_empty() { Some(self.ready().await?) } else { None };
+        let board = self.board.clone();
+        let mut send = || {
+            if !*sent {
+                board.note(|tally| tally.written = number + 1);
+                *sent = true;
+            }
+        };
+        let Some(file) = file else {
+            let volume = self.connected().await?;
+            send();
+            return volume.write(record::offset(number), bytes).await;
+        };
+        send();
         let Some(session) = &mut self.session else {
             return Err(Trouble::Transport("no connection".to_owned()));
         };
         session.write(&file, record::offset(number), bytes).await
+    }
+
+    /// A connection to the volume.
+    async fn connected(&mut self) -> Result<&mut Connection, Trouble> {
+        let connection = match self.volume.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = Connection::open(&self.sockets).await?;
+                self.board.note(|tally| tally.connections += 1);
+                connection
+            }
+        };
+        Ok(self.volume.insert(connection))
     }
 
     /// Connected, with a handle of the file.
@@ -317,7 +349,7 @@ impl Writer {
         self.board.note(|tally| tally.last_error = trouble.to_string());
         let rest = match trouble {
             Trouble::Transport(_) => {
-                self.session = None;
+                (self.session, self.volume) = (None, None);
                 RETRY_AFTER
             }
             Trouble::Mount(_) | Trouble::Answer(nfsstat3::NFS3ERR_JUKEBOX) => PATIENCE,
@@ -345,6 +377,9 @@ impl Writer {
     }
 
     async fn try_read(&mut self, offset: u64, count: u32) -> Result<Vec<u8>, Trouble> {
+        if !self.sockets.is_empty() {
+            return self.connected().await?.read(offset, count).await;
+        }
         let file = self.ready().await?;
         let Some(session) = &mut self.session else {
             return Err(Trouble::Transport("no connection".to_owned()));

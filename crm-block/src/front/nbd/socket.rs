@@ -3,7 +3,7 @@
 //! what they have no answer to was not acknowledged.
 
 use super::super::error::{FrontError, step};
-use super::super::{Front, FrontSpec, KeeperHandle, Means, Record, Target, label, run_dir};
+use super::super::{Front, FrontSpec, KeeperHandle, Means, Record, Target, label, pause, run_dir};
 use super::serve;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -147,6 +147,7 @@ fn accept(listener: &UnixListener, users: &Arc<Users>, size_bytes: u64, target: 
             Err(error) if error.kind() == ErrorKind::InvalidInput => return,
             Err(error) => {
                 tracing::warn!(%error, "NBD socket");
+                pause();
                 continue;
             }
         };
