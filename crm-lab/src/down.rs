@@ -2,7 +2,7 @@
 
 use crate::lab::{Built, Lab, NODES};
 use crate::ns::{CLIENT, HUB};
-use crate::{pid, rootless, shell, wait};
+use crate::{loopback, pid, rootless, shell, wait};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,9 @@ fn detach(name: &str) -> Result<()> {
 fn destroy_namespaces(lab: &Lab) -> Result<()> {
     let nodes = NODES.iter().map(|(name, _)| *name);
     for name in nodes.chain([CLIENT, HUB]) {
-        if let Some(first) = pid::find(lab, name) {
+        if lab.is_loopback() {
+            loopback::kill(lab, name)?;
+        } else if let Some(first) = pid::find(lab, name) {
             pid::destroy_node(first)?;
         }
     }

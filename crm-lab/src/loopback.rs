@@ -3,10 +3,11 @@
 //! Reduced, because there are no mounts, no service address and no wires to cut: the volume is a socket that speaks NBD, the client writes
 //! its records there, a dummy service follows the primary. Membership, replication and the cluster's decisions are the real ones.
 
-use crate::lab::Lab;
+use crate::lab::{Lab, PORT};
 use crate::{pid, wait};
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(crate) fn variables(lab: &Lab, node: &str) -> [(&'static str, PathBuf); 6] {
     ]
 }
 
-/// A path that a Unix socket cannot have would be found out late.
+/// What would be found out late: a path that a Unix socket cannot have, an address that another lab has.
 pub(crate) fn check(lab: &Lab, nodes: &[String]) -> Result<()> {
     for node in nodes {
         let longest = volume_socket(lab, node);
@@ -56,6 +57,9 @@ pub(crate) fn check(lab: &Lab, nodes: &[String]) -> Result<()> {
         if longest.as_os_str().len() >= 108 {
             bail!("{} is too long for a socket: use a shorter --dir", longest.display());
         }
+        let place = format!("{}:{PORT}", address(node)?);
+        TcpListener::bind(&place)
+            .with_context(|| format!("{place} (does another lab run on loopback addresses?)"))?;
     }
     Ok(())
 }
@@ -79,9 +83,11 @@ fn processes(lab: &Lab, node: &str) -> Result<Vec<i32>> {
     Ok(found)
 }
 
-/// Kills all processes of a node, the supervisor first, and waits until they are gone.
-pub(crate) fn kill(lab: &Lab, node: &str, first: i32) -> Result<()> {
-    pid::destroy(first)?;
+/// Kills all processes of a node or the client, the supervisor first, and waits until they are gone.
+pub(crate) fn kill(lab: &Lab, node: &str) -> Result<()> {
+    if let Some(first) = pid::find(lab, node) {
+        pid::destroy(first)?;
+    }
     wait::until(&format!("the death of {node}"), DEATH_LIMIT, || {
         let left = processes(lab, node)?;
         for process in &left {

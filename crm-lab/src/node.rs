@@ -38,7 +38,7 @@ pub fn kill(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
     let Some(first) = pid::find(lab, node) else { return Ok(()) };
     if lab.is_loopback() {
-        return loopback::kill(lab, node, first);
+        return loopback::kill(lab, node);
     }
     net::cut(lab, node)?;
     pid::destroy_node(first)

@@ -74,7 +74,9 @@ pub(crate) fn inside(lab: &Lab, name: &str) -> Result<Command> {
     if lab.is_loopback() {
         let mut command = shell::command("env");
         command.arg("-i").arg(format!("PATH={path}")).args(words);
-        if name != CLIENT {
+        if name == CLIENT {
+            command.arg(format!("CRM_RUN_DIR={}", loopback::run_dir(lab, name).display()));
+        } else {
             pid::get(lab, name)?;
             for (variable, value) in loopback::variables(lab, name) {
                 command.arg(format!("{variable}={}", value.display()));
