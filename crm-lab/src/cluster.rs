@@ -245,6 +245,12 @@ pub fn wait_for_sync(lab: &Lab, nodes: &[String]) -> Result<()> {
                 Some(status) if in_sync(&status) => {}
                 other => bail!("{name}: {other:?}"),
             }
+            // The data may be there before the cluster has it in writing: only then may the other node die.
+            for (volume, record) in node::status(lab, name)?.state.volumes {
+                if let Some(behind) = nodes.iter().find(|n| !record.in_sync.contains(*n)) {
+                    bail!("{name}: the record of {volume} leaves {behind} behind: {record:?}");
+                }
+            }
         }
         Ok(Some(()))
     })
