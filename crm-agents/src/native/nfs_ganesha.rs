@@ -3,7 +3,7 @@
 //! Ganesha 4 registers with a port mapper for version 3 of the protocol and ends when there is none: rpcbind is started when it is missing.
 
 use super::context::{Context, Failure};
-use super::nfs::{MOUNT_PORT, PORT, seconds};
+use super::nfs::{MOUNT_PORT, PORT, scope, seconds};
 use super::{Action, exports_table, holders, rpc};
 use crate::exec;
 use crm_core::status::rc;
@@ -84,7 +84,7 @@ fn start(context: &Context) -> Result<i32, Failure> {
     }
     let config = directory.join("ganesha.conf");
     write_exports(context)?;
-    std::fs::write(&config, configuration(context))
+    std::fs::write(&config, configuration(context, scope(context)?.as_deref()))
         .map_err(|e| Failure::io("write ganesha.conf", &e))?;
     let [config, pid, log] =
         [config, pid_file(context), directory.join("log")].map(|p| p.display().to_string());
@@ -109,16 +109,18 @@ fn state_dir(context: &Context) -> PathBuf {
     shared.unwrap_or_else(|| directory(context).join("state"))
 }
 
-fn configuration(context: &Context) -> String {
+fn configuration(context: &Context, scope: Option<&str>) -> String {
     let (lease, grace) = (seconds(context, "lease_time"), seconds(context, "grace_time"));
     let state = state_dir(context);
     let state = state.display();
     let exports = directory(context).join("exports.conf");
     let exports = exports.display();
+    let name = scope.map(|s| format!(" Server_Scope = \"{s}\"; Server_Owner = \"{s}\";"));
+    let name = name.unwrap_or_default();
     format!(
         "# written by ocf:crm:nfsserver at each start\n\
          NFS_CORE_PARAM {{ Protocols = 3,4; MNT_Port = {MOUNT_PORT}; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }}\n\
-         NFSv4 {{ RecoveryBackend = fs; RecoveryRoot = \"{state}\"; Lease_Lifetime = {lease}; Grace_Period = {grace}; }}\n\
+         NFSv4 {{ RecoveryBackend = fs; RecoveryRoot = \"{state}\"; Lease_Lifetime = {lease}; Grace_Period = {grace};{name} }}\n\
          NFS_KRB5 {{ Active_krb5 = false; }}\n\
          %include \"{exports}\"\n"
     )

@@ -1,11 +1,12 @@
 //! The kernel's nfsd as the NFS service, driven through `/proc/fs/nfsd` (nfsd(7)) and nfs-utils.
 
 use super::context::{Context, Failure};
-use super::nfs::{MOUNT_PORT, PORT, seconds};
+use super::nfs::{MOUNT_PORT, PORT, scope, seconds};
 use super::{Action, holders, mounts, rpc};
 use crate::exec;
 use crm_core::status::rc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,10 +89,19 @@ fn start(context: &Context) -> Result<i32, Failure> {
         exec::call("rpc.mountd", &["-p", &MOUNT_PORT.to_string()])
             .map_err(|e| Failure::io("start rpc.mountd", &e))?;
     }
+    take_name(context)?;
     let count = context.get("nfsd_args").unwrap_or_else(|| "8".to_owned());
     exec::call("rpc.nfsd", &[&count]).map_err(|e| Failure::io("start nfsd", &e))?;
     rpc::wait_for(PORT, 3, context.left()).map_err(|e| Failure::io("nfsd does not answer", &e))?;
     Ok(rc::OK)
+}
+
+/// nfsd takes its name from the one who starts it: this process gets a host name of its own, [`scope`].
+fn take_name(context: &Context) -> Result<(), Failure> {
+    let Some(name) = scope(context)? else { return Ok(()) };
+    unshare(CloneFlags::CLONE_NEWUTS)
+        .and_then(|()| nix::unistd::sethostname(&name))
+        .map_err(|e| Failure::io(&format!("take `{name}` as nfsd's name"), &e))
 }
 
 /// The service's state lives on the shared file system, so that the other node knows the clients.
