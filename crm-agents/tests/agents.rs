@@ -374,6 +374,40 @@ fn addresses_come_and_go_and_are_announced() {
     assert!(refused.reason.contains("nic"), "{}", refused.reason);
 }
 
+#[test]
+fn clients_hear_at_once_that_a_service_address_has_left() {
+    if !inside("clients_hear_at_once_that_a_service_address_has_left") {
+        return;
+    }
+    sh("mount -t tmpfs none /run && ip netns add far && ip link set lo up");
+    sh("ip link add v0 type veth peer name v1 netns far");
+    sh("ip addr add 10.9.0.1/24 dev v0 && ip link set v0 up");
+    sh("ip -n far addr add 10.9.0.2/24 dev v1 && ip -n far link set v1 up");
+    let world = World::new();
+    let ip = ("ip", "10.9.0.60");
+    let address = Resource::new(&world, true, "ocf:heartbeat:IPaddr2", &[ip]);
+    address.expect("start", rc::OK);
+    let listener = std::net::TcpListener::bind("0.0.0.0:7000").unwrap();
+    let client = Command::new("ip")
+        .args(["netns", "exec", "far", "bash", "-c"])
+        .arg("exec 3<>/dev/tcp/10.9.0.60/7000; read -t 10 -u 3; echo ended with $?")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (connection, _) = listener.accept().unwrap();
+    address.expect("stop", rc::OK);
+    let start = Instant::now();
+    // 1: the end of the stream or an error; more than 128: nothing within its 10 s.
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ended with 1\n");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(connection);
+    assert!(!sh("ip -o addr show v0").contains("10.9.0.60/"));
+    address.expect("start", rc::OK);
+    sh("ip netns exec far bash -c 'exec 3<>/dev/tcp/10.9.0.60/7000'");
+    address.expect("stop", rc::OK);
+}
+
 /// ONC RPC NULL call; true when the answer belongs to it.
 fn null_call(port: u16, program: u32, version: u32) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };

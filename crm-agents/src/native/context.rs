@@ -126,6 +126,11 @@ pub(crate) fn say(why: &str) {
     eprintln!("ocf-exit-reason:{}", why.replace('\n', "; "));
 }
 
+/// A remark for the log; no reason of a failure.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 pub(crate) fn print(text: &str) {
     print!("{text}");
 }

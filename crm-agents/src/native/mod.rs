@@ -2,6 +2,7 @@
 //!
 //! They follow the OCF resource agent API 1.1: environment in, exit code out, one line of reason on stderr.
 
+mod connections;
 mod context;
 mod dummy;
 mod export;

@@ -82,7 +82,7 @@ pub(super) fn seconds(context: &Context, name: &str) -> u64 {
     context.get(name).and_then(|v| v.parse().ok()).unwrap_or(10)
 }
 
-/// The name under which NFSv4 clients know the service, on whatever node it runs (scope and owner, RFC 8881 section 8.4.2.1). A client
+/// The name under which clients of NFS 4 know the service, on whatever node it runs (scope and owner, RFC 8881 section 8.4.2.1). A client
 /// that finds another name after a move takes the locks that it holds for lost. It must be no other service's name either: hence
 /// made at random, and kept where the service's other state is. `None`: there is no shared state, so nothing can be reclaimed.
 pub(super) fn scope(context: &Context) -> Result<Option<String>, Failure> {

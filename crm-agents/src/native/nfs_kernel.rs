@@ -13,6 +13,8 @@ use std::time::Duration;
 
 const CONTROL: &str = "/proc/fs/nfsd";
 const STATE: &str = "/var/lib/nfs";
+/// Most that the lock service takes, in seconds.
+const LOCK_GRACE_MAX: u64 = 240;
 /// One question of the monitor.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,7 @@ fn start(context: &Context) -> Result<i32, Failure> {
     }
     put("nfsv4leasetime", seconds(context, "lease_time"))?;
     put("nfsv4gracetime", seconds(context, "grace_time"))?;
+    lock_grace(seconds(context, "grace_time"))?;
     if mountd().is_none() {
         exec::call("rpc.mountd", &["-p", &MOUNT_PORT.to_string()])
             .map_err(|e| Failure::io("start rpc.mountd", &e))?;
@@ -94,6 +97,16 @@ fn start(context: &Context) -> Result<i32, Failure> {
     exec::call("rpc.nfsd", &[&count]).map_err(|e| Failure::io("start nfsd", &e))?;
     rpc::wait_for(PORT, 3, context.left()).map_err(|e| Failure::io("nfsd does not answer", &e))?;
     Ok(rc::OK)
+}
+
+/// The lock service has a grace of its own, 50 s by default: for so long nobody gets a new lock, by NFS 4 neither.
+fn lock_grace(seconds: u64) -> Result<(), Failure> {
+    let path = Path::new("/sys/module/lockd/parameters/nlm_grace_period");
+    if !path.exists() {
+        return Ok(());
+    }
+    std::fs::write(path, seconds.min(LOCK_GRACE_MAX).to_string())
+        .map_err(|e| Failure::io(&format!("write {}", path.display()), &e))
 }
 
 /// nfsd takes its name from the one who starts it: this process gets a host name of its own, [`scope`].

@@ -1,24 +1,28 @@
 //! `VIP`: a service address on an interface, by netlink, announced by gratuitous ARP. Parameters as `ocf:heartbeat:IPaddr2`.
 
-use super::context::{Context, Failure};
-use super::{Action, Agent, param};
+use super::context::{self, Context, Failure};
+use super::{Action, Agent, connections, param};
 use crate::sys;
 use crm_core::status::rc;
 use futures::TryStreamExt;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteProtocol, RouteScope, RouteType};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Announcements sent at once.
 const ANNOUNCEMENTS: usize = 5;
+/// The routing table of what this machine itself takes.
+const LOCAL_TABLE: u32 = 255;
 /// Ethernet type of ARP.
 const ARP: u16 = 0x0806;
 
 /// The agent.
 pub(super) static AGENT: Agent = Agent {
     name: "VIP",
-    about: "Service address: added to an interface, announced to the neighbours",
+    about: "Service address: added to an interface, announced to the neighbours; its connections are reset when it leaves",
     promotable: false,
     params: &[
         param("ip", true, "Address, IPv4 or IPv6"),
@@ -103,6 +107,10 @@ async fn act(handle: &rtnetlink::Handle, wanted: &Wanted, action: Action) -> Res
         }
         Action::Stop => {
             if let Some(message) = present {
+                if let Err(error) = reset_connections(handle, wanted.ip, message.header.index).await
+                {
+                    context::note(&format!("connections to {} are not reset: {error}", wanted.ip));
+                }
                 handle
                     .address()
                     .del(message)
@@ -134,6 +142,28 @@ async fn add(handle: &rtnetlink::Handle, wanted: &Wanted, place: &Place) -> Resu
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     }
     request.execute().await.map_err(|e| Failure::io(&format!("add {}", wanted.ip), &e))
+}
+
+/// Clients hear at once that their connections are gone: one whose request has arrived and is never answered would wait for minutes (a
+/// client of NFS 4 does not ask again over the same connection). They must not come back to this node in the meantime, a server that
+/// ends would send them away for longer: nothing arrives any more, while there still is an address to send resets from.
+async fn reset_connections(
+    handle: &rtnetlink::Handle,
+    ip: IpAddr,
+    interface: u32,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let IpAddr::V4(ip) = ip else { return Ok(()) };
+    let arriving = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(ip, 32)
+        .output_interface(interface)
+        .table_id(LOCAL_TABLE)
+        .kind(RouteType::Local)
+        .scope(RouteScope::Host)
+        .protocol(RouteProtocol::Kernel)
+        .build();
+    handle.route().del(arriving).execute().await?;
+    connections::reset(ip.into())?;
+    Ok(())
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
