@@ -31,6 +31,7 @@ fn log_to_stderr() {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(false)
         .with_target(false);
     if let Err(error) = log.try_init() {
         tracing::debug!(%error, "a log is there already");

@@ -24,8 +24,9 @@ mod netlink;
 mod serve;
 pub(super) mod socket;
 
-/// A request unanswered this long is sent again on a new connection: bounds the pause after a worker's death.
-const TIMEOUT_S: u64 = 10;
+/// A request unanswered this long is sent again on a new connection: bounds the pause after a worker's death. Less than monitors of what
+/// runs on the volume wait for an answer (5 s).
+const TIMEOUT_S: u64 = 3;
 /// How long users wait for a new worker before they see errors.
 const DEAD_CONNECTION_S: u64 = 3600;
 /// The kernel notices a dead connection within this many pauses of 50 ms.
@@ -113,7 +114,8 @@ impl NbdFront {
         let flag = Arc::clone(&closing);
         let body = move || {
             let mut connection = connection;
-            while serve::serve(&connection, size_bytes, target.as_ref()) == End::Broken
+            let flying = Arc::default();
+            while serve::serve(&connection, size_bytes, target.as_ref(), &flying) == End::Broken
                 && !flag.load(Ordering::SeqCst)
             {
                 // a request took longer than the timeout: the kernel has dropped the connection

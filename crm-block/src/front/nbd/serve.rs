@@ -3,9 +3,10 @@
 use super::super::{Buffer, Completion, Io, Target, mark_io_thread};
 use crate::aligned::AlignedBuf;
 use nix::libc::{EINVAL, EIO, ENOSPC};
+use std::collections::HashMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const REPLY_MAGIC: u32 = 0x6744_6698;
@@ -26,8 +27,37 @@ pub(super) enum End {
     Broken,
 }
 
+/// Requests that the volume works on, by the kernel's tag; they outlive connections. A request that takes longer than the timeout comes
+/// again on the next connection: it is not begun once more, its outcome goes where it was asked for last.
+#[derive(Debug, Default)]
+pub(super) struct Flying(Mutex<HashMap<u32, Flight>>);
+
+#[derive(Debug)]
+struct Flight {
+    request: Request,
+    socket: Arc<Mutex<UnixStream>>,
+}
+
+impl Flying {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request; true when it is in flight already.
+    fn note(&self, request: Request, socket: &Arc<Mutex<UnixStream>>) -> bool {
+        let flight = Flight { request, socket: Arc::clone(socket) };
+        let before = self.lock().insert(request.tag(), flight);
+        before.is_some_and(|before| before.request.is_the_same(&request))
+    }
+}
+
 /// Serves `connection` until it ends.
-pub(super) fn serve(connection: &UnixStream, size_bytes: u64, target: &dyn Target) -> End {
+pub(super) fn serve(
+    connection: &UnixStream,
+    size_bytes: u64,
+    target: &dyn Target,
+    flying: &Arc<Flying>,
+) -> End {
     mark_io_thread();
     let replies = match connection.try_clone() {
         Ok(clone) => Arc::new(Mutex::new(clone)),
@@ -47,20 +77,25 @@ pub(super) fn serve(connection: &UnixStream, size_bytes: u64, target: &dyn Targe
             tracing::error!("NBD request without its magic");
             return End::Broken;
         };
-        let reply = Reply { socket: Arc::clone(&replies), handle: request.handle, sent: false };
         if request.command == 2 {
-            reply.none();
             return End::Disconnect;
         }
-        if let Err(error) = handle(reader, request, reply, size_bytes, target) {
-            tracing::debug!(%error, "NBD connection ended");
-            return End::Broken;
+        let data = match payload(reader, request) {
+            Ok(data) => data,
+            Err(error) => {
+                tracing::debug!(%error, "NBD connection ended");
+                return End::Broken;
+            }
+        };
+        if !flying.note(request, &replies) {
+            let reply = Reply { flying: Arc::clone(flying), tag: request.tag(), sent: false };
+            handle(request, data, reply, size_bytes, target);
         }
     }
 }
 
 /// A request header.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Request {
     flags: u16,
     command: u16,
@@ -70,6 +105,17 @@ struct Request {
 }
 
 impl Request {
+    /// The kernel's number of the request: the low half of its handle. No other request has it until this one is answered.
+    fn tag(&self) -> u32 {
+        let [_, _, _, _, a, b, c, d] = self.handle;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Whether `self` is `other` sent again (its handle's high half then is another one).
+    fn is_the_same(&self, other: &Self) -> bool {
+        Self { handle: other.handle, ..*self } == *other && self.tag() == other.tag()
+    }
+
     fn parse(head: &[u8; REQUEST_BYTES]) -> Option<Self> {
         let (magic, rest) = head.split_first_chunk::<4>()?;
         let (flags, rest) = rest.split_first_chunk::<2>()?;
@@ -87,35 +133,38 @@ impl Request {
     }
 }
 
-/// Starts one request; an error = the connection cannot be read on.
+/// The bytes of a write.
+fn payload(mut reader: &UnixStream, request: Request) -> io::Result<Option<Buffer>> {
+    let Request { command, len, .. } = request;
+    match command {
+        0 | 1 if len > MAX_IO => Err(io::ErrorKind::InvalidData.into()),
+        1 => {
+            let mut data = AlignedBuf::scratch(usize::try_from(len).map_err(io::Error::other)?);
+            reader.read_exact(&mut data)?;
+            Ok(Some(Arc::new(data)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Starts one request.
 fn handle(
-    mut reader: &UnixStream,
     request: Request,
+    data: Option<Buffer>,
     reply: Reply,
     size_bytes: u64,
     target: &dyn Target,
-) -> io::Result<()> {
+) {
     let Request { flags, command, offset, len, handle: _ } = request;
-    let bytes = usize::try_from(len).map_err(io::Error::other)?;
-    let data = match command {
-        0 | 1 if len > MAX_IO => return Err(io::ErrorKind::InvalidData.into()),
-        1 => {
-            let mut data = AlignedBuf::scratch(bytes);
-            reader.read_exact(&mut data)?;
-            Some(Arc::new(data))
-        }
-        _ => None,
-    };
+    let Ok(bytes) = usize::try_from(len) else { return reply.send(EINVAL, &[]) };
     // Others than the kernel do not know the units of a volume.
     let whole = |number: u64| number.is_multiple_of(512);
     if !(whole(offset) && whole(u64::from(len))) {
-        reply.send(EINVAL, &[]);
-        return Ok(());
+        return reply.send(EINVAL, &[]);
     }
     let fits = offset.checked_add(u64::from(len)).is_some_and(|end| end <= size_bytes);
     if !fits {
-        reply.send(ENOSPC, &[]);
-        return Ok(());
+        return reply.send(ENOSPC, &[]);
     }
     let range = u64::from(len);
     let io = match (command, data) {
@@ -124,13 +173,9 @@ fn handle(
         (3, _) => Io::Flush,
         (4, _) => Io::Discard { offset, len: range },
         (6, _) => Io::Zero { offset, len: range },
-        _ => {
-            reply.send(EINVAL, &[]);
-            return Ok(());
-        }
+        _ => return reply.send(EINVAL, &[]),
     };
     target.submit(io, completion(reply, if command == 0 { bytes } else { 0 }));
-    Ok(())
 }
 
 fn completion(reply: Reply, read_bytes: usize) -> Completion {
@@ -146,23 +191,20 @@ fn completion(reply: Reply, read_bytes: usize) -> Completion {
 
 /// The reply that the kernel waits for.
 struct Reply {
-    socket: Arc<Mutex<UnixStream>>,
-    handle: [u8; 8],
+    flying: Arc<Flying>,
+    tag: u32,
     sent: bool,
 }
 
 impl Reply {
-    fn none(mut self) {
-        self.sent = true;
-    }
-
     fn send(mut self, error: i32, payload: &[u8]) {
         self.sent = true;
+        let Some(flight) = self.flying.lock().remove(&self.tag) else { return };
         let mut head = [0; 16];
         head[..4].copy_from_slice(&REPLY_MAGIC.to_be_bytes());
         head[4..8].copy_from_slice(&error.to_be_bytes());
-        head[8..].copy_from_slice(&self.handle);
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        head[8..].copy_from_slice(&flight.request.handle);
+        let mut socket = flight.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = write_all(&mut socket, &head, payload) {
             // the kernel sends it again on the next connection
             tracing::debug!(%error, "NBD reply");
@@ -216,7 +258,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
             let target = MemTarget::new(1 << 20).unwrap();
-            serve(&server, 1 << 20, &target)
+            serve(&server, 1 << 20, &target, &Arc::default())
         });
         client.write_all(&request(1, FLAG_FUA, 4096, 4096)).unwrap();
         client.write_all(&[5; 4096]).unwrap();
@@ -234,5 +276,42 @@ mod tests {
         assert_eq!(error_of(&mut client), 0);
         client.write_all(&request(2, 0, 0, 0)).unwrap();
         assert_eq!(thread.join().unwrap(), End::Disconnect);
+    }
+
+    /// Keeps what it is asked for.
+    #[derive(Default)]
+    struct Slow(Mutex<Vec<Completion>>);
+
+    impl Target for Slow {
+        fn submit(&self, _: Io, done: Completion) {
+            self.0.lock().unwrap().push(done);
+        }
+
+        fn size_bytes(&self) -> u64 {
+            1 << 20
+        }
+    }
+
+    #[test]
+    fn a_request_that_comes_again_is_begun_once_and_answered_where_it_came_last() {
+        let (slow, flying) = (Slow::default(), Arc::default());
+        let mut again = request(1, 0, 4096, 4096);
+        let mut last = None;
+        for attempt in 1..=3_u8 {
+            again[8] = attempt; // the handle's high half
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(&again).unwrap();
+            client.write_all(&[5; 4096]).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(serve(&server, 1 << 20, &slow, &flying), End::Broken);
+            last = Some(client);
+        }
+        let mut begun = std::mem::take(&mut *slow.0.lock().unwrap());
+        assert_eq!(begun.len(), 1);
+        begun.pop().unwrap()(Ok(None));
+        let mut head = [0; 16];
+        last.unwrap().read_exact(&mut head).unwrap();
+        assert_eq!(head[4..8], [0; 4]);
+        assert_eq!(head[8..], [3, 9, 9, 9, 9, 9, 9, 9]);
     }
 }

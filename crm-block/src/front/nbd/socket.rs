@@ -175,7 +175,9 @@ fn admit(
     let thread = std::thread::Builder::new().name("nbd-user".to_owned()).spawn(move || {
         match greet(&stream, size_bytes) {
             Ok(true) => {
-                let end = serve::serve(&stream, size_bytes, target.as_ref());
+                // Nobody sends a request again over another connection: what is in flight is this one's own.
+                let flying = Arc::default();
+                let end = serve::serve(&stream, size_bytes, target.as_ref(), &flying);
                 tracing::debug!(?end, "NBD user");
             }
             Ok(false) => {}
