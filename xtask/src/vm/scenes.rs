@@ -11,7 +11,7 @@ const NODES: [&str; 2] = ["alpha", "delta"];
 const SIZE: &str = "128M";
 const SIZE_BYTES: &str = "134217728";
 /// A resync of more than this was none of what had changed.
-const RESYNC_MAX: u64 = 48 << 20;
+const RESYNC_MAX: u64 = 16 << 20;
 /// Both clients must have been acknowledged this often after a scene.
 const PROGRESS: u64 = 20;
 
