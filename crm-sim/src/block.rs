@@ -38,6 +38,8 @@ pub struct Outcome {
     pub faults: u64,
     /// Blocks copied by resyncs.
     pub resynced: u64,
+    /// Primaries that were cut off and without which the others went on.
+    pub deposed: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ enum Item {
     Authority,
     Client,
     Fault,
+    Rejoin { node: usize },
+    Depose { node: usize },
 }
 
 #[derive(Debug)]
@@ -90,6 +94,10 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Item>,
     links: BTreeMap<(usize, usize), u64>,
     cut: BTreeSet<(usize, usize)>,
+    /// Neither its peers nor the authority can be reached from here.
+    isolated: Option<usize>,
+    /// Was primary when the others went on without it, and has not been told.
+    deposed: BTreeSet<usize>,
     last: BTreeMap<(usize, usize), u64>,
     record: Record,
     client: Client,
@@ -118,6 +126,8 @@ impl World {
             queue: BTreeMap::new(),
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
+            isolated: None,
+            deposed: BTreeSet::new(),
             last: BTreeMap::new(),
             record: Record { in_sync: (1 << n) - 1, ..Record::default() },
             client: Client::default(),
@@ -257,6 +267,8 @@ impl World {
             Item::Authority => self.authority()?,
             Item::Client => self.client_turn()?,
             Item::Fault => self.fault()?,
+            Item::Rejoin { node } => self.rejoin(node),
+            Item::Depose { node } => self.depose(node)?,
         }
         Ok(())
     }
@@ -305,7 +317,7 @@ impl World {
             return Ok(());
         }
         if self.plant == Plant::ForgetHot {
-            let empty = [meta::encode_log(1 << 40, &[]), meta::encode_log(1 + (1 << 40), &[])];
+            let empty = [0, 1].map(|slot| meta::encode_log(slot + (1 << 40), &[], 0));
             write(&mut self.nodes[at].file, &empty);
         }
         let config = self.config(at, self.nodes.len());
@@ -331,7 +343,8 @@ impl World {
     fn connect(&mut self, a: usize, b: usize) -> Result<(), String> {
         let up = |n: &Node| n.engine.is_some() && !n.closing;
         let both = up(&self.nodes[a]) && up(&self.nodes[b]);
-        if self.links.contains_key(&pair(a, b)) || !both || self.cut.contains(&pair(a, b)) {
+        let cut = self.cut.contains(&pair(a, b)) || [Some(a), Some(b)].contains(&self.isolated);
+        if self.links.contains_key(&pair(a, b)) || !both || cut {
             return Ok(());
         }
         let link = self.last_link(a, b) + 1;
@@ -413,17 +426,14 @@ impl World {
             Effect::Complete { id, result } => self.completed(id, result.is_ok()),
             Effect::Reply { id, result } => self.replied(node, id, result.is_ok())?,
             Effect::MayIDrop { peers } => {
-                if self.record.primary == Some(node) {
-                    self.record.in_sync &= !peers;
-                    self.record.epoch += 1;
-                    let (epoch, delay) = (self.record.epoch, 1 + self.dice(60));
-                    self.at(delay, Item::Dropped { node, life, peers, epoch });
+                if self.record.primary == Some(node) && self.isolated != Some(node) {
+                    self.leave_behind(node, peers);
                 }
             }
             Effect::InSync { peers } => {
-                if self.record.primary == Some(node)
-                    || self.record.asked.is_some_and(|(n, _)| n == node)
-                {
+                let heard = self.isolated != Some(node);
+                let asked = self.record.asked.is_some_and(|(n, _)| n == node);
+                if heard && (self.record.primary == Some(node) || asked) {
                     self.record.in_sync |= peers;
                 }
             }
@@ -441,8 +451,8 @@ impl World {
 
     fn post(&mut self, from: usize, to: usize, msg: Msg<Data>) {
         let Some(&link) = self.links.get(&pair(from, to)) else { return };
-        if matches!(msg, Msg::SyncData { .. } | Msg::SyncZero { .. }) {
-            self.outcome.resynced += 1;
+        if let Msg::SyncData { len, .. } | Msg::SyncZero { len, .. } = &msg {
+            self.outcome.resynced += len / BLOCK;
         }
         // In order: never before what was sent before.
         let key = (from + 100, to + 100);
@@ -452,8 +462,9 @@ impl World {
     }
 
     fn check_one_primary(&self) -> Result<(), String> {
-        let primaries =
-            self.nodes.iter().filter(|n| n.engine.as_ref().is_some_and(Engine::is_primary)).count();
+        let is = |n: &Node| n.engine.as_ref().is_some_and(Engine::is_primary);
+        let named = self.nodes.iter().enumerate().filter(|(i, _)| !self.deposed.contains(i));
+        let primaries = named.filter(|(_, n)| is(n)).count();
         if primaries > 1 {
             Err(format!("{primaries} primaries at {} ms", self.now))
         } else {

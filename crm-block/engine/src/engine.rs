@@ -105,7 +105,7 @@ enum After {
     Group,
     EvictFlush(Vec<u32>, u64),
     EvictBits(Vec<u32>, u64),
-    Log(Vec<u32>),
+    Log(Vec<u32>, u32),
     Cold { extents: Vec<u32>, mask: u32, stamp: u64 },
     PeerFlush { peer: u8, conn: u64, id: u64 },
     Ready { peer: u8, conn: u64 },
@@ -140,7 +140,7 @@ impl<D: Clone> Engine<D> {
         let resume = resume.unwrap_or_default();
         let mut al = ActivityLog::new(config.hot);
         if stored.head.clean {
-            al.load(&stored.hot);
+            al.load(&stored.hot, stored.doubt);
         }
         let peers = stored.bitmaps.into_iter().map(Peer::new).collect();
         let mut engine = Self {
@@ -175,11 +175,11 @@ impl<D: Clone> Engine<D> {
             head: stored.head,
             config,
         };
-        engine.begin(&stored.hot, resume);
+        engine.begin((&stored.hot, stored.doubt), resume);
         Ok(engine)
     }
 
-    fn begin(&mut self, hot: &[u32], resume: Resume) {
+    fn begin(&mut self, (hot, doubt): (&[u32], u32), resume: Resume) {
         let single = self.peers.len() == 1;
         let all_behind = self.others().all(|p| self.head.behind(usize::from(p)));
         self.disk = if !self.head.consistent {
@@ -192,7 +192,7 @@ impl<D: Clone> Engine<D> {
             Disk::Consistent
         };
         if !self.head.clean {
-            for p in self.others().collect::<Vec<_>>() {
+            for p in self.others().filter(|p| doubt & bit(*p) != 0).collect::<Vec<_>>() {
                 for &extent in hot {
                     self.mark_extent(p, extent);
                 }
@@ -213,7 +213,8 @@ impl<D: Clone> Engine<D> {
         self.store(pages, After::Nothing);
         self.head.clean = false;
         self.store_head(After::Attached);
-        if self.primary && self.others().any(|p| self.head.behind(usize::from(p))) {
+        let unsettled = self.head.base != 0;
+        if self.primary && (unsettled || self.others().any(|p| self.head.behind(usize::from(p)))) {
             self.want_rotation();
         }
         self.settle();
@@ -282,7 +283,7 @@ impl<D: Clone> Engine<D> {
             After::Group => self.group_local_done(),
             After::EvictFlush(extents, stamp) => self.evict_bits(extents, stamp),
             After::EvictBits(extents, stamp) => self.evicted(&extents, stamp),
-            After::Log(extents) => self.log_written(&extents),
+            After::Log(extents, doubt) => self.log_written(&extents, doubt),
             After::Cold { extents, mask, stamp } => self.cold_done(&extents, mask, stamp),
             After::PeerFlush { peer, conn, id } => self.send_if(peer, conn, Msg::FlushAck { id }),
             After::Ready { peer, conn } => self.ready_stored(peer, conn),
@@ -532,7 +533,6 @@ impl<D: Clone> Engine<D> {
             primary: self.primary,
             sees_primary: self.sees_primary(),
             current: self.head.current,
-            epoch: self.head.epoch,
         };
         self.send(peer, msg);
     }
@@ -546,7 +546,8 @@ impl<D: Clone> Engine<D> {
         (self.asked & self.lost(), in_sync)
     }
 
-    /// Epoch of the in-sync record known here.
+    /// Epoch of the newest in-sync record under which this replica went on without others. Only the control plane here
+    /// sets it: what a peer was allowed says nothing about this replica.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.head.epoch

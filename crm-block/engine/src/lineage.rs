@@ -50,8 +50,6 @@ pub struct Hello {
     pub sees_primary: Option<u8>,
     /// Being resynced from there.
     pub target_of: Option<u8>,
-    /// Epoch of the in-sync record.
-    pub epoch: u64,
     /// While torn: the generation it has parts of, 0 = none.
     pub goal: u64,
     /// Does not know yet whether its generation came about: decides by what the other side says, then meets it anew.
@@ -96,7 +94,7 @@ pub enum Why {
     #[error("split brain: both sides changed since they parted")]
     SplitBrain,
     /// Two primaries.
-    #[error("split brain: both sides are primary")]
+    #[error("split brain: two replicas are primary")]
     TwoPrimaries,
     /// A live primary has older data than its peer.
     #[error("split brain: the primary has older data than its peer")]
@@ -131,7 +129,11 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
     {
         return Verdict::Refuse(Why::Definition);
     }
-    if me.primary && peer.primary {
+    // One that follows a primary meets no other: it would count as the other's majority.
+    let rival = |one: &Hello, other: &Hello| {
+        one.primary && (other.primary || other.sees_primary.is_some_and(|p| p != one.index))
+    };
+    if rival(me, peer) || rival(peer, me) {
         return Verdict::Refuse(Why::TwoPrimaries);
     }
     if me.undecided || peer.undecided {
@@ -252,7 +254,6 @@ mod tests {
             discard: false,
             sees_primary: None,
             target_of: None,
-            epoch: 0,
             goal: 0,
             undecided: false,
         }
@@ -334,6 +335,12 @@ mod tests {
                 "two primaries",
                 Hello { primary: true, ..hello(0, 9) },
                 Hello { primary: true, ..hello(1, 9) },
+                Verdict::Refuse(Why::TwoPrimaries),
+            ),
+            (
+                "a primary, and one that follows another",
+                Hello { primary: true, ..hello(0, 9) },
+                Hello { sees_primary: Some(2), ..hello(1, 9) },
                 Verdict::Refuse(Why::TwoPrimaries),
             ),
             (

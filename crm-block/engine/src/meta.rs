@@ -11,7 +11,8 @@
 //! 63 mask of peers that need everything u8, 64 bitmap generation u64 × 8, 128 history u64 × 32,
 //! 384 base of a generation that not all have stored yet u64 (0 = none),
 //! 392 generation a torn replica has parts of u64 (0 = none).
-//! Activity log: 0 magic `CRMALOG1`, 8 crc32c of bytes 12.., 12 count u32, 16 seq u64, 24 extent u32 × count.
+//! Activity log: 0 magic `CRMALOG1`, 8 crc32c of bytes 12.., 12 count u32, 16 seq u64, 24 extent u32 × count,
+//! 4092 mask of replicas about which, after a crash, these extents leave no doubt u32.
 
 use crate::activity::MOST_HOT;
 use crate::bitmap::{BLOCK, Bitmap, PAGE, PAGE_BLOCKS, index, number};
@@ -200,9 +201,9 @@ fn sealed(bytes: &[u8], magic: &[u8; 8]) -> bool {
     bytes.len() == SLOT && &bytes[..8] == magic && get32(bytes, 8) == crc32c::crc32c(&bytes[12..])
 }
 
-/// Stored form of the hot extents; `seq` picks the slot.
+/// Stored form of the hot extents and of the replicas from which they may differ after a crash; `seq` picks the slot.
 #[must_use]
-pub fn encode_log(seq: u64, extents: &[u32]) -> Piece {
+pub fn encode_log(seq: u64, extents: &[u32], doubt: u32) -> Piece {
     let mut bytes = vec![0; SLOT];
     bytes[..8].copy_from_slice(LOG_MAGIC);
     let extents = &extents[..extents.len().min(MOST_HOT)];
@@ -211,17 +212,18 @@ pub fn encode_log(seq: u64, extents: &[u32]) -> Piece {
     for (i, extent) in extents.iter().enumerate() {
         put32(&mut bytes, 24 + 4 * i, *extent);
     }
+    put32(&mut bytes, SLOT - 4, !doubt);
     seal(&mut bytes);
     ((2 + seq % 2) * number(SLOT), bytes)
 }
 
-fn decode_log(bytes: &[u8]) -> Option<(u64, Vec<u32>)> {
+fn decode_log(bytes: &[u8]) -> Option<(u64, Vec<u32>, u32)> {
     if !sealed(bytes, LOG_MAGIC) {
         return None;
     }
     let count = index(u64::from(get32(bytes, 12)));
-    (count <= MOST_HOT)
-        .then(|| (get64(bytes, 16), (0..count).map(|i| get32(bytes, 24 + 4 * i)).collect()))
+    let hot = || (0..count).map(|i| get32(bytes, 24 + 4 * i)).collect();
+    (count <= MOST_HOT).then(|| (get64(bytes, 16), hot(), !get32(bytes, SLOT - 4)))
 }
 
 /// Blocks of a volume.
@@ -255,6 +257,8 @@ pub struct Stored {
     pub log_seq: u64,
     /// Hot extents.
     pub hot: Vec<u32>,
+    /// Replicas from which these may differ after a crash.
+    pub doubt: u32,
     /// What every replica lacks.
     pub bitmaps: Vec<Bitmap>,
 }
@@ -285,7 +289,7 @@ pub fn format(config: &crate::Config) -> Vec<Piece> {
     };
     let (_, slot) = head.next_write();
     // Both slots: a torn first write leaves the other.
-    vec![(0, slot.clone()), (number(SLOT), slot), encode_log(0, &[]), encode_log(1, &[])]
+    vec![(0, slot.clone()), (number(SLOT), slot), encode_log(0, &[], 0), encode_log(1, &[], 0)]
 }
 
 /// Reads the metadata file.
@@ -317,7 +321,7 @@ pub fn read(config: &crate::Config, bytes: &[u8]) -> Result<Stored, MetaError> {
     if let Some(what) = differs {
         return Err(MetaError::Contradicts(what));
     }
-    let (log_seq, hot) = match (decode_log(slot(2)), decode_log(slot(3))) {
+    let (log_seq, hot, doubt) = match (decode_log(slot(2)), decode_log(slot(3))) {
         (Some(a), Some(b)) => {
             if a.0 >= b.0 {
                 a
@@ -337,7 +341,7 @@ pub fn read(config: &crate::Config, bytes: &[u8]) -> Result<Stored, MetaError> {
             Bitmap::from_bytes(blocks(head.size), &bytes[from..to])
         })
         .collect();
-    Ok(Stored { head, log_seq, hot, bitmaps })
+    Ok(Stored { head, log_seq, hot, doubt, bitmaps })
 }
 
 #[cfg(test)]
@@ -373,9 +377,9 @@ mod tests {
         head.current = 99;
         let piece = head.next_write();
         let at = index(piece.0);
-        apply(&mut file, &[piece, encode_log(2, &[3, 5])]);
+        apply(&mut file, &[piece, encode_log(2, &[3, 5], 6)]);
         let stored = read(&config, &file).unwrap();
-        assert_eq!((stored.head.current, stored.hot), (99, vec![3, 5]));
+        assert_eq!((stored.head.current, stored.hot, stored.doubt), (99, vec![3, 5], 6));
         file[at + 40] ^= 1;
         assert_eq!(read(&config, &file).unwrap().head.current, 77);
     }

@@ -135,8 +135,6 @@ pub enum Msg<D> {
         sees_primary: Option<u8>,
         /// Its generation.
         current: u64,
-        /// Its epoch.
-        epoch: u64,
     },
     /// The primary goes on without `behind`, in a new generation.
     NewGen {
@@ -146,8 +144,6 @@ pub enum Msg<D> {
         generation: u64,
         /// Replicas left behind.
         behind: u32,
-        /// Epoch.
-        epoch: u64,
     },
     /// Stored.
     GenAck {
@@ -184,7 +180,7 @@ pub enum Msg<D> {
         id: u64,
         /// Yes.
         ok: bool,
-        /// Extents hot at the answering replica.
+        /// Extents in which the answering replica may differ from the asking one.
         hot: Vec<u32>,
     },
     /// Outcome.
@@ -192,6 +188,8 @@ pub enum Msg<D> {
         /// It is primary.
         ok: bool,
     },
+    /// The sender detaches cleanly: all that it has acknowledged is durable.
+    Leave,
 }
 
 /// What is wrong with received bytes.
@@ -369,9 +367,8 @@ impl Head {
                 primary: flag,
                 sees_primary: node(input.u8()?),
                 current: id,
-                epoch: self.offset,
             },
-            17 => Msg::NewGen { id, generation: self.offset, behind: self.mask, epoch: self.len },
+            17 => Msg::NewGen { id, generation: self.offset, behind: self.mask },
             18 => Msg::GenAck { id },
             19 => Msg::OutOfSync { peer: input.u8()?, runs: runs(&mut input)? },
             20 => Msg::Cold { extents: extents(&mut input)?, mask: self.mask },
@@ -379,6 +376,7 @@ impl Head {
             22 => Msg::PromoteAsk { id },
             23 => Msg::PromoteAns { id, ok: flag, hot: extents(&mut input)? },
             24 => Msg::PromoteDone { ok: flag },
+            25 => Msg::Leave,
             other => return Err(Bad::Type(other)),
         };
         if input.0.is_empty() { Ok(msg) } else { Err(Bad::Body) }
@@ -470,7 +468,6 @@ fn hello(input: &mut Input<'_>) -> Result<Hello, Bad> {
         size: input.u64()?,
         day0: input.u64()?,
         current: input.u64()?,
-        epoch: input.u64()?,
         goal: input.u64()?,
         bitmap: input.list(MOST_REPLICAS, Input::u64)?,
         history: input.list(HISTORY, Input::u64)?,
@@ -501,7 +498,7 @@ impl Output {
             h.sees_primary.unwrap_or(255),
             h.target_of.unwrap_or(255),
         ]);
-        for value in [h.size, h.day0, h.current, h.epoch, h.goal] {
+        for value in [h.size, h.day0, h.current, h.goal] {
             self.u64(value);
         }
         for list in [&h.bitmap, &h.history] {
@@ -568,12 +565,12 @@ fn parts<'a, D>(msg: &'a Msg<D>, view: impl FnOnce(&'a D) -> &'a [u8]) -> (Head,
             (Head { mask: *full, ..Head::new(14) }, Cow::Owned(Output::default().hello(hello)))
         }
         Msg::SyncDoneAck => plain(15, 0),
-        Msg::State { disk, primary, sees_primary, current, epoch } => (
-            Head { id: *current, offset: *epoch, ..flagged(16, *primary) },
+        Msg::State { disk, primary, sees_primary, current } => (
+            Head { id: *current, ..flagged(16, *primary) },
             Cow::Owned(vec![disk_byte(*disk), sees_primary.unwrap_or(255)]),
         ),
-        Msg::NewGen { id, generation, behind, epoch } => (
-            Head { id: *id, offset: *generation, mask: *behind, len: *epoch, ..Head::new(17) },
+        Msg::NewGen { id, generation, behind } => (
+            Head { id: *id, offset: *generation, mask: *behind, ..Head::new(17) },
             Cow::Borrowed(&[]),
         ),
         Msg::GenAck { id } => plain(18, *id),
@@ -589,6 +586,7 @@ fn parts<'a, D>(msg: &'a Msg<D>, view: impl FnOnce(&'a D) -> &'a [u8]) -> (Head,
             (Head { id: *id, ..flagged(23, *ok) }, Cow::Owned(Output::default().extents(hot)))
         }
         Msg::PromoteDone { ok } => (flagged(24, *ok), Cow::Borrowed(&[])),
+        Msg::Leave => plain(25, 0),
     }
 }
 
@@ -626,8 +624,7 @@ mod tests {
                     size: n[0],
                     day0: n[1],
                     current: n[2],
-                    epoch: n[3],
-                    goal: n[0],
+                    goal: n[3],
                     undecided: f[0],
                     bitmap,
                     history,
@@ -683,20 +680,18 @@ mod tests {
                 len
             }),
             (any_hello(), any::<u32>()).prop_map(|(hello, full)| Msg::SyncDone { hello, full }),
-            (0u8..5, any::<bool>(), proptest::option::of(0u8..8), any::<(u64, u64)>()).prop_map(
-                |(d, primary, sees_primary, (current, epoch))| Msg::State {
+            (0u8..5, any::<bool>(), proptest::option::of(0u8..8), any::<u64>()).prop_map(
+                |(d, primary, sees_primary, current)| Msg::State {
                     disk: disk(d).unwrap(),
                     primary,
                     sees_primary,
-                    current,
-                    epoch
+                    current
                 }
             ),
-            any::<(u64, u64, u32, u64)>().prop_map(|(id, generation, behind, epoch)| Msg::NewGen {
+            any::<(u64, u64, u32)>().prop_map(|(id, generation, behind)| Msg::NewGen {
                 id,
                 generation,
-                behind,
-                epoch
+                behind
             }),
             any::<u64>().prop_map(|id| Msg::GenAck { id }),
             (any::<u8>(), runs()).prop_map(|(peer, runs)| Msg::OutOfSync { peer, runs }),
@@ -709,6 +704,7 @@ mod tests {
                 hot
             }),
             any::<bool>().prop_map(|ok| Msg::PromoteDone { ok }),
+            Just(Msg::Leave),
         ]
     }
 
@@ -735,7 +731,7 @@ mod tests {
         fn garbage_never_panics(kind: u8, mut head: [u8; HEAD], body in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = Head::parse(&head);
             head[..4].copy_from_slice(&MAGIC.to_le_bytes());
-            head[4] = kind % 26;
+            head[4] = kind % 27;
             head[36..40].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
             head[40..44].copy_from_slice(&crc32c::crc32c(&body).to_le_bytes());
             let crc = crc32c::crc32c(&head[..44]);

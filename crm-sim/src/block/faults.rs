@@ -20,7 +20,7 @@ impl World {
         let node = crm_block_engine::bitmap::index(self.dice(count));
         let other =
             (node + 1 + crm_block_engine::bitmap::index(self.dice(count - 1))) % self.nodes.len();
-        match self.dice(12) {
+        match self.dice(13) {
             0..3 => self.unlink(node, other, None),
             3 => {
                 self.cut.insert(pair(node, other));
@@ -35,6 +35,7 @@ impl World {
                 }
             }
             10 => self.hand_over()?,
+            11 => self.isolate(node),
             _ => self.clean_down(node)?,
         }
         if self.dice(3) == 0 {
@@ -93,6 +94,7 @@ impl World {
         node.durable = node.cache.clone();
         self.promise_less();
         self.abandon(at);
+        self.deposed.remove(&at);
         if self.record.primary == Some(at) {
             self.record.primary = None;
         }
@@ -105,8 +107,64 @@ impl World {
         }
     }
 
+    /// A minority of one: no peer, no authority. Two are never cut off from an authority that neither of them is.
+    fn isolate(&mut self, node: usize) {
+        if self.nodes.len() < 3 || self.isolated.is_some() || self.record.asked.is_some() {
+            return;
+        }
+        self.isolated = Some(node);
+        for other in (0..self.nodes.len()).filter(|o| *o != node) {
+            self.unlink(node, other, None);
+        }
+        let delay = 100 + self.dice(6000);
+        self.at(delay, Item::Rejoin { node });
+    }
+
+    pub(super) fn rejoin(&mut self, node: usize) {
+        if self.isolated != Some(node) {
+            return;
+        }
+        if self.record.asked.is_some() {
+            self.at(50, Item::Rejoin { node });
+            return;
+        }
+        self.isolated = None;
+        for other in (0..self.nodes.len()).filter(|o| *o != node) {
+            let delay = self.dice(60);
+            self.at(delay, Item::Connect { a: node, b: other });
+        }
+        // Its questions were kept.
+        let (lost, back) = self.nodes[node].engine.as_ref().map_or((0, 0), Engine::questions);
+        if self.record.primary == Some(node) {
+            self.record.in_sync |= back;
+            if lost != 0 {
+                self.leave_behind(node, lost);
+            }
+        }
+    }
+
+    /// The record leaves these behind; the primary hears of it in a while.
+    pub(super) fn leave_behind(&mut self, node: usize, peers: u32) {
+        self.record.in_sync &= !peers;
+        self.record.epoch += 1;
+        let (epoch, life) = (self.record.epoch, self.nodes[node].life);
+        let delay = 1 + self.dice(60);
+        self.at(delay, Item::Dropped { node, life, peers, epoch });
+    }
+
+    /// The node finds out that it may not be primary any more.
+    pub(super) fn depose(&mut self, node: usize) -> Result<(), String> {
+        if !self.deposed.contains(&node) {
+            return Ok(());
+        }
+        let delay = 200 + self.dice(800);
+        self.at(delay, Item::Depose { node });
+        self.event(node, Event::Demote { id: DEMOTE })
+    }
+
     fn hand_over(&mut self) -> Result<(), String> {
         match self.record.primary {
+            Some(node) if self.isolated == Some(node) => Ok(()),
             Some(node) if self.nodes[node].engine.is_some() && !self.waits_for(node) => {
                 self.event(node, Event::Demote { id: DEMOTE })
             }
@@ -133,7 +191,11 @@ impl World {
                 self.at(delay, Item::Start { node });
             }
             DOWN => self.nodes[node].closing = false,
-            DEMOTE if ok && self.record.primary == Some(node) => self.record.primary = None,
+            DEMOTE if ok => {
+                if !self.deposed.remove(&node) && self.record.primary == Some(node) {
+                    self.record.primary = None;
+                }
+            }
             PROMOTE => {
                 let Some((asked, lost)) = self.record.asked.take_if(|(n, _)| *n == node) else {
                     return Ok(());
@@ -166,6 +228,17 @@ impl World {
         if self.record.asked.is_some() {
             return Ok(());
         }
+        if let Some(node) = self.record.primary.filter(|n| self.isolated == Some(*n)) {
+            // The others have a majority: they do not wait for it, nor can they switch it off.
+            if self.dice(6) == 0 {
+                self.record.primary = None;
+                self.deposed.insert(node);
+                self.outcome.deposed += 1;
+                let delay = self.dice(4000);
+                self.at(delay, Item::Depose { node });
+            }
+            return Ok(());
+        }
         if let Some(node) = self.record.primary {
             let alive = self.nodes[node].engine.is_some();
             if !alive && self.dice(4) == 0 {
@@ -177,6 +250,7 @@ impl World {
         let ready = |n: &Engine<super::Data>| n.view().disk == Disk::UpToDate;
         let candidates: Vec<usize> = (0..self.nodes.len())
             .filter(|n| self.record.in_sync >> n & 1 == 1 && !self.nodes[*n].closing)
+            .filter(|n| self.isolated != Some(*n) && !self.deposed.contains(n))
             .filter(|n| self.nodes[*n].engine.as_ref().is_some_and(ready))
             .collect();
         let Some(&node) =
@@ -184,11 +258,14 @@ impl World {
         else {
             return Ok(());
         };
-        let gone = |n: &usize| self.nodes[*n].engine.is_none() || self.record.in_sync >> n & 1 == 0;
+        let away = |n: usize| self.isolated == Some(n);
+        let gone = |n: &usize| {
+            self.nodes[*n].engine.is_none() || self.record.in_sync >> n & 1 == 0 || away(*n)
+        };
         let lost: BTreeSet<usize> =
             (0..self.nodes.len()).filter(|n| *n != node && gone(n)).collect();
         let dead: Vec<usize> =
-            lost.iter().copied().filter(|n| self.nodes[*n].engine.is_none()).collect();
+            lost.iter().copied().filter(|n| self.nodes[*n].engine.is_none() && !away(*n)).collect();
         for n in dead {
             // Known dead means switched off, not about to come back as it was.
             self.power_loss(n);
@@ -203,6 +280,9 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.calm = true;
         self.cut.clear();
+        if let Some(node) = self.isolated {
+            self.rejoin(node);
+        }
         for node in 0..self.nodes.len() {
             self.at(10, Item::Start { node });
             for other in 0..node {

@@ -14,8 +14,10 @@ fn sweep(n: usize, seeds: u64) {
         sum.promotions += one.promotions;
         sum.faults += one.faults;
         sum.resynced += one.resynced;
+        sum.deposed += one.deposed;
     }
     eprintln!("{n} replicas, {seeds} seeds: {sum:?}");
+    assert!(n < 3 || sum.deposed > seeds / 20, "minorities happen: {sum:?}");
     assert!(sum.acked > seeds * 20 && sum.promotions > seeds, "the world does something: {sum:?}");
 }
 
@@ -48,13 +50,31 @@ fn a_disk_that_does_not_flush_is_noticed() {
     assert!(caught.is_some());
 }
 
+/// All seeds, whatever is found on the way: one failure often explains another.
+fn wide(n: usize) {
+    let one = |seed: u64| {
+        let failed = World::new(seed, n, Plant::Nothing).run(9000).err();
+        failed.map(|e| format!("seed {seed}, {n} replicas: {e}"))
+    };
+    let failed: Vec<String> = (1000..4000).filter_map(one).inspect(|e| eprintln!("{e}")).collect();
+    assert!(failed.is_empty(), "{} of 3000 seeds: {failed:#?}", failed.len());
+}
+
 #[test]
 #[ignore = "minutes: for nights and for hunting"]
-fn wide_sweep() {
-    for seed in 1000..4000 {
-        for n in [2, 3] {
-            let result = World::new(seed, n, Plant::Nothing).run(9000);
-            assert!(result.is_ok(), "seed {seed}, {n} replicas: {result:?}");
-        }
-    }
+fn wide_sweep_of_two() {
+    wide(2);
+}
+
+#[test]
+#[ignore = "minutes: for nights and for hunting"]
+fn wide_sweep_of_three() {
+    wide(3);
+}
+
+#[test]
+#[ignore = "one seed, for hunting: edit"]
+fn one_seed() {
+    let result = World::new(3037, 3, Plant::Nothing).run(9000);
+    assert!(result.is_ok(), "{result:?}");
 }

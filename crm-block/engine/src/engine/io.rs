@@ -1,7 +1,7 @@
 //! Requests: locks, the way of a write, flushes.
 
 use super::{After, Engine, Stage, Sync, bit};
-use crate::activity::{Acquired, EXTENT};
+use crate::activity::{Acquired, Doubt, EXTENT};
 use crate::bitmap::BLOCK;
 use crate::event::{Effect, Failure, Read};
 use crate::wire::Msg;
@@ -134,7 +134,8 @@ impl<D: Clone> Engine<D> {
             return false;
         }
         let acquired = match op.kind {
-            Kind::App { .. } | Kind::Remote { .. } => self.al.acquire(low, high),
+            Kind::App { .. } => self.al.acquire(low, high, Doubt::OWN),
+            Kind::Remote { peer, .. } => self.al.acquire(low, high, Doubt::of_primary(peer)),
             Kind::SyncIn { .. } | Kind::SyncOut { .. } => Acquired::Durable,
         };
         if acquired == Acquired::Full {
@@ -422,11 +423,38 @@ impl<D: Clone> Engine<D> {
         }
     }
 
-    /// Whether requests of the application are in work.
+    /// Whether requests of the application are in work. Those that were answered with a failure and wait for nothing but lost peers are
+    /// not: their blocks are noted.
     pub(super) fn app_busy(&self) -> bool {
-        self.flush.now.is_some()
-            || !self.flush.next.is_empty()
-            || self.ops.values().any(|op| matches!(op.kind, Kind::App { .. }))
+        let flushing = self
+            .flush
+            .now
+            .as_ref()
+            .is_some_and(|g| !g.local || !g.waiters.is_empty() || self.any_there(g.pending));
+        let working = |op: &Op<D>| match op.kind {
+            Kind::App { id: Some(_), .. } => true,
+            Kind::App { id: None, .. } => !op.local || self.any_there(op.pending),
+            Kind::Remote { .. } | Kind::SyncIn { .. } | Kind::SyncOut { .. } => false,
+        };
+        flushing || !self.flush.next.is_empty() || self.ops.values().any(working)
+    }
+
+    fn any_there(&self, peers: u32) -> bool {
+        self.others().any(|p| peers & bit(p) != 0 && self.established(p))
+    }
+
+    /// Gives up what [`Self::app_busy`] does not count: nobody waits for it, and the bitmaps say which replicas may lack it.
+    pub(super) fn abandon(&mut self) {
+        let over: Vec<u64> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| matches!(op.kind, Kind::App { id: None, .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.finish(id);
+        }
+        self.flush.now = None;
     }
 
     /// Whether the local disk is in use; drops what only waits.

@@ -25,10 +25,21 @@ impl<D: Clone> Engine<D> {
             discard: self.change.discard,
             sees_primary: self.sees_primary(),
             target_of,
-            epoch: self.head.epoch,
             goal: self.head.goal,
             undecided: self.head.base != 0 && !self.primary,
         }
+    }
+
+    /// What a new connection begins with. A primary whose generation is not settled yet has noted since the one before what those lack that
+    /// were to take part: they may still have that one.
+    fn greeting(&self) -> Hello {
+        let mut hello = self.hello();
+        if self.primary && self.head.base != 0 {
+            for p in self.others().map(usize::from).filter(|p| !self.head.behind(*p)) {
+                hello.bitmap[p] = self.head.base;
+            }
+        }
+        hello
     }
 
     /// Drops the connection, from this side.
@@ -52,7 +63,7 @@ impl<D: Clone> Engine<D> {
             self.out.push_back(Effect::Disconnect { peer });
             return;
         }
-        let hello = self.hello();
+        let hello = self.greeting();
         let p = &mut self.peers[usize::from(peer)];
         p.stage = Stage::Hello;
         p.mine = Some(hello.clone());
@@ -128,7 +139,6 @@ impl<D: Clone> Engine<D> {
         } else {
             Verdict::Refuse(Why::Definition)
         };
-        self.head.epoch = self.head.epoch.max(theirs.epoch);
         let p = &mut self.peers[usize::from(peer)];
         p.primary = theirs.primary;
         p.disk = Some(theirs.disk);
@@ -146,8 +156,8 @@ impl<D: Clone> Engine<D> {
             }
             Verdict::Differ(_, Extent::Full) => self.mark(peer, 0, u64::MAX),
             Verdict::Differ(_, Extent::Bitmap) => {
-                // A primary between was lost, or this side was: what was hot may differ.
-                for extent in self.al.extents() {
+                // A primary between was lost: who has what of its last writes is not known.
+                for extent in self.al.doubtful(peer) {
                     self.mark_extent(peer, extent);
                 }
             }
@@ -175,14 +185,14 @@ impl<D: Clone> Engine<D> {
         if !last {
             return;
         }
-        let now = Hello { epoch: 0, ..self.hello() };
+        let now = self.greeting();
         let p = &self.peers[usize::from(peer)];
         let (Some(verdict), Some(mine), Some(theirs)) =
             (p.verdict, p.mine.clone(), p.theirs.clone())
         else {
             return;
         };
-        if now != (Hello { epoch: 0, ..mine }) {
+        if now != mine {
             // What was decided upon is no longer so: once more.
             self.hang_up(peer);
             return;
@@ -283,7 +293,7 @@ impl<D: Clone> Engine<D> {
             self.equal_again(peer);
         }
         self.judge();
-        self.forgive(bit(peer));
+        self.back(peer);
         self.send_state(peer);
         if self.primary {
             self.announce(bit(peer));
@@ -369,11 +379,11 @@ impl<D: Clone> Engine<D> {
             Msg::SyncStarted => self.sync_started(peer),
             Msg::SyncDone { hello, full } => self.sync_done(peer, &hello, full),
             Msg::SyncDoneAck => self.sync_done_acked(peer),
-            Msg::State { disk, primary, sees_primary, current, epoch } => {
-                self.peer_state(peer, (disk, primary, sees_primary, current), epoch);
+            Msg::State { disk, primary, sees_primary, current } => {
+                self.peer_state(peer, (disk, primary, sees_primary, current));
             }
-            Msg::NewGen { id, generation, behind, epoch } => {
-                self.new_generation(peer, id, (generation, behind), epoch);
+            Msg::NewGen { id, generation, behind } => {
+                self.new_generation(peer, id, (generation, behind));
             }
             Msg::GenAck { id } => self.generation_acked(peer, id),
             Msg::OutOfSync { peer: who, runs } => {
@@ -386,9 +396,15 @@ impl<D: Clone> Engine<D> {
             Msg::Cold { extents, mask } => self.cold(extents, mask),
             Msg::InSync { mask } => self.all_in_sync(peer, mask),
             Msg::PromoteAsk { id } => self.promote_asked(peer, id),
-            Msg::PromoteAns { id, ok, hot } => self.promote_answered(peer, id, ok, &hot),
+            Msg::PromoteAns { id, ok, hot } => self.promote_answered(peer, id, ok, hot),
             Msg::PromoteDone { .. } => {
                 self.change.granted = self.change.granted.filter(|g| *g != peer);
+            }
+            Msg::Leave => {
+                let p = &mut self.peers[usize::from(peer)];
+                p.unflushed.clear();
+                p.flushing.clear();
+                self.hang_up(peer);
             }
             Msg::Ping => {}
             Msg::Hello(_) | Msg::Bits { .. } | Msg::Ready { .. } => self.hang_up(peer),
@@ -426,9 +442,7 @@ impl<D: Clone> Engine<D> {
         &mut self,
         peer: u8,
         (disk, primary, sees_primary, current): (Disk, bool, Option<u8>, u64),
-        epoch: u64,
     ) {
-        self.head.epoch = self.head.epoch.max(epoch);
         let p: &mut Peer = &mut self.peers[usize::from(peer)];
         let news = primary && !p.primary;
         p.primary = primary;
@@ -439,6 +453,13 @@ impl<D: Clone> Engine<D> {
         if primary && self.primary {
             self.hang_up(peer);
             self.peers[usize::from(peer)].why = Some(Why::TwoPrimaries);
+        } else if news && self.follows_other_than(peer) {
+            // The one that became primary last is the one that the record names.
+            for q in self.others().filter(|q| *q != peer).collect::<Vec<_>>() {
+                if self.peers[usize::from(q)].primary {
+                    self.hang_up(q);
+                }
+            }
         } else if news && self.disk < Disk::UpToDate && !served {
             // The new primary has to care for this replica.
             for q in self.others().collect::<Vec<_>>() {
@@ -454,6 +475,11 @@ impl<D: Clone> Engine<D> {
                 self.equal_again(peer);
             }
         }
+    }
+
+    fn follows_other_than(&self, peer: u8) -> bool {
+        self.others()
+            .any(|q| q != peer && self.established(q) && self.peers[usize::from(q)].primary)
     }
 
     fn all_in_sync(&mut self, peer: u8, mask: u32) {

@@ -34,14 +34,15 @@ impl<D: Clone> Engine<D> {
             self.log_stale = false;
             self.al_busy = Busy::Writing;
             self.log_seq += 1;
-            let piece = meta::encode_log(self.log_seq, &self.al.extents());
-            self.store(vec![piece], After::Log(fresh));
+            let doubt = self.al.doubt();
+            let piece = meta::encode_log(self.log_seq, &self.al.extents(), doubt);
+            self.store(vec![piece], After::Log(fresh, doubt));
         }
     }
 
-    pub(super) fn log_written(&mut self, extents: &[u32]) {
+    pub(super) fn log_written(&mut self, extents: &[u32], doubt: u32) {
         self.al_busy = Busy::Idle;
-        self.al.written(extents);
+        self.al.written(extents, doubt);
         for id in std::mem::take(&mut self.log_waiting) {
             if self.log_holds(id) {
                 self.issue(id);
@@ -53,17 +54,10 @@ impl<D: Clone> Engine<D> {
 
     /// The victims are durable here: store what the bitmaps say about them.
     pub(super) fn evict_bits(&mut self, extents: Vec<u32>, stamp: u64) {
-        let primary = self.sees_primary();
-        if !self.primary {
-            // Only the primary knows whether the other secondaries have these.
-            for q in self
-                .others()
-                .filter(|q| self.peers.len() > 2 && Some(*q) != primary)
-                .collect::<Vec<_>>()
-            {
-                for &extent in &extents {
-                    self.mark_extent(q, extent);
-                }
+        // Only the primary knows whether the other secondaries have these.
+        for q in self.others().collect::<Vec<_>>() {
+            for extent in self.al.doubtful(q).into_iter().filter(|e| extents.contains(e)) {
+                self.mark_extent(q, extent);
             }
         }
         let pieces = self.pages_of(&extents);
@@ -114,6 +108,7 @@ impl<D: Clone> Engine<D> {
 
     pub(super) fn cold(&mut self, extents: Vec<u32>, mask: u32) {
         let stamp = self.al.stamp();
+        self.al.agreed(&extents, mask);
         self.disk_flush(After::Cold { extents, mask, stamp });
     }
 

@@ -6,7 +6,7 @@ use crate::event::{Effect, Refusal};
 use crate::lineage::{Disk, Hello};
 use crate::meta;
 use crate::wire::Msg;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands in work.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Change {
     pub(super) discard: bool,
     to_drop: u32,
     rotate: bool,
+    /// Back before the generation was settled: until it is, writes that waited for these are not answered.
+    back: u32,
     /// A promotion asked for while attaching.
     pub(super) early: Option<(u64, u32)>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Rotation {
     stage: Spread,
     stored: bool,
     fresh: bool,
+    /// One that was to take part is gone: whether it has stored the generation is not known.
+    broken: bool,
     reply: Option<u64>,
 }
 
@@ -53,12 +57,15 @@ struct Promoting {
     ask: u64,
     lost: u32,
     pending: u32,
-    hot: BTreeSet<u32>,
+    /// For every peer that has agreed: where it may differ from this replica.
+    hot: BTreeMap<u8, Vec<u32>>,
 }
 
 #[derive(Debug)]
 struct Demoting {
     id: u64,
+    /// The flush of the whole replica set that comes first is ordered.
+    flushed: bool,
     begun: bool,
     cold: Vec<u32>,
 }
@@ -125,7 +132,7 @@ impl<D: Clone> Engine<D> {
         }
         let ask = self.id();
         let pending = self.mask_of(|p| self.established(p));
-        self.change.promoting = Some(Promoting { id, ask, lost, pending, hot: BTreeSet::new() });
+        self.change.promoting = Some(Promoting { id, ask, lost, pending, hot: BTreeMap::new() });
         for p in self.others().filter(|p| pending & bit(*p) != 0) {
             self.send(p, Msg::PromoteAsk { id: ask });
         }
@@ -156,9 +163,9 @@ impl<D: Clone> Engine<D> {
         self.send(peer, Msg::PromoteAns { id, ok, hot });
     }
 
-    /// Extents in which the peer may differ from this replica: hot here, or noted (after a crash, say) and not synced since.
+    /// Extents in which the peer may differ from this replica: hot here by a write of another, or noted (after a crash, say) and not synced since.
     fn may_differ(&self, peer: u8) -> Vec<u32> {
-        let mut extents: BTreeSet<u32> = self.al.extents().into_iter().collect();
+        let mut extents: BTreeSet<u32> = self.al.doubtful(peer).into_iter().collect();
         let bits = &self.peers[usize::from(peer)].bits;
         let mut at = 0;
         while let Some(block) = bits.next(at) {
@@ -169,7 +176,7 @@ impl<D: Clone> Engine<D> {
         extents.into_iter().collect()
     }
 
-    pub(super) fn promote_answered(&mut self, peer: u8, ask: u64, ok: bool, hot: &[u32]) {
+    pub(super) fn promote_answered(&mut self, peer: u8, ask: u64, ok: bool, hot: Vec<u32>) {
         let Some(promoting) = self.change.promoting.as_mut().filter(|p| p.ask == ask) else {
             return;
         };
@@ -178,7 +185,7 @@ impl<D: Clone> Engine<D> {
             return;
         }
         promoting.pending &= !bit(peer);
-        promoting.hot.extend(hot);
+        promoting.hot.insert(peer, hot);
         self.promotion_check();
     }
 
@@ -203,12 +210,13 @@ impl<D: Clone> Engine<D> {
             });
             return;
         }
-        let hot: BTreeSet<u32> = promoting.hot.into_iter().chain(self.al.extents()).collect();
         for p in self.others() {
-            for &extent in &hot {
+            let theirs = promoting.hot.get(&p).cloned().unwrap_or_default();
+            for extent in theirs.into_iter().chain(self.al.doubtful(p)) {
                 self.mark_extent(p, extent);
             }
         }
+        self.al.noted();
         self.primary = true;
         self.head.primary = true;
         self.grace_until = 0;
@@ -258,12 +266,19 @@ impl<D: Clone> Engine<D> {
                 self.head.base = old;
             }
             for p in self.others().filter(|p| pending & bit(*p) != 0).collect::<Vec<_>>() {
-                let (generation, epoch) = (self.head.current, self.head.epoch);
-                self.send(p, Msg::NewGen { id, generation, behind, epoch });
+                let generation = self.head.current;
+                self.send(p, Msg::NewGen { id, generation, behind });
             }
         }
-        self.change.rotation =
-            Some(Rotation { id, pending, stage: Spread::Store, stored: false, fresh, reply });
+        self.change.rotation = Some(Rotation {
+            id,
+            pending,
+            stage: Spread::Store,
+            stored: false,
+            fresh,
+            broken: false,
+            reply,
+        });
         self.store_head(After::Rotated(id));
     }
 
@@ -315,6 +330,7 @@ impl<D: Clone> Engine<D> {
         };
         let id = rotation.id;
         match rotation.stage {
+            Spread::Store if rotation.broken => self.rotation_broken(),
             Spread::Store => {
                 rotation.stage = Spread::Commit;
                 if self.head.base == 0 {
@@ -332,22 +348,47 @@ impl<D: Clone> Engine<D> {
     pub(super) fn rotation_committed(&mut self, id: u64) {
         let fits = |r: &&mut Rotation| r.id == id && r.stage == Spread::Commit;
         let targets = self.mask_of(|p| self.established(p) && !self.in_lineage(p));
-        let (generation, epoch) = (self.head.current, self.head.epoch);
+        let generation = self.head.current;
         let Some(rotation) = self.change.rotation.as_mut().filter(fits) else { return };
         rotation.stage = Spread::Targets;
         rotation.pending = if rotation.fresh { targets } else { 0 };
         let told = rotation.pending;
         for p in self.others().filter(|p| told & bit(*p) != 0) {
-            self.send(p, Msg::NewGen { id, generation, behind: bit(p), epoch });
+            self.send(p, Msg::NewGen { id, generation, behind: bit(p) });
         }
         self.rotation_check();
+    }
+
+    /// Who went away in the middle may have stored the generation or not. It stays undecided (`base` is kept), nothing is acknowledged in
+    /// it, and another one is made as soon as those that take part are known again: back, or left behind by the record. If that never comes
+    /// to pass here, the generation is undone when the others are met ([`Self::settle_generation`]).
+    fn rotation_broken(&mut self) {
+        self.want_rotation();
+        if let Some(id) = self.change.rotation.take().and_then(|r| r.reply) {
+            self.promoted(id);
+        }
     }
 
     fn rotation_done(&mut self) {
         let Some(rotation) = self.change.rotation.take() else { return };
         let left = self.mask_of(|p| !self.established(p) && self.head.behind(usize::from(p)));
-        self.forgive(left);
-        let Some(id) = rotation.reply else { return };
+        let back = std::mem::take(&mut self.change.back);
+        self.forgive(left | back);
+        if let Some(id) = rotation.reply {
+            self.promoted(id);
+        }
+    }
+
+    /// A peer is connected anew, with bits for what it lacks: nothing has to wait for it, unless the generation is not settled yet.
+    pub(super) fn back(&mut self, peer: u8) {
+        if self.primary && self.head.base != 0 {
+            self.change.back |= bit(peer);
+        } else {
+            self.forgive(bit(peer));
+        }
+    }
+
+    fn promoted(&mut self, id: u64) {
         for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
             self.send_state(p);
             self.send(p, Msg::PromoteDone { ok: true });
@@ -362,15 +403,8 @@ impl<D: Clone> Engine<D> {
     }
 
     /// On a secondary: the primary goes on without `behind`.
-    pub(super) fn new_generation(
-        &mut self,
-        peer: u8,
-        id: u64,
-        (generation, behind): (u64, u32),
-        epoch: u64,
-    ) {
+    pub(super) fn new_generation(&mut self, peer: u8, id: u64, (generation, behind): (u64, u32)) {
         let conn = self.peers[usize::from(peer)].conn;
-        self.head.epoch = self.head.epoch.max(epoch);
         if behind & bit(self.config.index) != 0 || !self.head.consistent {
             if self.peers[usize::from(peer)].sync == (Sync::Target { done: false }) {
                 self.head.goal = generation;
@@ -445,8 +479,11 @@ impl<D: Clone> Engine<D> {
                 self.promotion_over(Refusal::PeerUnknown);
             }
         }
-        if let Some(rotation) = &mut self.change.rotation {
+        self.change.back &= !bit(peer);
+        if let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.pending & bit(peer) != 0)
+        {
             rotation.pending &= !bit(peer);
+            rotation.broken = true;
             self.rotation_check();
         }
     }
@@ -462,10 +499,8 @@ impl<D: Clone> Engine<D> {
             self.change.rotate = false;
             self.rotate(u32::MAX, None);
         }
-        let idle = !self.app_busy() && self.change.rotation.is_none();
-        if let Some(demoting) = self.change.demoting.as_mut().filter(|d| !d.begun && idle) {
-            demoting.begun = true;
-            self.disk_flush(After::DemoteFlush);
+        if !self.app_busy() && self.change.rotation.is_none() {
+            self.advance_demotion();
         }
         if self.change.closing.as_ref().is_some_and(|c| !c.begun) && !self.disk_busy() {
             if let Some(closing) = &mut self.change.closing {
@@ -473,6 +508,22 @@ impl<D: Clone> Engine<D> {
             }
             self.disk_flush(After::DownFlush);
         }
+    }
+
+    /// No request is in work any more (but for those that were answered with a failure and wait for lost peers).
+    fn advance_demotion(&mut self) {
+        let whole = self.suspended().is_none();
+        let Some(demoting) = self.change.demoting.as_mut().filter(|d| !d.begun) else { return };
+        if whole && !demoting.flushed {
+            // The peers have all of it on their disks before they are told that nothing is hot any more.
+            demoting.flushed = true;
+            self.want_flush();
+            self.flush_step();
+            return;
+        }
+        demoting.begun = true;
+        self.abandon();
+        self.disk_flush(After::DemoteFlush);
     }
 
     pub(super) fn demote(&mut self, id: u64) {
@@ -484,7 +535,8 @@ impl<D: Clone> Engine<D> {
         } else if self.change.demoting.is_some() || self.change.busy() {
             self.reply(id, Err(Refusal::Busy));
         } else {
-            self.change.demoting = Some(Demoting { id, begun: false, cold: Vec::new() });
+            self.change.demoting =
+                Some(Demoting { id, flushed: false, begun: false, cold: Vec::new() });
         }
     }
 
@@ -495,7 +547,7 @@ impl<D: Clone> Engine<D> {
         let stamp = self.al.stamp();
         let cold = self.al.evict(&all, stamp);
         self.log_seq += 1;
-        let piece = meta::encode_log(self.log_seq, &self.al.extents());
+        let piece = meta::encode_log(self.log_seq, &self.al.extents(), self.al.doubt());
         self.store(vec![piece], After::Nothing);
         self.head.primary = false;
         if let Some(demoting) = &mut self.change.demoting {
@@ -508,6 +560,7 @@ impl<D: Clone> Engine<D> {
         let Some(demoting) = self.change.demoting.take() else { return };
         self.tell_cold(&demoting.cold);
         self.primary = false;
+        self.change.back = 0;
         self.change.to_drop = 0;
         self.change.rotate = false;
         self.asked = 0;
@@ -524,16 +577,23 @@ impl<D: Clone> Engine<D> {
             return;
         }
         for p in self.others().collect::<Vec<_>>() {
-            self.hang_up(p);
+            if !self.established(p) || self.peers[usize::from(p)].sync != Sync::None {
+                self.hang_up(p);
+            }
         }
+        // The others stay until they are told what they need not send again. What they send from now on is not taken.
         self.change.closing = Some(Closing { id, begun: false });
     }
 
     pub(super) fn down_store(&mut self) {
+        for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
+            self.send(p, Msg::Leave);
+            self.lost_blocks(p);
+        }
         let pages = self.dirty_pages();
         self.store(pages, After::Nothing);
         self.log_seq += 1;
-        let piece = meta::encode_log(self.log_seq, &self.al.extents());
+        let piece = meta::encode_log(self.log_seq, &self.al.extents(), self.al.doubt());
         self.store(vec![piece], After::Nothing);
         self.head.clean = true;
         self.store_head(After::Closed);
@@ -542,6 +602,9 @@ impl<D: Clone> Engine<D> {
     pub(super) fn closed(&mut self) {
         if let Some(closing) = &self.change.closing {
             let id = closing.id;
+            for p in self.others().collect::<Vec<_>>() {
+                self.hang_up(p);
+            }
             self.reply(id, Ok(()));
         }
     }

@@ -110,7 +110,6 @@ impl<D: Clone> Engine<D> {
             }
         }
         self.head.current = hello.current;
-        self.head.epoch = self.head.epoch.max(hello.epoch);
         for q in self.others() {
             let at = usize::from(q);
             self.head.bitmap[at] = if q == peer { 0 } else { hello.bitmap[at] };
