@@ -102,6 +102,11 @@ impl Controller {
     pub(super) fn volume_seen(&mut self, seen: &VolumeSeen) {
         self.volumes.away.insert(seen.name.clone(), seen.away.clone());
         self.primary_seen(seen);
+        if !seen.primary {
+            // Its questions and its news were those of a primary; others may have gone on since.
+            self.volumes.asks.remove(&seen.name);
+            self.volumes.back.remove(&seen.name);
+        }
         let score = if seen.up { seen.score } else { None };
         for resource in self.managers(&seen.name) {
             self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));

@@ -1,0 +1,140 @@
+//! The in-sync record in the hands of one controller: whose word counts, and when a primary may leave its peers behind.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use crm_core::cib::{Cib, Replica, Volume};
+use crm_core::controller::{Controller, Effect, Event, Leadership, Start, VolumeSeen};
+use crm_core::store::{Command, Member, State, VolumeRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|n| (*n).to_owned()).collect()
+}
+
+/// A cluster with the volume r0 on every node, all in sync.
+fn state(nodes: &[&str]) -> State {
+    let mut state = State::default();
+    state.apply(Command::Found { name: "c".to_owned(), uuid: "c".to_owned() });
+    for (id, name) in (1u64..).zip(nodes) {
+        let member = Member { raft_id: id, address: format!("10.0.0.{id}:7631") };
+        state.apply(Command::SetMember { name: (*name).to_owned(), member });
+    }
+    let replica = |n: &&str| Replica { node: (*n).to_owned(), disk: "/d".to_owned() };
+    let volume = Volume {
+        name: "r0".to_owned(),
+        size_bytes: 1 << 20,
+        device: "/dev/drbd0".to_owned(),
+        replicas: nodes.iter().map(replica).collect(),
+        port: 7000,
+        day0: 1,
+        assume_clean: true,
+    };
+    let cib = Cib { nodes: state.cib.nodes.clone(), volumes: vec![volume], ..Cib::default() };
+    let (author, message) = ("test".to_owned(), "load".to_owned());
+    let base = state.version;
+    state.apply(Command::CommitCib { base, cib: Box::new(cib), author, message, when_ms: 0 });
+    assert_eq!(state.volumes["r0"], VolumeRecord { epoch: 1, in_sync: set(nodes) });
+    state
+}
+
+fn led(quorate: bool) -> Event {
+    let leader = quorate.then(|| "delta".to_owned());
+    Event::Leadership(Leadership { leader, term: 1, quorate, me_leader: false })
+}
+
+fn seen(away: &[&str], primary: bool) -> Event {
+    Event::Volume(VolumeSeen {
+        name: "r0".to_owned(),
+        up: true,
+        score: Some(10_000),
+        primary,
+        away: set(away),
+    })
+}
+
+fn lost(peers: &[&str]) -> Event {
+    Event::MayDrop { volume: "r0".to_owned(), peers: set(peers) }
+}
+
+/// The controller of alpha.
+struct Alpha {
+    controller: Controller,
+    now: u64,
+    /// Records proposed when it first had a quorum.
+    first: Vec<(u64, BTreeSet<String>)>,
+}
+
+impl Alpha {
+    fn new(state: &State) -> Self {
+        Self::with_records(state, BTreeMap::new())
+    }
+
+    fn with_records(state: &State, records: BTreeMap<String, VolumeRecord>) -> Self {
+        let (me, session) = ("alpha".to_owned(), 1);
+        let start = Start { me, session, current: true, records, now_ms: 0 };
+        let mut alpha = Self { controller: Controller::new(start), now: 0, first: Vec::new() };
+        alpha.happens(Event::State(Arc::new(state.clone())));
+        alpha.first = alpha.happens(led(true)).1;
+        alpha
+    }
+
+    /// Permissions to leave peers behind, and records proposed.
+    fn happens(&mut self, event: Event) -> (Vec<BTreeSet<String>>, Vec<(u64, BTreeSet<String>)>) {
+        self.now += 60_000;
+        self.controller.handle(self.now, self.now, event);
+        let (mut dropped, mut records) = (Vec::new(), Vec::new());
+        while let Some(effect) = self.controller.poll() {
+            match effect {
+                Effect::DropPeers { peers, .. } => dropped.push(peers),
+                Effect::Propose(command) => {
+                    if let Command::VolumeInSync { epoch, in_sync, .. } = *command {
+                        records.push((epoch, in_sync));
+                    }
+                }
+                _ => {}
+            }
+        }
+        (dropped, records)
+    }
+}
+
+#[test]
+fn a_minority_that_has_met_the_majority_again_does_not_leave_it_behind() {
+    let mut state = state(&["alpha", "delta", "gamma"]);
+    let mut alpha = Alpha::new(&state);
+    alpha.happens(seen(&[], true));
+    alpha.happens(led(false));
+    alpha.happens(seen(&["delta", "gamma"], true));
+    let nothing = (vec![], vec![]);
+    assert_eq!(alpha.happens(lost(&["delta", "gamma"])), nothing);
+    assert_eq!(alpha.happens(Event::Tick), nothing);
+    // The link is mended: the data plane meets its peers before the log has been read.
+    assert_eq!(alpha.happens(seen(&[], true)), nothing);
+    assert_eq!(alpha.happens(led(true)), nothing);
+    let (volume, in_sync) = ("r0".to_owned(), set(&["delta", "gamma"]));
+    state.apply(Command::VolumeInSync { volume, epoch: 2, in_sync });
+    assert_eq!(alpha.happens(Event::State(Arc::new(state))), nothing);
+}
+
+#[test]
+fn what_a_primary_asked_is_forgotten_when_it_is_primary_no_more() {
+    let state = state(&["alpha", "delta", "gamma"]);
+    let mut alpha = Alpha::new(&state);
+    alpha.happens(seen(&["delta"], true));
+    alpha.happens(led(false));
+    alpha.happens(lost(&["delta"]));
+    alpha.happens(seen(&["delta"], false));
+    assert_eq!(alpha.happens(led(true)), (vec![], vec![]));
+}
+
+#[test]
+fn one_of_two_that_went_on_alone_is_believed_by_its_next_daemon() {
+    let state = state(&["alpha", "delta"]);
+    let kept = VolumeRecord { epoch: 2, in_sync: set(&["alpha"]) };
+    let mut alpha = Alpha::with_records(&state, BTreeMap::from([("r0".to_owned(), kept)]));
+    // It is proposed as soon as there is a quorum, and holds meanwhile.
+    assert_eq!(alpha.first, vec![(2, set(&["alpha"]))]);
+    alpha.happens(seen(&["delta"], true));
+    let (dropped, records) = alpha.happens(lost(&["delta"]));
+    assert_eq!((dropped, records), (vec![set(&["delta"])], vec![]));
+}
