@@ -32,6 +32,7 @@ pub(super) struct Change {
 pub(super) struct Rotation {
     id: u64,
     pending: u32,
+    behind: u32,
     stage: Spread,
     stored: bool,
     fresh: bool,
@@ -43,7 +44,7 @@ pub(super) struct Rotation {
 /// How far a new generation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spread {
-    /// To the disk here and to all that take part.
+    /// To the disk here, then to all that take part: nobody may know a generation that its maker has forgotten.
     Store,
     /// That all have it is being stored.
     Commit,
@@ -249,7 +250,7 @@ impl<D: Clone> Engine<D> {
         }
         let id = self.id();
         let reply = reply.or_else(|| self.change.rotation.take().and_then(|r| r.reply));
-        let mut pending = 0;
+        let (mut pending, mut behind) = (0, 0);
         let fresh = absent != 0 || reply.is_none();
         if fresh {
             let old = self.head.current;
@@ -260,19 +261,16 @@ impl<D: Clone> Engine<D> {
             }
             self.head.remember(old);
             self.head.current = self.fresh_generation();
-            let behind = self.mask_of(|p| self.head.behind(usize::from(p)) && !self.in_lineage(p));
+            behind = self.mask_of(|p| self.head.behind(usize::from(p)) && !self.in_lineage(p));
             pending = self.mask_of(|p| self.in_lineage(p));
             if pending != 0 && self.head.base == 0 {
                 self.head.base = old;
-            }
-            for p in self.others().filter(|p| pending & bit(*p) != 0).collect::<Vec<_>>() {
-                let generation = self.head.current;
-                self.send(p, Msg::NewGen { id, generation, behind });
             }
         }
         self.change.rotation = Some(Rotation {
             id,
             pending,
+            behind,
             stage: Spread::Store,
             stored: false,
             fresh,
@@ -309,10 +307,14 @@ impl<D: Clone> Engine<D> {
     }
 
     pub(super) fn rotation_stored(&mut self, id: u64) {
-        if let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.id == id) {
-            rotation.stored = true;
-            self.rotation_check();
+        let generation = self.head.current;
+        let Some(rotation) = self.change.rotation.as_mut().filter(|r| r.id == id) else { return };
+        rotation.stored = true;
+        let (pending, behind) = (rotation.pending, rotation.behind);
+        for p in self.others().filter(|p| pending & bit(*p) != 0) {
+            self.send(p, Msg::NewGen { id, generation, behind });
         }
+        self.rotation_check();
     }
 
     pub(super) fn generation_acked(&mut self, peer: u8, id: u64) {

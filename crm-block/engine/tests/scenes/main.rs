@@ -90,6 +90,37 @@ fn a_promotion_whose_generation_no_peer_has_stored_is_not_a_split_brain() {
 }
 
 #[test]
+fn nobody_hears_of_a_generation_that_its_maker_has_not_stored() {
+    let mut stage = Stage::new(3);
+    stage.promote(0, &[]).unwrap();
+    stage.cut_off(2);
+    stage.settle();
+    let (old, second) = (stage.engine(0).view().current, 1);
+    stage.hangs = true;
+    stage.allow(0, &[2], 1);
+    assert_ne!(stage.engine(0).view().current, old);
+    assert_eq!(stage.engine(second).view().current, old);
+}
+
+#[test]
+fn one_that_follows_a_primary_is_no_majority_for_another() {
+    let mut stage = Stage::new(3);
+    stage.promote(0, &[]).unwrap();
+    stage.write(0, 1, 1);
+    stage.cut_off(0);
+    stage.settle();
+    stage.promote(1, &[0]).unwrap();
+    stage.write(1, 2, 1);
+    stage.mend();
+    let view = stage.engine(0).view();
+    assert!(view.primary && view.peers.iter().all(|p| p.link == Link::StandAlone), "{view:#?}");
+    stage.write(1, 3, 1);
+    stage.demote(0);
+    stage.mend();
+    stage.assert_in_sync();
+}
+
+#[test]
 fn two_that_both_went_on_alone_refuse_to_connect() {
     let mut stage = Stage::new(2);
     stage.promote(0, &[]).unwrap();

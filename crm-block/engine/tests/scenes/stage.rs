@@ -37,6 +37,8 @@ pub(crate) struct Stage {
     replies: BTreeMap<u64, Result<(), Refusal>>,
     /// Blocks copied by resyncs.
     pub(crate) copied: u64,
+    /// Metadata is not stored any more: the disks hang.
+    pub(crate) hangs: bool,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -64,6 +66,7 @@ impl Stage {
             completed: BTreeMap::new(),
             replies: BTreeMap::new(),
             copied: 0,
+            hangs: false,
         };
         for at in 0..n {
             let config = stage.config(at);
@@ -266,6 +269,7 @@ impl Stage {
                 self.event(at, Event::ReadDone { op, data: Ok(Read::Data(values)) });
             }
             Effect::DiskFlush { token } => self.event(at, Event::Stored { token, ok: true }),
+            Effect::MetaWrite { .. } if self.hangs => {}
             Effect::MetaWrite { token, pieces } => {
                 write(&mut self.nodes[at].file, &pieces);
                 self.event(at, Event::Stored { token, ok: true });
