@@ -138,3 +138,18 @@ fn one_of_two_that_went_on_alone_is_believed_by_its_next_daemon() {
     let (dropped, records) = alpha.happens(lost(&["delta"]));
     assert_eq!((dropped, records), (vec![set(&["delta"])], vec![]));
 }
+
+#[test]
+fn news_of_one_peer_does_not_answer_the_question_about_another() {
+    let mut state = state(&["alpha", "delta", "gamma"]);
+    let mut alpha = Alpha::new(&state);
+    alpha.happens(seen(1, true));
+    let (dropped, records) = alpha.happens(lost(&["delta"]));
+    assert_eq!((dropped, records), (vec![], vec![(2, set(&["alpha", "gamma"]))]));
+    let peers = set(&["gamma"]);
+    alpha.happens(Event::Resynced { volume: "r0".to_owned(), peers });
+    let (volume, in_sync) = ("r0".to_owned(), set(&["alpha", "gamma"]));
+    state.apply(Command::VolumeInSync { volume, epoch: 2, in_sync });
+    let (dropped, _) = alpha.happens(Event::State(Arc::new(state)));
+    assert_eq!(dropped, vec![set(&["delta"])]);
+}

@@ -177,10 +177,31 @@ impl ActivityLog {
         self.hot.iter().filter(|(_, h)| h.doubt.now >> peer & 1 == 1).map(|(e, _)| *e).collect()
     }
 
+    /// This replica is about to be the source of a sync for `peer`, which forgets what it noted itself about the two: what a crash takes here
+    /// is then known only here.
+    pub fn source_of(&mut self, peer: u8) {
+        for hot in self.hot.values_mut() {
+            hot.doubt.crashed |= 1 << peer;
+        }
+    }
+
+    /// Whether the stored log speaks of the doubt about this replica, if there is one.
+    #[must_use]
+    pub fn tells_of(&self, peer: u8) -> bool {
+        self.stored >> peer & 1 == 1 || self.doubt() >> peer & 1 == 0
+    }
+
     /// The bitmaps in memory say now what is doubtful.
     pub fn noted(&mut self) {
         for hot in self.hot.values_mut() {
             hot.doubt.now = 0;
+        }
+    }
+
+    /// Everything here is what this replica has.
+    pub fn same_as(&mut self, peer: u8) {
+        for hot in self.hot.values_mut() {
+            hot.doubt.now &= !(1 << peer);
         }
     }
 
@@ -282,8 +303,24 @@ mod tests {
         al.release(3, 3);
         al.agreed(&[3], 0b10);
         assert_eq!((al.doubtful(1), al.doubtful(2)), (vec![], vec![3]));
+        al.same_as(2);
+        assert_eq!(al.doubtful(2), vec![]);
+        al.acquire(3, 3, Doubt::of_primary(1));
         al.noted();
         assert_eq!((al.doubtful(2), al.doubt()), (vec![], u32::MAX));
+    }
+
+    #[test]
+    fn a_source_doubts_its_target_in_the_stored_log() {
+        let mut al = ActivityLog::new(4);
+        assert!(al.tells_of(1), "nothing is hot");
+        al.acquire(3, 3, Doubt::of_primary(1));
+        al.written(&al.fresh(), al.doubt());
+        assert!(al.tells_of(1) && al.durable(3, 3));
+        al.source_of(1);
+        assert!(!al.tells_of(1) && al.doubtful(1).is_empty());
+        al.written(&al.fresh(), al.doubt());
+        assert!(al.tells_of(1) && al.durable(3, 3));
     }
 
     #[test]

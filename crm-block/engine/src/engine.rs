@@ -92,6 +92,8 @@ struct Peer {
     flushing: Vec<(u64, u64)>,
     flushed: u64,
     sync: Sync,
+    /// A sync waits until the stored log speaks of the doubt about this peer.
+    untold: bool,
     tentative: bool,
     resynced: u64,
     why: Option<Why>,
@@ -114,6 +116,7 @@ enum After {
     GenStored { peer: u8, conn: u64, id: u64 },
     Rotated(u64),
     Committed(u64),
+    Named(u32),
     DemoteFlush,
     Demoted,
     DownFlush,
@@ -292,6 +295,8 @@ impl<D: Clone> Engine<D> {
             After::GenStored { peer, conn, id } => self.send_if(peer, conn, Msg::GenAck { id }),
             After::Rotated(id) => self.rotation_stored(id),
             After::Committed(id) => self.rotation_committed(id),
+            After::Named(peers) if self.primary => self.announce(peers),
+            After::Named(_) => {}
             After::DemoteFlush => self.demote_store(),
             After::Demoted => self.demoted(),
             After::DownFlush => self.down_store(),
@@ -428,10 +433,11 @@ impl<D: Clone> Engine<D> {
         self.abort_commands();
     }
 
-    /// Replicas that are or may be in sync but are not connected: acknowledgements wait for them.
+    /// Replicas that the record names (or may name) but that are not connected: acknowledgements wait for them. Also for one that is behind:
+    /// the end of its sync may have reached it, and not the word of that this side.
     fn lost(&self) -> u32 {
         if self.primary {
-            self.mask_of(|p| !self.established(p) && !self.head.behind(usize::from(p)))
+            self.mask_of(|p| !self.established(p) && !self.head.left(usize::from(p)))
         } else {
             0
         }
@@ -542,7 +548,8 @@ impl<D: Clone> Engine<D> {
     /// Peers waited for, and peers that are in sync: what a new watcher has to be told. Zero when not primary.
     #[must_use]
     pub fn questions(&self) -> (u32, u32) {
-        let in_sync = if self.primary { self.mask_of(|p| self.in_sync(p)) } else { 0 };
+        let said = |p: u8| self.in_sync(p) && !self.head.left(usize::from(p));
+        let in_sync = if self.primary { self.mask_of(said) } else { 0 };
         (self.asked & self.lost(), in_sync)
     }
 
@@ -629,6 +636,7 @@ impl Peer {
             flushing: Vec::new(),
             flushed: 0,
             sync: Sync::None,
+            untold: false,
             tentative: false,
             resynced: 0,
             why: None,

@@ -52,8 +52,25 @@ pub struct Hello {
     pub target_of: Option<u8>,
     /// While torn: the generation it has parts of, 0 = none.
     pub goal: u64,
-    /// Does not know yet whether its generation came about: decides by what the other side says, then meets it anew.
-    pub undecided: bool,
+    /// Generation before `current` while not all that take part are known to have stored that one, 0 = they have.
+    pub base: u64,
+}
+
+impl Hello {
+    /// Does not know whether its generation came about: decides by what the other side says, then meets it anew.
+    #[must_use]
+    pub fn undecided(&self) -> bool {
+        self.base != 0 && !self.primary
+    }
+
+    /// The generation since which this replica tracks what `peer` lacks, 0 = it lacks nothing. Before a primary's new generation is settled,
+    /// those that are to take part in it may still have the one before.
+    fn tracked(&self, peer: u8) -> u64 {
+        match self.bitmap.get(usize::from(peer)).copied().unwrap_or(0) {
+            0 if self.primary => self.base,
+            generation => generation,
+        }
+    }
 }
 
 /// Outcome of [`compare`], as seen by the first argument.
@@ -136,7 +153,7 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
     if rival(me, peer) || rival(peer, me) {
         return Verdict::Refuse(Why::TwoPrimaries);
     }
-    if me.undecided || peer.undecided {
+    if me.undecided() || peer.undecided() {
         return Verdict::Wait;
     }
     let verdict = lineage(me, peer);
@@ -158,8 +175,8 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
         g == 0 || source.current == g || source.history.contains(&g) || source.bitmap.contains(&g)
     };
     if !target.discard && !knows(target.goal) {
-        // It has parts of newer data: older data would not make it whole.
-        return Verdict::Wait;
+        // It has parts of newer data: older data would not make it whole. It must not take the writes of an old primary either.
+        return if source.primary { Verdict::Refuse(Why::StalePrimary) } else { Verdict::Wait };
     }
     if !source.primary {
         // A primary cares for its secondaries; one source at a time.
@@ -173,7 +190,7 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
 }
 
 fn lineage(me: &Hello, peer: &Hello) -> Verdict {
-    let (mine, theirs) = (me.bitmap[usize::from(peer.index)], peer.bitmap[usize::from(me.index)]);
+    let (mine, theirs) = (me.tracked(peer.index), peer.tracked(me.index));
     if me.current == NEVER && peer.current == NEVER {
         return Verdict::Wait;
     }
@@ -255,7 +272,7 @@ mod tests {
             sees_primary: None,
             target_of: None,
             goal: 0,
-            undecided: false,
+            base: 0,
         }
     }
 
@@ -362,6 +379,24 @@ mod tests {
                 Verdict::Wait,
             ),
             (
+                "the same, and the source is primary",
+                Hello { primary: true, ..hello(0, 9) },
+                Hello { disk: Disk::Inconsistent, goal: 11, ..hello(1, 9) },
+                Verdict::Refuse(Why::StalePrimary),
+            ),
+            (
+                "was to take part in a generation that is not settled",
+                Hello { primary: true, base: 9, history: vec![9], ..hello(0, 10) },
+                hello(1, 9),
+                Verdict::Differ(Source, Bitmap),
+            ),
+            (
+                "does not know whether its generation came about",
+                Hello { base: 9, history: vec![9], ..hello(0, 10) },
+                hello(1, 9),
+                Verdict::Wait,
+            ),
+            (
                 "other size",
                 hello(0, 9),
                 Hello { size: 5, ..hello(1, 9) },
@@ -386,9 +421,11 @@ mod tests {
             proptest::collection::vec(1u64..5, 0..3),
             disk,
             any::<[bool; 3]>(),
+            0u64..5,
         )
             .prop_map(
-                move |(current, bitmap, history, disk, [primary, crashed, discard])| Hello {
+                move |(current, bitmap, history, disk, [primary, crashed, discard], base)| Hello {
+                    base,
                     bitmap,
                     history,
                     disk,

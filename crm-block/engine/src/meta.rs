@@ -10,7 +10,7 @@
 //! 48 epoch u64, 56 flags u32 (1 consistent, 2 was up to date, 4 primary, 8 clean), 60 index u8, 61 replicas u8, 62 sync source u8 (255 none),
 //! 63 mask of peers that need everything u8, 64 bitmap generation u64 × 8, 128 history u64 × 32,
 //! 384 base of a generation that not all have stored yet u64 (0 = none),
-//! 392 generation a torn replica has parts of u64 (0 = none).
+//! 392 generation a torn replica has parts of u64 (0 = none), 400 mask of peers that the record has left behind u8.
 //! Activity log: 0 magic `CRMALOG1`, 8 crc32c of bytes 12.., 12 count u32, 16 seq u64, 24 extent u32 × count,
 //! 4092 mask of replicas about which, after a crash, these extents leave no doubt u32.
 
@@ -81,6 +81,9 @@ pub struct Super {
     pub base: u64,
     /// While torn: the generation of which it has parts; only who knows that one may make it whole (0 = none).
     pub goal: u64,
+    /// While primary: mask of peers that the in-sync record does not name. Another word than [`Self::behind`]: one that is being synced
+    /// lacks something and may be named.
+    pub left: u8,
 }
 
 impl Super {
@@ -98,6 +101,12 @@ impl Super {
     pub fn behind(&self, peer: usize) -> bool {
         self.bitmap.get(peer).is_some_and(|g| *g != 0)
             || self.full.get(peer).copied().unwrap_or(false)
+    }
+
+    /// Whether the record is known not to name the replica.
+    #[must_use]
+    pub fn left(&self, peer: usize) -> bool {
+        self.left >> peer & 1 == 1
     }
 
     /// Next write: new `seq`, goes to the other slot.
@@ -134,6 +143,7 @@ impl Super {
         }
         put64(&mut bytes, 384, self.base);
         put64(&mut bytes, 392, self.goal);
+        bytes[400] = self.left;
         seal(&mut bytes);
         bytes
     }
@@ -168,6 +178,7 @@ impl Super {
             history: (0..HISTORY).map(|i| get64(bytes, 128 + 8 * i)).filter(|g| *g != 0).collect(),
             base: get64(bytes, 384),
             goal: get64(bytes, 392),
+            left: bytes[400],
         })
     }
 }
@@ -286,6 +297,7 @@ pub fn format(config: &crate::Config) -> Vec<Piece> {
         history: Vec::new(),
         base: 0,
         goal: 0,
+        left: 0,
     };
     let (_, slot) = head.next_write();
     // Both slots: a torn first write leaves the other.
@@ -395,7 +407,7 @@ mod tests {
             history in proptest::collection::vec(1u64.., 0..=32)) {
             let full = gens.iter().map(|g| g % 2 == 0).collect();
             let head = Super { seq, size: 8192, day0: 1, current, epoch, index: 0, consistent: flags[0], up_to_date: flags[1], primary: flags[2],
-                clean: flags[3], sync_from: 3, bitmap: gens, full, history, base: current, goal: epoch };
+                clean: flags[3], sync_from: 3, bitmap: gens, full, history, base: current, goal: epoch, left: 5 };
             prop_assert_eq!(Super::decode(&head.encode()), Ok(head));
         }
     }

@@ -462,13 +462,13 @@ fn hello(input: &mut Input<'_>) -> Result<Hello, Bad> {
         primary: flags & 1 != 0,
         crashed: flags & 2 != 0,
         discard: flags & 4 != 0,
-        undecided: flags & 8 != 0,
         sees_primary,
         target_of,
         size: input.u64()?,
         day0: input.u64()?,
         current: input.u64()?,
         goal: input.u64()?,
+        base: input.u64()?,
         bitmap: input.list(MOST_REPLICAS, Input::u64)?,
         history: input.list(HISTORY, Input::u64)?,
     })
@@ -487,10 +487,7 @@ impl Output {
     }
 
     fn hello(mut self, h: &Hello) -> Vec<u8> {
-        let flags = u8::from(h.primary)
-            | u8::from(h.crashed) << 1
-            | u8::from(h.discard) << 2
-            | u8::from(h.undecided) << 3;
+        let flags = u8::from(h.primary) | u8::from(h.crashed) << 1 | u8::from(h.discard) << 2;
         self.0.extend_from_slice(&[
             h.index,
             disk_byte(h.disk),
@@ -498,7 +495,7 @@ impl Output {
             h.sees_primary.unwrap_or(255),
             h.target_of.unwrap_or(255),
         ]);
-        for value in [h.size, h.day0, h.current, h.goal] {
+        for value in [h.size, h.day0, h.current, h.goal, h.base] {
             self.u64(value);
         }
         for list in [&h.bitmap, &h.history] {
@@ -625,7 +622,7 @@ mod tests {
                     day0: n[1],
                     current: n[2],
                     goal: n[3],
-                    undecided: f[0],
+                    base: n[1],
                     bitmap,
                     history,
                     disk: disk(d).unwrap(),

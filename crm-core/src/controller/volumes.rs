@@ -58,13 +58,27 @@ impl Volumes {
     }
 
     pub(super) fn ask(&mut self, volume: String, peers: BTreeSet<String>) {
-        self.back.remove(&volume);
+        subtract(&mut self.back, &volume, &peers);
         self.asks.insert(volume, peers);
     }
 
     pub(super) fn resynced(&mut self, volume: String, peers: BTreeSet<String>) {
-        self.asks.remove(&volume);
-        self.back.insert(volume, peers);
+        subtract(&mut self.asks, &volume, &peers);
+        self.back.entry(volume).or_default().extend(peers);
+    }
+}
+
+/// Takes peers out of what is pending for a volume; what concerns others stays.
+fn subtract(
+    pending: &mut BTreeMap<String, BTreeSet<String>>,
+    volume: &str,
+    peers: &BTreeSet<String>,
+) {
+    if let Some(left) = pending.get_mut(volume) {
+        left.retain(|n| !peers.contains(n));
+        if left.is_empty() {
+            pending.remove(volume);
+        }
     }
 }
 

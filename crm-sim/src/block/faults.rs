@@ -197,11 +197,10 @@ impl World {
                 }
             }
             PROMOTE => {
-                let Some((asked, lost)) = self.record.asked.take_if(|(n, _)| *n == node) else {
+                let Some((asked, _)) = self.record.asked.take_if(|(n, _)| *n == node) else {
                     return Ok(());
                 };
                 if ok {
-                    self.record.in_sync &= !lost;
                     self.record.primary = Some(asked);
                     self.outcome.promotions += 1;
                     self.check_promises(asked)?;
@@ -247,7 +246,8 @@ impl World {
             }
             return Ok(());
         }
-        let ready = |n: &Engine<super::Data>| n.view().disk == Disk::UpToDate;
+        // One that does not know yet whether it is the newest may be vouched for by the record; the engine refuses it while it can ask.
+        let ready = |n: &Engine<super::Data>| n.view().disk >= Disk::Consistent;
         let candidates: Vec<usize> = (0..self.nodes.len())
             .filter(|n| self.record.in_sync >> n & 1 == 1 && !self.nodes[*n].closing)
             .filter(|n| self.isolated != Some(*n) && !self.deposed.contains(n))
@@ -272,6 +272,8 @@ impl World {
             self.at(300, Item::Start { node: n });
         }
         let mask = lost.iter().fold(0, |m, n| m | 1 << n);
+        // As the controller does: the record leaves them behind first, whatever comes of the promotion.
+        self.record.in_sync &= !mask;
         self.record.asked = Some((node, mask));
         self.event(node, Event::Promote { id: PROMOTE, lost: mask })
     }

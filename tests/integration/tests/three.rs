@@ -52,7 +52,6 @@ fn three_replicas_survive_the_death_of_the_primary() -> Result<()> {
 }
 
 #[test]
-#[ignore = "the minority's unacknowledged writes count as a split brain: StandAlone until `crm volume resolve` (issue: volume)"]
 fn a_minority_that_was_primary_resyncs_when_its_link_is_mended() -> Result<()> {
     let Some(stage) = Stage::playing("three-mend", THREE)? else { return Ok(()) };
     let lonely = cut_the_active_node_off(&stage)?;

@@ -215,7 +215,7 @@ impl<D: Clone> Engine<D> {
         for p in self.others() {
             if sent & bit(p) == 0 {
                 self.mark(p, first, end);
-                if !self.head.behind(usize::from(p)) {
+                if !self.head.left(usize::from(p)) {
                     pending |= bit(p);
                 }
             } else {

@@ -26,20 +26,8 @@ impl<D: Clone> Engine<D> {
             sees_primary: self.sees_primary(),
             target_of,
             goal: self.head.goal,
-            undecided: self.head.base != 0 && !self.primary,
+            base: self.head.base,
         }
-    }
-
-    /// What a new connection begins with. A primary whose generation is not settled yet has noted since the one before what those lack that
-    /// were to take part: they may still have that one.
-    fn greeting(&self) -> Hello {
-        let mut hello = self.hello();
-        if self.primary && self.head.base != 0 {
-            for p in self.others().map(usize::from).filter(|p| !self.head.behind(*p)) {
-                hello.bitmap[p] = self.head.base;
-            }
-        }
-        hello
     }
 
     /// Drops the connection, from this side.
@@ -63,7 +51,7 @@ impl<D: Clone> Engine<D> {
             self.out.push_back(Effect::Disconnect { peer });
             return;
         }
-        let hello = self.greeting();
+        let hello = self.hello();
         let p = &mut self.peers[usize::from(peer)];
         p.stage = Stage::Hello;
         p.mine = Some(hello.clone());
@@ -81,6 +69,7 @@ impl<D: Clone> Engine<D> {
         let tentative = std::mem::take(&mut p.tentative);
         p.stage = Stage::Down;
         p.sync = Sync::None;
+        p.untold = false;
         p.primary = false;
         p.disk = None;
         p.sees_primary = None;
@@ -155,13 +144,14 @@ impl<D: Clone> Engine<D> {
                 return;
             }
             Verdict::Differ(_, Extent::Full) => self.mark(peer, 0, u64::MAX),
-            Verdict::Differ(_, Extent::Bitmap) => {
-                // A primary between was lost: who has what of its last writes is not known.
+            Verdict::Equal(_) if !(self.primary || self.peers[usize::from(peer)].primary) => {}
+            Verdict::Differ(_, Extent::Bitmap) | Verdict::Equal(_) => {
+                // A primary between was lost: who has what of its last writes is not known. (Two secondaries leave that to the next one.)
                 for extent in self.al.doubtful(peer) {
                     self.mark_extent(peer, extent);
                 }
             }
-            Verdict::Equal(_) | Verdict::Wait => {}
+            Verdict::Wait => {}
         }
         if self.head.full[usize::from(peer)] {
             self.mark(peer, 0, u64::MAX);
@@ -185,7 +175,7 @@ impl<D: Clone> Engine<D> {
         if !last {
             return;
         }
-        let now = self.greeting();
+        let now = self.hello();
         let p = &self.peers[usize::from(peer)];
         let (Some(verdict), Some(mine), Some(theirs)) =
             (p.verdict, p.mine.clone(), p.theirs.clone())
@@ -216,8 +206,13 @@ impl<D: Clone> Engine<D> {
         }
         let conn = p.conn;
         if p.target {
-            self.become_target(peer, &theirs, theirs.current);
+            // Of a generation that is not settled nothing is promised: parts of it are worth as much as parts of the one before.
+            let goal = if theirs.base == 0 { theirs.current } else { theirs.base };
+            self.become_target(peer, &theirs, goal);
             self.store_head(After::Ready { peer, conn });
+        } else if source {
+            self.al.source_of(peer);
+            self.once_told(peer);
         } else {
             self.ready_stored(peer, conn);
         }

@@ -1,6 +1,6 @@
 //! The activity log at work: written before the data, made room in, told to the secondaries.
 
-use super::{After, Engine, bit};
+use super::{After, Engine, Stage, bit};
 use crate::activity::EXTENT_BLOCKS;
 use crate::bitmap::{PAGE_BLOCKS, index};
 use crate::meta;
@@ -49,6 +49,24 @@ impl<D: Clone> Engine<D> {
             } else {
                 self.log_waiting.push(id);
             }
+        }
+        for peer in self.others().collect::<Vec<_>>() {
+            if std::mem::take(&mut self.peers[usize::from(peer)].untold) {
+                self.once_told(peer);
+            }
+        }
+    }
+
+    /// Goes on as the source of a sync when the stored log speaks of the doubt about the target.
+    pub(super) fn once_told(&mut self, peer: u8) {
+        let told = self.al.tells_of(peer);
+        let p = &mut self.peers[usize::from(peer)];
+        p.untold = !told;
+        if told && p.stage == Stage::Established {
+            self.source_now(peer);
+        } else if told {
+            let conn = p.conn;
+            self.ready_stored(peer, conn);
         }
     }
 

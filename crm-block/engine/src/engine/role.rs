@@ -220,6 +220,7 @@ impl<D: Clone> Engine<D> {
         self.al.noted();
         self.primary = true;
         self.head.primary = true;
+        self.head.left = self.mask_of(|p| promoting.lost & bit(p) != 0).to_le_bytes()[0];
         self.grace_until = 0;
         let absent = self.mask_of(|p| !self.established(p));
         self.rotate(absent, Some(promoting.id));
@@ -373,11 +374,22 @@ impl<D: Clone> Engine<D> {
 
     fn rotation_done(&mut self) {
         let Some(rotation) = self.change.rotation.take() else { return };
-        let left = self.mask_of(|p| !self.established(p) && self.head.behind(usize::from(p)));
+        let left = self.mask_of(|p| !self.established(p) && self.head.left(usize::from(p)));
         let back = std::mem::take(&mut self.change.back);
         self.forgive(left | back);
+        let promoted = rotation.reply.is_some();
         if let Some(id) = rotation.reply {
             self.promoted(id);
+        }
+        for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
+            let peer = &mut self.peers[usize::from(p)];
+            if peer.sync == Sync::None && peer.bits.count() != 0 {
+                peer.sync = Sync::Starting;
+                self.send(p, Msg::SyncStart);
+            }
+        }
+        if promoted {
+            self.announce(u32::MAX);
         }
     }
 
@@ -394,14 +406,8 @@ impl<D: Clone> Engine<D> {
         for p in self.others().filter(|p| self.established(*p)).collect::<Vec<_>>() {
             self.send_state(p);
             self.send(p, Msg::PromoteDone { ok: true });
-            let peer = &mut self.peers[usize::from(p)];
-            if peer.sync == Sync::None && peer.bits.count() != 0 {
-                peer.sync = Sync::Starting;
-                self.send(p, Msg::SyncStart);
-            }
         }
         self.reply(id, Ok(()));
-        self.announce(u32::MAX);
     }
 
     /// On a secondary: the primary goes on without `behind`.
@@ -431,6 +437,13 @@ impl<D: Clone> Engine<D> {
         if all & peers == 0 {
             return;
         }
+        let named = self.mask_of(|p| all & peers & bit(p) != 0 && self.head.left(usize::from(p)));
+        if named != 0 {
+            // From when they are announced the record may name them: that is stored first.
+            self.head.left &= !named.to_le_bytes()[0];
+            self.store_head(After::Named(peers));
+            return;
+        }
         self.out.push_back(Effect::InSync { peers: all & peers });
         for p in self.others().filter(|p| all & bit(*p) != 0) {
             self.send(p, Msg::InSync { mask: all | bit(self.config.index) });
@@ -439,17 +452,21 @@ impl<D: Clone> Engine<D> {
 
     /// The control plane has recorded that these are left behind.
     pub(super) fn drop_peers(&mut self, peers: u32, epoch: u64) {
-        let newer = epoch > self.head.epoch;
+        let before = (self.head.epoch, self.head.left);
         self.head.epoch = self.head.epoch.max(epoch);
         if self.primary {
             for p in self.others().filter(|p| peers & bit(*p) != 0) {
                 self.hang_up(p);
+                self.head.left |= bit(p).to_le_bytes()[0];
                 if !self.head.behind(usize::from(p)) {
                     self.change.to_drop |= bit(p);
                 }
             }
+            if !self.rotation_due() && self.change.rotation.is_none() {
+                self.forgive(peers);
+            }
         }
-        if newer {
+        if before != (self.head.epoch, self.head.left) {
             self.store_head(After::Nothing);
         }
     }

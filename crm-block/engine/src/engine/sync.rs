@@ -75,7 +75,8 @@ impl<D: Clone> Engine<D> {
             self.flush_step();
             return;
         };
-        if self.peers[usize::from(peer)].flushed < number || self.change.rotation.is_some() {
+        let unsettled = self.change.rotation.is_some() || (self.primary && self.head.base != 0);
+        if self.peers[usize::from(peer)].flushed < number || unsettled {
             return;
         }
         let p = &mut self.peers[usize::from(peer)];
@@ -99,6 +100,7 @@ impl<D: Clone> Engine<D> {
         p.sync = Sync::Target { done: true };
         p.bits.clear(0, u64::MAX);
         let conn = p.conn;
+        self.al.same_as(peer);
         let old = self.head.current;
         self.head.history = hello.history.clone();
         if old != hello.current {
@@ -185,12 +187,18 @@ impl<D: Clone> Engine<D> {
 
     pub(super) fn sync_started(&mut self, peer: u8) {
         let p = &mut self.peers[usize::from(peer)];
-        if p.sync == Sync::Starting {
-            p.sync = Sync::Source { cursor: 0, flying: 0, wanted: None, done: false };
+        if p.sync == Sync::Starting && !p.untold {
             p.disk = Some(Disk::Inconsistent);
             p.resynced = 0;
+            self.al.source_of(peer);
+            self.once_told(peer);
         } else {
             self.hang_up(peer);
         }
+    }
+
+    pub(super) fn source_now(&mut self, peer: u8) {
+        self.peers[usize::from(peer)].sync =
+            Sync::Source { cursor: 0, flying: 0, wanted: None, done: false };
     }
 }

@@ -3,7 +3,7 @@
 
 mod stage;
 
-use crm_block_engine::{Disk, Link};
+use crm_block_engine::{Disk, Link, Refusal};
 use stage::{EXTENT_BLOCKS, Stage};
 
 /// In every extent of the volume one block, so that all of them are hot.
@@ -156,6 +156,75 @@ fn a_replica_says_only_the_epoch_of_a_record_that_names_it() {
     assert_eq!(stage.engine(1).epoch(), 0, "record 4 left it behind: it is not its own word");
 }
 
+#[test]
+fn a_write_waits_for_a_named_replica_whose_sync_may_have_ended() {
+    let mut stage = Stage::new(3);
+    stage.promote(0, &[]).unwrap();
+    stage.write(0, 1, 1);
+    stage.flush(0);
+    stage.kill(2);
+    stage.allow(0, &[2], 1);
+    // The primary dies and comes back; while it is made equal, the second becomes primary. The record names both.
+    stage.begin_write(0, 2, 1);
+    stage.kill(0);
+    stage.start(0);
+    stage.begin_join(0, 1);
+    stage.until(|s| s.engine(1).view().peers[0].link == Link::SyncSource);
+    stage.until(|s| s.engine(0).view().peers[0].link == Link::SyncTarget);
+    stage.begin_promote(1, &[2]);
+    stage.until(|s| s.engine(1).is_primary() && s.engine(0).view().disk == Disk::UpToDate);
+    // It is whole, and the new primary has not heard of it yet.
+    let write = stage.begin_write(1, 9, 1);
+    stage.cut(0, 1);
+    stage.settle();
+    assert_eq!(stage.answer(write), None, "the record names one that does not have it");
+    stage.allow(1, &[0], 2);
+    assert_eq!(stage.answer(write), Some(true));
+    stage.start(2);
+    stage.mend();
+    stage.assert_in_sync();
+}
+
+#[test]
+fn one_that_cannot_ask_is_promoted_on_the_word_of_the_record_alone() {
+    let mut stage = Stage::new(2);
+    stage.promote(0, &[]).unwrap();
+    stage.write(0, 1, 1);
+    stage.flush(0);
+    stage.kill(0);
+    stage.kill(1);
+    stage.start(1);
+    assert_eq!(stage.engine(1).view().disk, Disk::Consistent);
+    assert_eq!(stage.promote(1, &[]), Err(Refusal::NotUpToDate), "nobody vouches for it");
+    stage.promote(1, &[0]).unwrap();
+    stage.write(1, 2, 1);
+    stage.start(0);
+    stage.mend();
+    stage.assert_in_sync();
+}
+
+#[test]
+fn the_word_of_the_record_does_not_make_an_old_or_torn_replica_primary() {
+    let mut stage = Stage::new(2);
+    stage.promote(0, &[]).unwrap();
+    stage.cut(0, 1);
+    stage.settle();
+    stage.allow(0, &[1], 2);
+    stage.write(0, 1, 3);
+    // In the middle of the resync.
+    stage.begin_join(0, 1);
+    stage.until(|s| s.engine(1).view().disk == Disk::Inconsistent);
+    stage.kill(0);
+    stage.kill(1);
+    stage.start(1);
+    assert_eq!(stage.promote(1, &[0]), Err(Refusal::NotUpToDate));
+    stage.start(0);
+    stage.mend();
+    stage.promote(0, &[]).unwrap();
+    stage.mend();
+    stage.assert_in_sync();
+}
+
 // ---- how much is copied
 
 #[test]
@@ -243,6 +312,30 @@ fn after_the_death_of_the_primary_its_hot_extents_are_copied() {
         EXTENT_BLOCKS + 2,
         "one hot extent of the dead, two blocks of the living"
     );
+}
+
+#[test]
+fn a_new_primary_that_is_killed_at_once_still_makes_the_others_equal() {
+    let mut stage = Stage::new(3);
+    let there = EXTENT_BLOCKS + 3;
+    stage.promote(0, &[]).unwrap();
+    stage.write(0, 0, 1);
+    stage.flush(0);
+    // The last write of the primary reaches the third only; then it dies.
+    stage.begin_write(0, there, 1);
+    stage.deliver(0, 2);
+    stage.kill(0);
+    assert_ne!(stage.value(2, there), stage.value(1, there));
+    // The second asks the third, becomes primary, and forgets the answer.
+    stage.begin_promote(1, &[0]);
+    stage.until_generation(2);
+    assert!(stage.engine(1).is_primary());
+    stage.replace(1);
+    stage.join(1, 2);
+    assert_eq!(stage.value(2, there), stage.value(1, there));
+    stage.start(0);
+    stage.mend();
+    stage.assert_in_sync();
 }
 
 #[test]

@@ -102,11 +102,21 @@ impl Stage {
 
     /// Attaches as after a boot of the machine.
     pub(crate) fn start(&mut self, at: usize) {
+        self.attach(at, None);
+    }
+
+    /// The process dies and another one takes its place.
+    pub(crate) fn replace(&mut self, at: usize) {
+        let resume = self.engine(at).resume();
+        self.kill(at);
+        self.attach(at, Some(resume));
+    }
+
+    fn attach(&mut self, at: usize, resume: Option<Resume>) {
         let config = self.config(at);
         self.next += 1;
         let (seed, now) = (self.next * 1000, self.now);
-        let none: Option<Resume> = None;
-        let engine = Engine::attach(config, &self.nodes[at].file, none, seed, now).unwrap();
+        let engine = Engine::attach(config, &self.nodes[at].file, resume, seed, now).unwrap();
         self.nodes[at].engine = Some(engine);
         self.effects(at);
     }
@@ -156,6 +166,12 @@ impl Stage {
         }
     }
 
+    /// Mends one link; what the two say is under way.
+    pub(crate) fn begin_join(&mut self, a: usize, b: usize) {
+        self.cut.remove(&pair(a, b));
+        self.connect(a, b);
+    }
+
     /// Mends one link.
     pub(crate) fn join(&mut self, a: usize, b: usize) {
         self.cut.remove(&pair(a, b));
@@ -186,13 +202,28 @@ impl Stage {
         }
     }
 
-    /// Delivers messages until the node has begun a generation of its own; what it sends about that is still under way.
-    pub(crate) fn until_generation(&mut self, at: usize) {
-        let old = self.engine(at).view().current;
-        while self.engine(at).view().current == old {
+    /// Delivers what is under way from one node to another, nothing else.
+    pub(crate) fn deliver(&mut self, from: usize, to: usize) {
+        let (these, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.post).into_iter().partition(|l| (l.from, l.to) == (from, to));
+        self.post = others.into();
+        for letter in these {
+            self.event(to, Event::PeerMsg { peer: small(from), msg: letter.msg });
+        }
+    }
+
+    /// Delivers messages until something is so; what is sent then is still under way.
+    pub(crate) fn until(&mut self, so: impl Fn(&Self) -> bool) {
+        while !so(self) {
             let Letter { from, to, msg } = self.post.pop_front().unwrap();
             self.event(to, Event::PeerMsg { peer: small(from), msg });
         }
+    }
+
+    /// Delivers messages until the node is in another generation.
+    pub(crate) fn until_generation(&mut self, at: usize) {
+        let old = self.engine(at).view().current;
+        self.until(|s| s.engine(at).view().current != old);
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {
