@@ -109,7 +109,7 @@ impl ActivityLog {
             return Acquired::Full;
         }
         for extent in first..=last {
-            let hot = self.hot.entry(extent).or_insert(Hot::new(0));
+            let hot = self.hot.entry(extent).or_insert_with(|| Hot::new(0));
             hot.used = self.clock;
             hot.refs += 1;
             hot.doubt.add(doubt);
@@ -125,7 +125,8 @@ impl ActivityLog {
         }
         for extent in last.saturating_add(1)..end.min(last.saturating_add(5)) {
             if self.hot.len() + 8 < self.most {
-                self.hot.entry(extent).or_insert(Hot::new(self.clock));
+                let clock = self.clock;
+                self.hot.entry(extent).or_insert_with(|| Hot::new(clock));
             }
         }
     }

@@ -23,7 +23,6 @@ pub enum Disk {
 }
 
 /// What a replica says about itself when it connects: all that [`compare`] looks at.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, as they go over the wire")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Index of the sender among the replicas.

@@ -192,9 +192,8 @@ impl World {
             }
             DOWN => self.nodes[node].closing = false,
             DEMOTE if ok => {
-                if !self.deposed.remove(&node) && self.record.primary == Some(node) {
-                    self.record.primary = None;
-                }
+                let named = !self.deposed.remove(&node);
+                self.record.primary = self.record.primary.filter(|n| *n != node || !named);
             }
             PROMOTE => {
                 let Some((asked, _)) = self.record.asked.take_if(|(n, _)| *n == node) else {

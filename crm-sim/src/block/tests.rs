@@ -71,10 +71,3 @@ fn wide_sweep_of_two() {
 fn wide_sweep_of_three() {
     wide(3);
 }
-
-#[test]
-#[ignore = "one seed, for hunting: edit"]
-fn one_seed() {
-    let result = World::new(3037, 3, Plant::Nothing).run(9000);
-    assert!(result.is_ok(), "{result:?}");
-}
