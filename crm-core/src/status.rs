@@ -96,6 +96,9 @@ pub struct ResourceHistory {
     pub monitors: BTreeMap<u64, Option<OpResult>>,
     /// The failure not yet cured by a later success, if any.
     pub failure: Option<OpResult>,
+    /// The last failure that counts, cured or not: what the operator is shown until a cleanup or until it expires.
+    #[serde(default)]
+    pub last_failure: Option<OpResult>,
     /// Digest of the parameters of the last start (or of the probe that found it active).
     pub digest: u64,
     /// Failures counted since the last cleanup.
@@ -209,6 +212,7 @@ impl ResourceHistory {
         }
         self.last = Some(result.clone());
         self.failure = Some(result.clone());
+        self.last_failure = Some(result.clone());
     }
 
     fn note_success(&mut self, result: &OpResult) {

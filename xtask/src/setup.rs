@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Needed by the lab, by Debian's own agents in it, and as oracles (crmsh, `crm_simulate`) of the parity tests.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
+    "netbase",
     "nfs-ganesha",
     "nfs-ganesha-vfs",
     "rpcbind",
@@ -58,8 +59,18 @@ fn quietly(packages: &[&str]) -> Result<(), String> {
     result
 }
 
+/// The list of mounts under its old name, as systemd makes it at boot: NFS-Ganesha reads it, and a machine made by debootstrap has none.
+fn link_mounts() -> Result<(), String> {
+    const MTAB: &str = "/etc/mtab";
+    if !is_root() || fs::symlink_metadata(MTAB).is_ok() {
+        return Ok(());
+    }
+    std::os::unix::fs::symlink("../proc/self/mounts", MTAB).map_err(|e| format!("{MTAB}: {e}"))
+}
+
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<(), String> {
+    link_mounts()?;
     let missing = missing()?;
     if missing.is_empty() {
         return Ok(());

@@ -70,7 +70,17 @@ fn monitor(context: &Context) -> Result<i32, Failure> {
     Ok(rc::OK)
 }
 
+/// What Ganesha reads without a word when it is missing, and what to do then.
+const NEEDS: [(&str, &str); 2] = [
+    ("/etc/protocols", "apt-get install netbase"),
+    ("/etc/mtab", "ln -s ../proc/self/mounts /etc/mtab"),
+];
+
 fn start(context: &Context) -> Result<i32, Failure> {
+    if let Some((file, cure)) = NEEDS.iter().find(|(file, _)| !Path::new(file).exists()) {
+        let why = format!("NFS-Ganesha reads {file}, which is missing here ({cure})");
+        return Err(Failure::new(rc::ERR_INSTALLED, why));
+    }
     if process(context).is_some() && rpc::null_call(PORT, 3, ASK).is_ok() {
         return Ok(rc::OK);
     }

@@ -147,7 +147,9 @@ impl<'a> Picture<'a> {
         let mut counts = Vec::new();
         for (node, status) in &reply.state.status.nodes {
             for (resource, history) in &status.resources {
-                failures.extend(history.failure.as_ref().map(|f| (node.as_str(), f)));
+                let counted = history.last_failure.as_ref().filter(|_| history.fail_count > 0);
+                let failure = history.failure.as_ref().or(counted);
+                failures.extend(failure.map(|f| (node.as_str(), f)));
                 if history.fail_count > 0 {
                     counts.push(FailCount {
                         node,
