@@ -15,6 +15,8 @@ enum OnFail {
     Block,
     Stop,
     Standby,
+    Fence,
+    Demote,
 }
 
 /// What is needed to read a history.
@@ -45,6 +47,8 @@ pub(super) struct Finding {
     pub(super) ban: Option<(&'static str, String)>,
     /// The whole node is to be left by everything (`on-fail=standby`): words.
     pub(super) standby: Option<String>,
+    /// The node is to be fenced: words.
+    pub(super) fence: Option<String>,
     /// Something to tell without a ban: code and words.
     pub(super) note: Option<(&'static str, String)>,
 }
@@ -59,7 +63,8 @@ pub(super) fn fail_count(
     if expired(history, meta, now) {
         return Some(0);
     }
-    (!(history.start_failed && props.start_failure_is_fatal)).then_some(history.fail_count)
+    let fatal = history.start_failed && props.start_failure_is_fatal && !props.exact;
+    (!fatal).then_some(history.fail_count)
 }
 
 const fn expired(history: &ResourceHistory, meta: &Meta, now: u64) -> bool {
@@ -110,8 +115,14 @@ impl Reader<'_> {
             Some("ignore") => OnFail::Ignore,
             Some("block") => OnFail::Block,
             // Fencing is decided in `fence`; without it Pacemaker stops the resource instead.
+            Some("fence") if self.props.exact && self.props.fencing => OnFail::Fence,
+            Some("demote") if self.props.exact => OnFail::Demote,
             Some("stop" | "fence") => OnFail::Stop,
             Some("standby") => OnFail::Standby,
+            Some("restart") if failure.op != "stop" => OnFail::Restart,
+            Some(_) | None if failure.op == "stop" && self.props.exact && self.props.fencing => {
+                OnFail::Fence
+            }
             Some(_) | None if failure.op == "stop" => OnFail::Block,
             Some(_) | None => OnFail::Restart,
         }
@@ -236,7 +247,10 @@ impl Reader<'_> {
             OnFail::Standby => {
                 finding.standby = Some(format!("on-fail=standby: {}", words(failure)));
             }
-            OnFail::Restart | OnFail::Ignore => {
+            OnFail::Fence => {
+                finding.fence = Some(format!("{} failed there", failure.resource));
+            }
+            OnFail::Restart | OnFail::Demote | OnFail::Ignore => {
                 finding.note = Some(("failed", words(failure)));
             }
         }

@@ -16,14 +16,18 @@ mod model;
 mod monitor;
 mod order;
 mod params;
+mod picture;
 mod promote;
 mod read;
 mod summary;
 mod types;
 
 pub use digest::digest;
+pub use meta::{globally_unique, parse_role};
+pub use picture::{Made, NodePicture, Picture, RscPicture, picture};
 pub use types::{
-    Action, ActionId, ActionKind, Input, Instance, NodeView, OpSpec, Placement, Plan, Reason,
+    Action, ActionId, ActionKind, ClusterOp, Input, Instance, NodeView, OpSpec, Pacemaker,
+    Placement, Plan, Reason,
 };
 
 use model::{Kind, Model};

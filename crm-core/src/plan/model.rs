@@ -1,7 +1,7 @@
 //! The dense form a plan is made on: nodes and resources by index, names only at the border.
 
-use super::Reason;
-use crate::cib::{Cib, NvSet, Primitive, Role, Score};
+use super::{Pacemaker, Reason};
+use crate::cib::{AgentName, Cib, NvSet, Primitive, Role, Score};
 use crate::status::Status;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,10 @@ pub(super) struct Node<'a> {
     pub(super) pending: bool,
     pub(super) standby: bool,
     pub(super) maintenance: bool,
+    /// Its cluster services are about to end.
+    pub(super) leaving: bool,
+    /// It has to be fenced, and why.
+    pub(super) fence: Option<String>,
     pub(super) permanent: Option<&'a NvSet>,
     pub(super) transient: Option<&'a BTreeMap<String, String>>,
     /// Primitives placed here so far in this plan.
@@ -34,8 +38,14 @@ pub(super) struct Node<'a> {
 
 impl Node<'_> {
     /// May get resources.
-    pub(super) const fn available(&self) -> bool {
-        self.online && !self.standby && !self.maintenance
+    pub(super) fn available(&self) -> bool {
+        self.online
+            && self.clean
+            && !self.pending
+            && !self.standby
+            && !self.leaving
+            && !self.maintenance
+            && self.fence.is_none()
     }
 
     /// Value of a node attribute, transient before permanent; `#uname` is the name.
@@ -125,6 +135,22 @@ pub(super) struct Seen {
     pub(super) halt: bool,
 }
 
+impl Seen {
+    /// Active, and nothing else is to be said.
+    pub(super) const fn plain(node: NodeIx, role: Role, failed: bool) -> Self {
+        Self {
+            node,
+            role,
+            failed,
+            blocked: false,
+            changed: false,
+            demote_failed: false,
+            found: false,
+            halt: false,
+        }
+    }
+}
+
 /// A resource: primitive, group, clone, or an instance of what a clone holds.
 #[derive(Debug)]
 #[expect(
@@ -141,6 +167,11 @@ pub(super) struct Rsc<'a> {
     /// The clone it is inside of.
     pub(super) clone: Option<RscIx>,
     pub(super) prim: Option<&'a Primitive>,
+    pub(super) agent: Option<&'a AgentName>,
+    /// What a clone is a clone of.
+    pub(super) cloned: Option<&'a str>,
+    /// Not configured any more.
+    pub(super) removed: bool,
     pub(super) meta: Meta,
     /// Where it is active (primitives).
     pub(super) active: Vec<Seen>,
@@ -229,6 +260,12 @@ pub(super) struct Properties {
     pub(super) no_quorum: NoQuorum,
     pub(super) start_failure_is_fatal: bool,
     pub(super) fencing: bool,
+    /// Decide as Pacemaker does.
+    pub(super) exact: bool,
+    pub(super) stop_removed: bool,
+    pub(super) concurrent_fencing: bool,
+    /// What fencing does to a node.
+    pub(super) fence_how: &'static str,
 }
 
 /// Everything a plan is made on.
@@ -237,6 +274,8 @@ pub(super) struct Model<'a> {
     pub(super) cib: &'a Cib,
     pub(super) status: &'a Status,
     pub(super) quorate: bool,
+    /// Decide as Pacemaker does.
+    pub(super) pacemaker: Option<Pacemaker<'a>>,
     pub(super) props: Properties,
     pub(super) nodes: Vec<Node<'a>>,
     pub(super) rscs: Vec<Rsc<'a>>,

@@ -297,6 +297,7 @@ pub(crate) fn cib() -> impl Strategy<Value = Cib> {
             id,
             name: format!("n{index}"),
             attributes,
+            utilization: NvSet::default(),
         });
         Cib {
             nodes: nodes.collect(),
