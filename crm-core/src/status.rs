@@ -116,6 +116,12 @@ pub struct ResourceHistory {
     /// Pacemaker's digest of the parameters it runs with.
     #[serde(default)]
     pub params_md5: Option<String>,
+    /// Parameters whose change needs a restart, and Pacemaker's digest of these.
+    #[serde(default)]
+    pub restart_md5: Option<(String, String)>,
+    /// Secret parameters, and Pacemaker's digest without these.
+    #[serde(default)]
+    pub secure_md5: Option<(String, String)>,
 }
 
 /// An operation under way.
@@ -243,7 +249,7 @@ impl ResourceHistory {
 
     fn note_success(&mut self, result: &OpResult) {
         let role = match (result.op.as_str(), result.rc) {
-            ("start", _) => Some(Role::Started),
+            ("start" | "migrate_from", _) => Some(Role::Started),
             ("stop", _) | ("monitor", rc::NOT_RUNNING) => Some(Role::Stopped),
             ("promote", _) | ("monitor", rc::RUNNING_PROMOTED) => Some(Role::Promoted),
             ("demote", _) => Some(Role::Unpromoted),

@@ -1,8 +1,8 @@
 //! Reads a node's history of a primitive: what is active there, what failed, what the failure asks for.
 
 use super::digest::digest;
-use super::meta;
 use super::model::{Meta, NodeIx, Properties, Seen};
+use super::{md5, meta};
 use crate::cib::{NvSet, Primitive, Role};
 use crate::status::{ExecStatus, OpResult, ResourceHistory, rc};
 use std::collections::BTreeMap;
@@ -156,7 +156,9 @@ impl Reader<'_> {
             failed: false,
             blocked: false,
             changed: false,
+            reload: false,
             demote_failed: false,
+            demote_only: false,
             found: history.last.as_ref().is_some_and(is_probe),
             halt: false,
         };
@@ -166,6 +168,9 @@ impl Reader<'_> {
         if seen.role != Role::Stopped {
             let wanted_digest = digest(wanted.params);
             seen.changed = history.digest != 0 && history.digest != wanted_digest;
+            if self.props.exact {
+                (seen.changed, seen.reload) = pacemaker_change(history, wanted.params);
+            }
             finding.seen = Some(seen);
         }
         finding
@@ -199,7 +204,10 @@ impl Reader<'_> {
         finding: &mut Finding,
     ) {
         let running = if wanted.promotable { Role::Unpromoted } else { Role::Started };
-        if hard(failure) {
+        // A recurring operation that says so has been able to do it before.
+        let recurring =
+            self.props.exact && failure.rc == rc::ERR_UNIMPLEMENTED && failure.interval_ms > 0;
+        if hard(failure) && !recurring {
             finding.ban = Some(("failed", words(failure)));
             if is_probe(failure) {
                 // It cannot run here, so it does not run here.
@@ -214,6 +222,9 @@ impl Reader<'_> {
             } else if seen.role == Role::Stopped && !is_probe(failure) {
                 seen.role = running;
             }
+            if self.props.exact {
+                finding.ban = None;
+            }
             finding.note =
                 Some(("failed", format!("ignored (on-fail=ignore): {}", words(failure))));
             return;
@@ -223,6 +234,10 @@ impl Reader<'_> {
         }
         match failure.op.as_str() {
             "promote" => seen.role = Role::Promoted,
+            "demote" if self.props.exact && on_fail != OnFail::Block => {
+                // To stay promoted would be a loop; it is stopped anyway.
+                seen.role = Role::Unpromoted;
+            }
             "demote" => {
                 seen.role = Role::Promoted;
                 seen.demote_failed = true;
@@ -250,11 +265,50 @@ impl Reader<'_> {
             OnFail::Fence => {
                 finding.fence = Some(format!("{} failed there", failure.resource));
             }
-            OnFail::Restart | OnFail::Demote | OnFail::Ignore => {
+            OnFail::Demote => {
+                seen.demote_only = seen.role == Role::Promoted;
+                finding.note = Some(("failed", words(failure)));
+            }
+            OnFail::Restart | OnFail::Ignore => {
                 finding.note = Some(("failed", words(failure)));
             }
         }
     }
+}
+
+/// Must it be restarted, or can it be reloaded? By Pacemaker's digests.
+fn pacemaker_change(history: &ResourceHistory, params: &BTreeMap<String, String>) -> (bool, bool) {
+    let Some(all) = &history.params_md5 else { return (false, false) };
+    let same = md5::hex(&parameters(params.iter())) == *all || same_but_secrets(history, params);
+    let Some((list, digest)) = &history.restart_md5 else { return (!same, false) };
+    let listed: Vec<&str> = list.split_whitespace().collect();
+    let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
+    let restart = md5::hex(&parameters(some)) != *digest;
+    (restart, !restart && !same)
+}
+
+/// A document that is passed on has its secrets blanked: then only the rest can be compared.
+fn same_but_secrets(history: &ResourceHistory, params: &BTreeMap<String, String>) -> bool {
+    let Some((list, digest)) = &history.secure_md5 else { return false };
+    let listed: Vec<&str> = list.split_whitespace().collect();
+    let fence = history.agent.as_ref().is_some_and(|a| a.class == "stonith");
+    let told = params.iter().filter(|(name, _)| {
+        let secret = listed.contains(&name.as_str());
+        !(secret || fence && name.starts_with("pcmk_"))
+    });
+    md5::hex(&parameters(told)) == *digest
+}
+
+/// Parameters as Pacemaker writes them before it makes a digest.
+fn parameters<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut out = String::from(" <parameters");
+    for (name, value) in pairs {
+        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let value = value.replace('"', "&quot;");
+        out.push_str(&format!(" {name}=\"{value}\""));
+    }
+    out.push_str("/>\n");
+    out
 }
 
 /// A primitive of a promotable clone is unpromoted where others are started, and the other way round.

@@ -1,6 +1,6 @@
 //! Meta attributes: inheritance (own, then parents, then `rsc_defaults`) and their typed values.
 
-use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties};
+use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties, Strategy};
 use crate::cib::{Cib, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms};
 
 /// Attribute sets from the nearest to the farthest.
@@ -63,7 +63,10 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
             .unwrap_or(0),
         multiple_active,
         critical: flag(chain, "critical", true),
+        allow_unhealthy: flag(chain, "allow-unhealthy-nodes", false),
+        allow_migrate: props.exact && flag(chain, "allow-migrate", false),
         needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
+        needs_quorum: !props.exact || requires != Some("nothing"),
     }
 }
 
@@ -80,12 +83,13 @@ pub(super) fn clone_info(
         max: count(chain, &["clone-max"]).unwrap_or(nodes),
         // Status knows one state per node and primitive: a second instance on a node cannot be told apart.
         node_max: if exact { node_max } else { node_max.min(1) },
+        min: count(chain, &["clone-min"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         promoted_max: count(chain, &["promoted-max", "master-max"]).unwrap_or(1),
         promoted_node_max: count(chain, &["promoted-node-max", "master-node-max"]).unwrap_or(1),
         interleave: flag(chain, "interleave", false),
         ordered: flag(chain, "ordered", false),
         notify: flag(chain, "notify", false),
-        globally_unique: exact && flag(chain, "globally-unique", false),
+        globally_unique: exact && flag(chain, "globally-unique", node_max > 1),
     }
 }
 
@@ -106,10 +110,16 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         no_quorum,
         start_failure_is_fatal: flag(&chain, "start-failure-is-fatal", true),
         fencing: flag(&chain, "stonith-enabled", true),
+        strategy: match lookup(&chain, "placement-strategy") {
+            Some("utilization") => Strategy::Utilization,
+            Some("minimal") => Strategy::Minimal,
+            Some("balanced") => Strategy::Balanced,
+            Some(_) | None => Strategy::Default,
+        },
+        fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith"),
         exact: false,
         stop_removed: flag(&chain, "stop-removed-resources", true)
             && flag(&chain, "stop-orphan-resources", true),
-        concurrent_fencing: flag(&chain, "concurrent-fencing", true),
         fence_how: match lookup(&chain, "stonith-action") {
             Some("off" | "poweroff") => "off",
             Some(_) | None => "reboot",
@@ -121,7 +131,10 @@ pub(super) fn properties(cib: &Cib) -> Properties {
 #[must_use]
 pub fn globally_unique(cib: &Cib, primitive: &str) -> bool {
     match cib.top_of(primitive) {
-        Some(Resource::Clone(clone)) => flag(&[&clone.meta], "globally-unique", false),
+        Some(Resource::Clone(clone)) => {
+            let several = count(&[&clone.meta], &["clone-node-max"]).is_some_and(|n| n > 1);
+            flag(&[&clone.meta], "globally-unique", several)
+        }
         Some(Resource::Primitive(_) | Resource::Group(_)) | None => false,
     }
 }

@@ -5,13 +5,17 @@
 
 mod actions;
 mod assign;
+mod capacity;
 mod colocate;
 mod criteria;
 mod digest;
 mod fence;
 mod graph;
+mod health;
 mod history;
+mod md5;
 mod meta;
+mod migrate;
 mod model;
 mod monitor;
 mod order;
@@ -20,6 +24,7 @@ mod picture;
 mod promote;
 mod read;
 mod summary;
+mod ticket;
 mod types;
 
 pub use digest::digest;
@@ -40,10 +45,15 @@ mod tests;
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut model = read::read(input);
     criteria::apply(&mut model);
+    health::apply(&mut model);
+    ticket::apply(&mut model);
     model.assign_all();
     let mut table = actions::Table::build(&mut model);
     let pairs = order::unpack(&model);
     order::bind(&mut model, &mut table, &pairs);
+    fence::bind(&model, &mut table);
+    fence::forget(&model, &mut table);
+    migrate::bind(&mut model, &mut table, &pairs);
     order::settle(&mut table);
     monitor::add(&model, &mut table);
     let actions = graph::emit(&mut model, &table, input.only);

@@ -31,6 +31,7 @@ pub(super) struct Node<'a> {
     /// It has to be fenced, and why.
     pub(super) fence: Option<String>,
     pub(super) permanent: Option<&'a NvSet>,
+    pub(super) capacity: Option<&'a NvSet>,
     pub(super) transient: Option<&'a BTreeMap<String, String>>,
     /// Primitives placed here so far in this plan.
     pub(super) load: u32,
@@ -68,6 +69,8 @@ pub(super) struct CloneInfo {
     pub(super) promotable: bool,
     pub(super) max: usize,
     pub(super) node_max: usize,
+    /// Instances that must run before what is ordered after the clone may start; 0 = all.
+    pub(super) min: u32,
     pub(super) promoted_max: usize,
     pub(super) promoted_node_max: usize,
     pub(super) interleave: bool,
@@ -109,7 +112,10 @@ pub(super) struct Meta {
     pub(super) failure_timeout_ms: u64,
     pub(super) multiple_active: MultipleActive,
     pub(super) critical: bool,
+    pub(super) allow_migrate: bool,
+    pub(super) allow_unhealthy: bool,
     pub(super) needs_fencing: bool,
+    pub(super) needs_quorum: bool,
 }
 
 /// State of a primitive on a node after reading its history.
@@ -127,10 +133,14 @@ pub(super) struct Seen {
     pub(super) blocked: bool,
     /// Runs with parameters other than the configured ones.
     pub(super) changed: bool,
+    /// The same, and the agent can take them without a restart.
+    pub(super) reload: bool,
     /// Its demote failed: it is promoted or not, only a stop tells.
     pub(super) demote_failed: bool,
     /// A probe found it; nothing was done to it since.
     pub(super) found: bool,
+    /// `on-fail=demote`: it goes on unpromoted.
+    pub(super) demote_only: bool,
     /// `on-fail=stop`: stays down.
     pub(super) halt: bool,
 }
@@ -144,7 +154,9 @@ impl Seen {
             failed,
             blocked: false,
             changed: false,
+            reload: false,
             demote_failed: false,
+            demote_only: false,
             found: false,
             halt: false,
         }
@@ -172,6 +184,12 @@ pub(super) struct Rsc<'a> {
     pub(super) cloned: Option<&'a str>,
     /// Not configured any more.
     pub(super) removed: bool,
+    /// Its ticket is lost, and it is to stay as it is.
+    pub(super) frozen: bool,
+    /// Its ticket does not allow any promotion.
+    pub(super) no_promotion: bool,
+    /// It moves without a stop: from, to.
+    pub(super) migrates: Option<(NodeIx, NodeIx)>,
     pub(super) meta: Meta,
     /// Where it is active (primitives).
     pub(super) active: Vec<Seen>,
@@ -247,6 +265,19 @@ pub(super) enum NoQuorum {
     Suicide,
 }
 
+/// `placement-strategy`: do capacities count?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strategy {
+    /// No.
+    Default,
+    /// A node takes only what fits.
+    Utilization,
+    /// The same, and as few nodes as possible are used.
+    Minimal,
+    /// The same, and the emptiest node is taken first.
+    Balanced,
+}
+
 /// Cluster properties the engine reads.
 #[derive(Debug, Clone)]
 #[expect(
@@ -260,10 +291,12 @@ pub(super) struct Properties {
     pub(super) no_quorum: NoQuorum,
     pub(super) start_failure_is_fatal: bool,
     pub(super) fencing: bool,
+    pub(super) strategy: Strategy,
+    /// There is something to fence with.
+    pub(super) fence_device: bool,
     /// Decide as Pacemaker does.
     pub(super) exact: bool,
     pub(super) stop_removed: bool,
-    pub(super) concurrent_fencing: bool,
     /// What fencing does to a node.
     pub(super) fence_how: &'static str,
 }
@@ -344,11 +377,30 @@ impl<'a> Model<'a> {
         if r.clone.is_some() { format!("{}:{}", r.id, r.number) } else { r.id.to_owned() }
     }
 
+    /// Name of the history: instances of globally unique clones have their own.
+    pub(super) fn key(&self, rsc: RscIx) -> String {
+        let r = &self.rscs[rsc];
+        let info = r.clone.and_then(|c| self.rscs[c].clone_info());
+        if info.is_some_and(|i| i.globally_unique) { self.label(rsc) } else { r.id.to_owned() }
+    }
+
+    /// The node has to be fenced, and it can be.
+    pub(super) fn will_fence(&self, node: NodeIx) -> bool {
+        let n = &self.nodes[node];
+        let allowed = self.quorate || self.props.no_quorum == NoQuorum::Ignore || n.online;
+        n.fence.is_some() && self.props.fencing && self.props.fence_device && allowed
+    }
+
     /// True when the resource may be acted on.
     pub(super) fn managed(&self, rsc: RscIx) -> bool {
         let r = &self.rscs[rsc];
         let frozen = r.active.iter().any(|a| self.nodes[a.node].maintenance);
-        r.meta.is_managed && !r.meta.maintenance && !self.props.maintenance_mode && !frozen
+        r.meta.is_managed
+            && !r.meta.maintenance
+            && !r.frozen
+            && !self.props.maintenance_mode
+            && !frozen
+            && (!r.removed || self.props.stop_removed)
     }
 
     /// Managed and not blocked.

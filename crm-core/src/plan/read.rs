@@ -103,6 +103,7 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
         leaving: false,
         fence: input.pacemaker.and_then(|p| p.fence.get(name).cloned()),
         permanent: configured.map(|c| &c.attributes),
+        capacity: configured.map(|c| &c.utilization),
         transient,
         load: 0,
     };
@@ -235,12 +236,13 @@ impl<'a> Builder<'a> {
         for (n, node) in self.model.nodes.iter().enumerate() {
             let history: Option<&ResourceHistory> =
                 input.status.nodes.get(node.name).and_then(|s| s.resources.get(key));
-            out.push(if node.online {
+            out.push(if node.online && node.fence.is_none() {
                 reader.read(n, wanted, history)
             } else if reader.props.exact && reader.props.fencing {
                 // What a node that is away ran last; it is stopped there by fencing it.
                 let finding = reader.read(n, wanted, history);
-                Finding { unknown: false, ban: None, ..finding }
+                let seen = finding.seen.map(|s| super::model::Seen::plain(n, s.role, false));
+                Finding { seen, ..Finding::default() }
             } else if node.clean || reader.props.exact {
                 Finding::default()
             } else {
@@ -324,7 +326,13 @@ impl<'a> Builder<'a> {
         };
         let mut found: Vec<(Role, NodeIx)> =
             (0..self.model.nodes.len()).filter_map(|n| role_on(n).map(|r| (r, n))).collect();
-        if found.len() > max {
+        if let Some(pacemaker) = self.model.pacemaker {
+            let place = |n: NodeIx| {
+                let name = self.model.nodes[n].name;
+                pacemaker.order.iter().position(|o| o == name).unwrap_or(usize::MAX)
+            };
+            found.sort_by_key(|(_, n)| place(*n));
+        } else if found.len() > max {
             found.sort_by_key(|(role, n)| (std::cmp::Reverse(*role), *n));
         }
         found.into_iter().map(|(_, n)| n).collect()
@@ -391,6 +399,9 @@ impl<'a> Builder<'a> {
             agent: prim.map(|p| &p.agent),
             cloned: None,
             removed: false,
+            frozen: false,
+            no_promotion: false,
+            migrates: None,
             meta: meta::resolve(metas, cloned, &self.model.props),
             active: Vec::new(),
             surplus: false,
@@ -464,6 +475,11 @@ impl<'a> Builder<'a> {
             for (n, finding) in by_node.into_iter().enumerate() {
                 if let Some((code, text)) = finding.note {
                     self.model.because(first, Some(n), code, text);
+                }
+                let held = !self.model.nodes[n].online && finding.seen.is_some();
+                if held && self.model.props.exact && rscs.iter().any(|r| self.model.managed(*r)) {
+                    let text = format!("{id} is thought to be active there");
+                    self.model.nodes[n].fence.get_or_insert(text);
                 }
                 if let Some(text) = finding.fence {
                     self.model.nodes[n].fence.get_or_insert(text);

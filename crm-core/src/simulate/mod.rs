@@ -34,6 +34,7 @@ pub fn input(document: &Document) -> Input<'_> {
         pacemaker: Some(Pacemaker {
             fence: &document.fence,
             coordinator: document.coordinator.as_deref(),
+            order: &document.order,
         }),
     }
 }
@@ -64,10 +65,10 @@ pub fn run(document: &Document, outcomes: &[Outcome]) -> Run {
     for (index, action) in plan.actions.iter().enumerate() {
         let need = |id: &crate::plan::ActionId| usize::try_from(id.0).ok();
         let stuck = action.needs.iter().filter_map(need).any(|n| failed.get(n) == Some(&true));
-        if stuck || !world.execute(action, outcomes) {
-            if let Some(mark) = failed.get_mut(index) {
-                *mark = true;
-            }
+        if (stuck || !world.execute(action, outcomes))
+            && let Some(mark) = failed.get_mut(index)
+        {
+            *mark = true;
         }
         if !stuck {
             executed.push(index);

@@ -63,6 +63,10 @@ impl<'a> Reader<'a> {
         };
         if !out.pairs.iter().any(|p| p.name == name) {
             let value = target.attr("value").map(str::to_owned);
+            if value.as_deref() == Some("#default") {
+                // Pacemaker's word for "as if it were not there".
+                return;
+            }
             out.pairs.push(Nv { name: name.to_owned(), value });
         }
     }

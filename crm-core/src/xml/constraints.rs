@@ -172,11 +172,8 @@ impl<'a> Reader<'a> {
         let kind = match element.attr("kind") {
             Some(word) if word.eq_ignore_ascii_case("optional") => OrderKind::Optional,
             Some(word) if word.eq_ignore_ascii_case("serialize") => OrderKind::Serialize,
-            Some(word) if word.eq_ignore_ascii_case("mandatory") => OrderKind::Mandatory,
-            Some(word) => {
-                self.wrong(element, format!("no such kind of order: `{word}`"));
-                return;
-            }
+            // Pacemaker takes a kind it does not know as Mandatory.
+            Some(_) => OrderKind::Mandatory,
             None if score.is_some_and(|s| s <= Score::ZERO) => OrderKind::Optional,
             None => OrderKind::Mandatory,
         };

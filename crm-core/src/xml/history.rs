@@ -14,6 +14,10 @@ struct Entry {
     peer: Option<(String, String)>,
     /// Digest as written.
     digest: Option<String>,
+    /// Parameters that need a restart, and their digest.
+    restart: Option<(String, String)>,
+    /// Secret parameters, and the digest without them.
+    secure: Option<(String, String)>,
     key: String,
 }
 
@@ -44,6 +48,15 @@ impl<'a> Reader<'a> {
                 node.resources = found;
             }
         }
+    }
+
+    fn sticky(&self, failure: &OpResult) -> bool {
+        let id = failure.resource.split(':').next().unwrap_or_default();
+        let Some(prim) = self.out.cib.primitive(id) else { return false };
+        let same =
+            |op: &&crate::cib::Op| op.name == failure.op && op.interval_ms() == failure.interval_ms;
+        let own = prim.ops.iter().find(same).and_then(|op| op.attrs.get("on-fail"));
+        matches!(own, Some("stop" | "standby" | "fence"))
     }
 
     /// Instances of anonymous clones share their primitive's name; unique ones keep their number.
@@ -78,7 +91,13 @@ impl<'a> Reader<'a> {
             ..ResourceHistory::default()
         };
         for entry in entries {
+            let sticky = history.failure.as_ref().is_some_and(|f| self.sticky(f));
+            let failure = history.failure.clone().filter(|_| sticky);
             replay(&mut history, entry);
+            // What asks for more than a restart is not cured by what happened since.
+            if history.role.is_some_and(|r| r != Role::Stopped) {
+                history.failure = history.failure.take().or(failure);
+            }
         }
         Some(history)
     }
@@ -138,10 +157,16 @@ fn entry(op: Element<'_>, resource: &str) -> Option<Entry> {
     // Here an interval is a bare number of milliseconds.
     let interval_ms = interval.parse().ok().or_else(|| parse_duration_ms(interval)).unwrap_or(0);
     let peer = op.attr("migrate_source").zip(op.attr("migrate_target"));
+    let listed = |list: &str, digest: &str| {
+        let both = op.attr(list).zip(op.attr(digest));
+        both.map(|(list, digest)| (list.to_owned(), digest.to_owned()))
+    };
     Some(Entry {
         pending: status == -1,
         peer: peer.map(|(s, t)| (s.to_owned(), t.to_owned())),
         digest: op.attr("op-digest").map(str::to_owned),
+        restart: listed("op-force-restart", "op-restart-digest"),
+        secure: listed("op-secure-params", "op-secure-digest"),
         key: op
             .attr("operation_key")
             .map_or_else(|| format!("{resource}_{task}_{interval_ms}"), str::to_owned),
@@ -188,6 +213,8 @@ fn replay(history: &mut ResourceHistory, entry: Entry) {
         || (result.op == "monitor" && result.interval_ms == 0)
     {
         history.params_md5 = entry.digest;
+        history.restart_md5 = entry.restart;
+        history.secure_md5 = entry.secure;
     }
     let degraded = matches!(result.rc, 190 | 191);
     if failed(&result) && !degraded {

@@ -58,6 +58,8 @@ pub struct Document {
     pub now_ms: u64,
     /// `dc-uuid` as a node name.
     pub coordinator: Option<String>,
+    /// Nodes in the order of their states.
+    pub order: Vec<String>,
     /// Node ids as written (they may be words), by name.
     pub uuids: BTreeMap<String, String>,
 }
@@ -95,7 +97,7 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
     let mut reader = Reader {
         now_ms: root.attr("execution-date").and_then(parse_time_ms).unwrap_or(now_ms),
         problems: Vec::new(),
-        ids: root.descendants().filter_map(|e| Some((e.attr("id")?, e))).collect(),
+        ids: ids(root),
         out: Document::default(),
     };
     if root.name() == "cib" {
@@ -104,6 +106,18 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
         reader.wrong(root, format!("a CIB begins with `cib`, not with `{}`", root.name()));
     }
     if reader.problems.is_empty() { Ok(reader.out) } else { Err(reader.problems) }
+}
+
+/// The first element with each id; what only names another element has none of its own.
+fn ids(root: Element<'_>) -> BTreeMap<&str, Element<'_>> {
+    let mut out = BTreeMap::new();
+    let own = |e: &Element<'_>| !matches!(e.name(), "resource_ref" | "obj_ref" | "lrm_rsc_op");
+    for element in root.descendants().filter(own) {
+        if let Some(id) = element.attr("id") {
+            out.entry(id).or_insert(element);
+        }
+    }
+    out
 }
 
 impl<'a> Reader<'a> {

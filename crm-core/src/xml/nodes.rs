@@ -34,6 +34,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.unseen(&seen);
+        self.out.order = seen;
     }
 
     fn node(&mut self, element: Element<'a>) {
@@ -99,7 +100,8 @@ impl<'a> Reader<'a> {
 
     /// Nodes nobody has told anything about.
     fn unseen(&mut self, seen: &[String]) {
-        let startup = self.out.cib.properties.flag("startup-fencing").unwrap_or(true);
+        let startup =
+            self.fencing() && self.out.cib.properties.flag("startup-fencing").unwrap_or(true);
         let names: Vec<String> = self.out.uuids.keys().cloned().collect();
         for name in names.into_iter().filter(|n| !seen.contains(n)) {
             let view = if startup { NodeView::LOST } else { NodeView::GONE };
@@ -121,7 +123,7 @@ impl<'a> Reader<'a> {
         let (member, process) = (up("in_ccm", "true"), up("crmd", "online"));
         let join = state.attr("join").unwrap_or("down");
         let expected_up = state.attr("expected") == Some("member");
-        let expected_down = state.attr("expected") == Some("down");
+        let expected_down = state.attr("expected").is_none_or(|e| e == "down");
         let attribute = |attr: &str| self.out.status.nodes.get(name)?.attrs.get(attr).cloned();
         let leaving = attribute("shutdown").is_some_and(|v| v != "0");
         let terminate = attribute("terminate").is_some_and(|v| {

@@ -117,7 +117,14 @@ fn compare(value: &str, wanted: &str, part: Element<'_>) -> Option<Ordering> {
                 |v: &str| v.split('.').map(|n| n.parse().unwrap_or(0)).collect::<Vec<u64>>();
             Some(numbers(value).cmp(&numbers(wanted)))
         }
-        Some("number" | "integer") => value.parse::<f64>().ok()?.partial_cmp(&wanted.parse().ok()?),
+        Some(kind @ ("number" | "integer")) => {
+            match (value.parse::<f64>(), wanted.parse::<f64>()) {
+                (Ok(a), Ok(b)) if kind == "integer" => a.trunc().partial_cmp(&b.trunc()),
+                (Ok(a), Ok(b)) => a.partial_cmp(&b),
+                // What is no number is compared as text, as Pacemaker does.
+                _ => Some(fold(value).cmp(&fold(wanted))),
+            }
+        }
         Some(_) | None if ordering => match (value.parse::<f64>(), wanted.parse::<f64>()) {
             (Ok(a), Ok(b)) => a.partial_cmp(&b),
             _ => Some(fold(value).cmp(&fold(wanted))),

@@ -33,8 +33,10 @@ fn a_history_is_replayed_in_the_order_of_its_calls() {
     let seen = read(&document(prim, "", &status), 0).unwrap();
     assert_eq!(seen.status.nodes["alpha"].resources["a"].role, Some(Role::Stopped));
     assert_eq!(seen.nodes["alpha"], NodeView::ONLINE);
-    // Nobody has said anything about delta: with startup fencing it may run things.
-    assert_eq!(seen.nodes["delta"], NodeView::LOST);
+    // Nobody has said anything about delta: only with fencing it may run things.
+    assert_eq!(seen.nodes["delta"], NodeView::GONE);
+    let fencing = document(prim, "", &status).replace("value=\"false\"", "value=\"true\"");
+    assert_eq!(read(&fencing, 0).unwrap().nodes["delta"], NodeView::LOST);
     assert_eq!(seen.coordinator.as_deref(), Some("alpha"));
 }
 
