@@ -95,6 +95,8 @@ pub(crate) enum Cmd {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// What the policy engine would do with a CIB: no cluster and no root needed.
+    Simulate(SimulateArgs),
     /// The status again after every change, until interrupted.
     #[command(visible_alias = "watch")]
     Monitor {
@@ -102,6 +104,60 @@ pub(crate) enum Cmd {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+}
+
+/// Whose words a simulation is told in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Style {
+    /// Ours: what would be done, and why.
+    #[default]
+    Plain,
+    /// The sections of `crm_simulate -S`.
+    Pacemaker,
+}
+
+/// `crm simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Pacemaker's CIB (XML, with status), crm text or YAML; `-` = standard input.
+    #[arg(short = 'x', long, value_name = "FILE")]
+    pub(crate) cib: PathBuf,
+    /// The time rules and failures are judged at: `2026-03-01 12:00:00Z`, or seconds since the epoch.
+    #[arg(short = 't', long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Why everything is placed as it is: the engine's reasons with their scores.
+    #[arg(short, long)]
+    pub(crate) scores: bool,
+    /// Write the transition graph as Pacemaker's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) graph: Option<PathBuf>,
+    /// Write the transition graph for graphviz.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dot: Option<PathBuf>,
+    /// Whose words.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) style: Style,
+    /// Output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// As if this node were up.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node_up: Vec<String>,
+    /// As if this node were cleanly down.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node_down: Vec<String>,
+    /// As if this node had been lost.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node_lost: Vec<String>,
+    /// As if this node were in standby.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node_standby: Vec<String>,
+    /// As if the cluster had quorum, or not.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) quorum: Option<bool>,
+    /// As if this operation ended with this code: `RSC_OP_INTERVAL@NODE=RC`, the interval in milliseconds.
+    #[arg(long, value_name = "RESULT")]
+    pub(crate) op_result: Vec<String>,
 }
 
 /// `crm status`.

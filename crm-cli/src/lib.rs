@@ -12,6 +12,7 @@ mod preview;
 mod random;
 mod resource;
 mod root;
+mod simulate;
 mod source;
 mod status;
 mod text_file;

@@ -28,6 +28,7 @@ pub(crate) fn actions(status: &StatusReply, cib: &Cib) -> Vec<String> {
         quorate: status.quorate,
         only: None,
         now_ms: status.now_ms,
+        pacemaker: None,
     };
     plan(&input).summary
 }

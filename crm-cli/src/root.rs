@@ -7,7 +7,7 @@ use crate::source::{Input, Source};
 use crate::status::json;
 use crate::status::picture::Picture;
 use crate::status::text::{Grouping, render};
-use crate::{Shell, cluster, configure, node, offline, resource, usage, volume};
+use crate::{Shell, cluster, configure, node, offline, resource, simulate, usage, volume};
 use clap::{CommandFactory, Parser};
 use crm_proto::local::{Reply, Request, StatusReply};
 use std::path::Path;
@@ -30,6 +30,7 @@ pub(crate) fn command(shell: &mut Shell<'_>, command: Cmd) -> Result<(), Fail> {
             offline::why(shell, &resource, node.as_deref(), output)
         }
         Cmd::Log { version, output } => offline::log(shell, version, output),
+        Cmd::Simulate(args) => simulate::run(shell, &args),
         Cmd::Monitor { output } => monitor(shell, output),
     }
 }

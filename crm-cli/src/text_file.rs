@@ -44,15 +44,24 @@ pub(crate) fn whole(
     base: &Cib,
     version: u64,
 ) -> Result<(Cib, Spans), Fail> {
-    let text = read_text(path)?;
+    whole_text(shell, path, &read_text(path)?, base, version)
+}
+
+/// Same as [`whole`], of a text already read.
+pub(crate) fn whole_text(
+    shell: &Shell<'_>,
+    path: &Path,
+    text: &str,
+    base: &Cib,
+    version: u64,
+) -> Result<(Cib, Spans), Fail> {
     let name =
         if path.as_os_str() == "-" { "<stdin>".to_owned() } else { path.display().to_string() };
-    let (mut cib, spans) = if is_yaml(path, &text) {
+    let (mut cib, spans) = if is_yaml(path, text) {
         let catalog = (shell.hooks.agent_catalog)();
-        crm_core::yaml::read(&name, &text, Some(catalog.as_ref()))
-            .map_err(|wrong| refuse(&wrong))?
+        crm_core::yaml::read(&name, text, Some(catalog.as_ref())).map_err(|wrong| refuse(&wrong))?
     } else {
-        replaced(&name, &text, version, (shell.hooks.agent_catalog)())?
+        replaced(&name, text, version, (shell.hooks.agent_catalog)())?
     };
     fill_in(base, &mut cib)?;
     Ok((cib, spans))

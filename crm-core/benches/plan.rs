@@ -37,6 +37,7 @@ fn nodes(names: &[String]) -> (Vec<Node>, BTreeMap<String, NodeView>) {
         id: i,
         name: name.clone(),
         attributes: NvSet::default(),
+        utilization: NvSet::default(),
     };
     let view = NodeView::ONLINE;
     ((1..).zip(names).map(node).collect(), names.iter().map(|n| (n.clone(), view)).collect())
@@ -72,6 +73,7 @@ fn seed() -> Cib {
         with: "HA".into(),
         with_role: None,
         node_attribute: None,
+        influence: None,
         sets: Vec::new(),
     };
     Cib {
@@ -105,7 +107,7 @@ fn history(cib: &Cib, id: &str, role: Role) -> ResourceHistory {
 }
 
 fn input<'a>(cib: &'a Cib, status: &'a Status, nodes: &'a BTreeMap<String, NodeView>) -> Input<'a> {
-    Input { cib, status, nodes, quorate: true, only: None, now_ms: 0 }
+    Input { cib, status, nodes, quorate: true, only: None, now_ms: 0, pacemaker: None }
 }
 
 fn seed_002(c: &mut Criterion) {

@@ -2,7 +2,7 @@
 //!
 //! A node's entry belongs to one session of its daemon: results of an older session are dropped.
 
-use crate::cib::Role;
+use crate::cib::{AgentName, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -107,6 +107,42 @@ pub struct ResourceHistory {
     pub start_failed: bool,
     /// Wall clock of the last failure, milliseconds since the epoch.
     pub last_failure_ms: u64,
+    /// The agent it ran with, where that is known: all that is left of a resource that is not configured any more.
+    #[serde(default)]
+    pub agent: Option<AgentName>,
+    /// An operation that has begun and not ended.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+    /// Source and target of a migration whose first half is done here.
+    #[serde(default)]
+    pub migration: Option<(String, String)>,
+    /// Pacemaker's digest of the parameters it runs with.
+    #[serde(default)]
+    pub params_md5: Option<String>,
+    /// Parameters whose change needs a restart, and Pacemaker's digest of these.
+    #[serde(default)]
+    pub restart_md5: Option<(String, String)>,
+    /// Secret parameters, and Pacemaker's digest without these.
+    #[serde(default)]
+    pub secure_md5: Option<(String, String)>,
+}
+
+/// An operation under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Which.
+    pub op: String,
+    /// 0 for one-shot operations and probes.
+    pub interval_ms: u64,
+}
+
+/// A ticket: the right of this cluster (as opposed to one at another site) to run what needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The cluster has it.
+    pub granted: bool,
+    /// It is about to be given up.
+    pub standby: bool,
 }
 
 /// An action of a plan: the mark that an order carries and its report brings back.
@@ -217,7 +253,7 @@ impl ResourceHistory {
 
     fn note_success(&mut self, result: &OpResult) {
         let role = match (result.op.as_str(), result.rc) {
-            ("start", _) => Some(Role::Started),
+            ("start" | "migrate_from", _) => Some(Role::Started),
             ("stop", _) | ("monitor", rc::NOT_RUNNING) => Some(Role::Stopped),
             ("promote", _) | ("monitor", rc::RUNNING_PROMOTED) => Some(Role::Promoted),
             ("demote", _) => Some(Role::Unpromoted),
@@ -264,4 +300,7 @@ fn role_after_failure(result: &OpResult) -> Option<Role> {
 pub struct Status {
     /// By node name.
     pub nodes: BTreeMap<String, NodeStatus>,
+    /// Tickets by name.
+    #[serde(default)]
+    pub tickets: BTreeMap<String, Ticket>,
 }

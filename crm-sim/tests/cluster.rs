@@ -99,6 +99,7 @@ fn seed(nodes: usize) -> Cib {
                 with: "HA".to_owned(),
                 with_role: None,
                 node_attribute: None,
+                influence: None,
                 sets: Vec::new(),
             }),
         ],

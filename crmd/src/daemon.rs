@@ -316,6 +316,10 @@ impl Daemon {
             ActionKind::CancelMonitor { node: _, resource, interval_ms } => {
                 Work::CancelMonitor { resource, interval_ms }
             }
+            ActionKind::Cluster(what) => {
+                tracing::error!(?what, "an action of the cluster itself was ordered");
+                return;
+            }
             ActionKind::Pseudo { name } => {
                 tracing::error!(name, "a pseudo action was ordered");
                 return;

@@ -185,7 +185,7 @@ impl<'a> Picture<'a> {
     pub(crate) fn pending(&self) -> usize {
         let real = |kind: &ActionKind| match kind {
             ActionKind::Op(_) | ActionKind::CancelMonitor { .. } => true,
-            ActionKind::Pseudo { .. } => false,
+            ActionKind::Cluster(_) | ActionKind::Pseudo { .. } => false,
         };
         self.reply.plan.actions.iter().filter(|a| real(&a.kind)).count()
     }

@@ -69,6 +69,9 @@ pub struct Colocation {
     pub with_role: Option<Role>,
     /// `node-attribute`.
     pub node_attribute: Option<String>,
+    /// `influence` as written: may the dependent pull the resource it follows?
+    #[serde(default)]
+    pub influence: Option<bool>,
     /// Resource sets, when the constraint has more than two resources.
     pub sets: Vec<ResourceSet>,
 }
@@ -116,6 +119,34 @@ pub struct Order {
     pub symmetrical: Option<bool>,
     /// Resource sets, when the constraint has more than two resources.
     pub sets: Vec<ResourceSet>,
+}
+
+/// What happens to a resource whose ticket is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LossPolicy {
+    /// It is stopped.
+    Stop,
+    /// It is demoted.
+    Demote,
+    /// Its nodes are fenced.
+    Fence,
+    /// It stays as it is and is not managed any more.
+    Freeze,
+}
+
+/// A resource (in a role) runs only while the cluster has a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RscTicket {
+    /// Id.
+    pub id: String,
+    /// The ticket's name.
+    pub ticket: String,
+    /// The resource.
+    pub rsc: String,
+    /// The role that needs the ticket; `None` = any.
+    pub role: Option<Role>,
+    /// What its loss means.
+    pub loss: LossPolicy,
 }
 
 /// A constraint of the CIB.

@@ -8,8 +8,8 @@ mod resource;
 mod score;
 
 pub use constraint::{
-    Colocation, Constraint, Location, LocationTarget, Order, OrderAction, OrderKind, ResourceSet,
-    SetMember,
+    Colocation, Constraint, Location, LocationTarget, LossPolicy, Order, OrderAction, OrderKind,
+    ResourceSet, RscTicket, SetMember,
 };
 pub use nv::{Nv, NvSet, parse_bool, parse_duration_ms};
 pub use resource::{AgentName, CloneResource, Group, Op, Primitive, Resource, Section};
@@ -39,6 +39,9 @@ pub struct Node {
     pub name: String,
     /// Permanent attributes (`standby`, `maintenance`, the user's own).
     pub attributes: NvSet,
+    /// Capacities (`placement-strategy`).
+    #[serde(default)]
+    pub utilization: NvSet,
 }
 
 /// A replicated volume as configured (ADR-0004): what `crm volume create` makes.
@@ -86,6 +89,9 @@ pub struct Cib {
     pub op_defaults: NvSet,
     /// Replicated volumes.
     pub volumes: Vec<Volume>,
+    /// Resources that need a ticket.
+    #[serde(default)]
+    pub rsc_tickets: Vec<RscTicket>,
 }
 
 impl Cib {

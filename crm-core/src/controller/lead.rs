@@ -154,7 +154,7 @@ impl Controller {
             let node = match &work {
                 ActionKind::Op(spec) => spec.node.clone(),
                 ActionKind::CancelMonitor { node, .. } => node.clone(),
-                ActionKind::Pseudo { .. } => continue,
+                ActionKind::Cluster(_) | ActionKind::Pseudo { .. } => continue,
             };
             let session = sessions.get(&node).copied().unwrap_or_default();
             let token = Token { term, plan, action: action.0 };

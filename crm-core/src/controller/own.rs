@@ -89,6 +89,7 @@ impl Controller {
                 self.cancel_monitor(token, resource, interval_ms);
                 Ok(())
             }
+            ActionKind::Cluster(what) => Err(format!("{what:?} is not for a node")),
             ActionKind::Pseudo { name } => Err(format!("`{name}` is not for a node")),
         }
     }

@@ -93,6 +93,7 @@ impl Controller {
             quorate: matches!(self.mode, Mode::Leader | Mode::Follower | Mode::Alone),
             only: alone.then_some(self.me.as_str()),
             now_ms: self.wall_ms,
+            pacemaker: None,
         })
     }
 }

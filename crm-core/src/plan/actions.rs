@@ -65,6 +65,18 @@ pub(super) enum What {
     Monitor(usize),
     /// A recurring monitor ends.
     Cancel(u64),
+    /// The agent takes changed parameters without a restart.
+    Reload,
+    /// First half of a migration.
+    MigrateTo,
+    /// Second half.
+    MigrateFrom,
+    /// The node is cut off.
+    Fence,
+    /// The node's services end.
+    Shutdown,
+    /// The history is forgotten.
+    Forget,
 }
 
 /// An entry of the table.
@@ -75,8 +87,12 @@ pub(super) struct Act {
     pub(super) node: Option<NodeIx>,
     pub(super) required: bool,
     pub(super) runnable: bool,
-    /// Of the inputs of which one suffices: how many are as wanted without any action.
+    /// Nothing is done: fencing has done it, or a migration.
+    pub(super) implied: bool,
+    /// Of the inputs of which some suffice: how many are as wanted without any action.
     pub(super) granted: u32,
+    /// How many of those inputs suffice.
+    pub(super) enough: u32,
 }
 
 /// How two actions are bound.
@@ -98,6 +114,10 @@ impl Link {
     pub(super) const BLOCKS_IF_NEEDED: Self = Self(32);
     /// First is one of the inputs of which one suffices.
     pub(super) const ANY: Self = Self(64);
+
+    const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -155,7 +175,16 @@ impl Table {
     }
 
     pub(super) fn add(&mut self, what: What, rsc: RscIx, node: Option<NodeIx>) -> ActIx {
-        self.acts.push(Act { what, rsc, node, required: false, runnable: true, granted: 0 });
+        self.acts.push(Act {
+            what,
+            rsc,
+            node,
+            required: false,
+            runnable: true,
+            implied: false,
+            granted: 0,
+            enough: 1,
+        });
         self.out.push(Vec::new());
         self.into.push(Vec::new());
         self.acts.len() - 1
@@ -167,6 +196,34 @@ impl Table {
         }
         self.out[first].push((then, link));
         self.into[then].push((first, link));
+    }
+
+    /// The action is needed without making others needed; its own resource's actions keep their bonds.
+    pub(super) fn relax(&mut self, act: ActIx) {
+        let rsc = self.acts[act].rsc;
+        for (then, link) in self.out[act].clone() {
+            if self.acts[then].rsc != rsc {
+                self.relink(act, then, link.without(Link::IMPLIES_THEN));
+            }
+        }
+        for (first, link) in self.into[act].clone() {
+            if self.acts[first].rsc != rsc {
+                self.relink(first, act, link.without(Link::IMPLIES_FIRST));
+            }
+        }
+    }
+
+    fn relink(&mut self, first: ActIx, then: ActIx, now: Link) {
+        for (act, link) in &mut self.out[first] {
+            if *act == then {
+                *link = now;
+            }
+        }
+        for (act, link) in &mut self.into[then] {
+            if *act == first {
+                *link = now;
+            }
+        }
     }
 
     pub(super) fn tasks(&self, rsc: RscIx, task: Task) -> &[ActIx] {
@@ -189,12 +246,13 @@ impl Table {
         let (chosen, next) = (rsc.assigned, rsc.next_role);
         let active = rsc.active.clone();
         let several = active.len() > 1 && rsc.meta.multiple_active == MultipleActive::StopStart;
-        let again = several || active.iter().any(|a| a.failed || a.changed);
+        let again = several || active.iter().any(|a| (a.failed && !a.demote_only) || a.changed);
         let mut down = Vec::new();
         let mut role_here = None;
         for seen in &active {
             let stays = chosen == Some(seen.node) && !again;
             let stop = self.operation(r, Task::Stop, seen.node, !stays);
+            self.imply(model, stop);
             down.push(stop);
             if chosen == Some(seen.node) {
                 role_here = Some(seen.role);
@@ -202,10 +260,11 @@ impl Table {
             if seen.role == Role::Promoted {
                 let leaves_role = !stays || next != Role::Promoted;
                 let demote = self.operation(r, Task::Demote, seen.node, leaves_role);
-                if seen.demote_failed {
+                if seen.demote_failed && !model.props.exact {
                     // It failed; stopping is the way out. The point keeps its place in the order.
                     self.acts[demote].what = What::Point(format!("{}_demote_0", model.label(r)));
                 }
+                self.imply(model, demote);
                 self.link(demote, stop, Link::ORDER | Link::IMPLIES_FIRST | Link::BLOCKS_IF_NEEDED);
             }
         }
@@ -226,7 +285,24 @@ impl Table {
             }
             rising.push(promote);
         }
+        if active.iter().any(|a| a.reload && Some(a.node) == chosen) {
+            let reload = self.add(What::Reload, r, chosen);
+            self.acts[reload].required = true;
+            for act in &rising {
+                self.link(reload, *act, Link::ORDER);
+            }
+        }
         self.refuse(model, r, role_here, &rising);
+    }
+
+    /// What is to be done on a node that is fenced is done by that; on one that is away and is not fenced it is impossible.
+    fn imply(&mut self, model: &Model<'_>, act: ActIx) {
+        let Some(node) = self.acts[act].node else { return };
+        if model.will_fence(node) {
+            self.acts[act].implied = true;
+        } else if !model.nodes[node].online || model.nodes[node].pending {
+            self.acts[act].runnable = false;
+        }
     }
 
     /// Starts and promotes that must not happen now.
@@ -246,6 +322,15 @@ impl Table {
             NoQuorum::Stop | NoQuorum::Suicide | NoQuorum::Ignore => false,
         };
         let node = model.rscs[r].assigned;
+        let stops = matches!(model.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide);
+        if model.props.exact && !model.quorate && stops && model.rscs[r].meta.needs_quorum {
+            // Not even what runs may go on: what cannot start again stops.
+            model.because(r, node, "no-quorum", "no quorum".to_owned());
+            for act in rising {
+                self.acts[*act].runnable = false;
+            }
+            return;
+        }
         if !model.quorate && capped {
             let text = "no quorum: nothing new is started".to_owned();
             model.because(r, node, "no-quorum", text);
@@ -350,7 +435,10 @@ impl Model<'_> {
         self.leaves(rsc).into_iter().all(|leaf| {
             let r = &self.rscs[leaf];
             match task {
-                Task::Start => !self.movable(leaf) && !r.active.is_empty(),
+                Task::Start => {
+                    let held = self.props.exact && r.blocked() && r.active.iter().any(|a| a.failed);
+                    !self.movable(leaf) && !r.active.is_empty() && !held
+                }
                 Task::Promote => {
                     !self.movable(leaf) && r.active.iter().any(|a| a.role == Role::Promoted)
                 }

@@ -10,6 +10,9 @@ impl Model<'_> {
     pub(super) fn assign_all(&mut self) {
         let mut order = self.tops.clone();
         order.sort_by_key(|r| Reverse(self.rscs[*r].meta.priority));
+        if self.counts_capacity() {
+            self.sort_by_hold(&mut order);
+        }
         for r in order {
             self.assign(r, None);
         }
@@ -111,6 +114,9 @@ impl Model<'_> {
         if self.props.stop_all {
             return Some(("stop-all-resources", "stop-all-resources is on".to_owned()));
         }
+        if rsc.removed {
+            return Some(("orphan", "it is not configured any more".to_owned()));
+        }
         if rsc.meta.target_role == Some(Role::Stopped) {
             return Some(("target-role", "target-role is Stopped".to_owned()));
         }
@@ -126,7 +132,10 @@ impl Model<'_> {
                 "active on several nodes and multiple-active=stop_only".to_owned(),
             ));
         }
-        if !self.quorate && matches!(self.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide) {
+        if !self.quorate
+            && !self.props.exact
+            && matches!(self.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide)
+        {
             let policy = if self.props.no_quorum == NoQuorum::Stop { "stop" } else { "suicide" };
             return Some(("no-quorum", format!("no quorum and no-quorum-policy={policy}")));
         }
@@ -140,12 +149,21 @@ impl Model<'_> {
     fn best_node(&mut self, r: RscIx, prefer: Option<NodeIx>) -> Option<NodeIx> {
         let rsc = &self.rscs[r];
         let here = |n: NodeIx| rsc.active.iter().any(|a| a.node == n);
-        let usable = |n: &NodeIx| self.nodes[*n].available() && rsc.scores[*n] >= Score::ZERO;
-        let key = |n: &NodeIx| {
-            let node = &self.nodes[*n];
-            (Reverse(rsc.scores[*n]), node.load, !here(*n), node.name)
+        let room = self.counts_capacity().then(|| self.roomy(r));
+        let usable = |n: &NodeIx| {
+            self.nodes[*n].available()
+                && rsc.scores[*n] >= Score::ZERO
+                && room.as_ref().is_none_or(|room| room[*n])
         };
-        let best = (0..self.nodes.len()).filter(usable).min_by_key(key);
+        let key = |n: NodeIx| {
+            let node = &self.nodes[n];
+            (node.load, !here(n), node.name)
+        };
+        let better = |a: &NodeIx, b: &NodeIx| {
+            let score = rsc.scores[*b].cmp(&rsc.scores[*a]);
+            score.then_with(|| self.emptier(*a, *b)).then_with(|| key(*a).cmp(&key(*b)))
+        };
+        let best = (0..self.nodes.len()).filter(usable).min_by(better);
         let Some(best) = best else {
             self.explain_nowhere(r);
             return None;

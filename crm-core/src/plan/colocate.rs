@@ -297,7 +297,7 @@ impl Model<'_> {
     /// Goes beyond Pacemaker, which would wait there forever.
     fn only_promotable(&self, c: &Coloc<'_>, factor: f32, work: &mut Vec<Score>) {
         let mandatory = c.score == Score::INF && factor > 0.0;
-        if !mandatory || c.dependent_role != Some(Role::Promoted) {
+        if self.props.exact || !mandatory || c.dependent_role != Some(Role::Promoted) {
             return;
         }
         let Some(can) = self.promotable_nodes(c.dependent) else { return };

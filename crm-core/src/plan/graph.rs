@@ -1,9 +1,9 @@
 //! Phase 12: what is needed and possible becomes the plan's graph; ids are a topological order.
 
 use super::actions::{Act, ActIx, Link, Table, What};
-use super::model::Model;
+use super::model::{Model, NodeIx};
 use super::params::{OpCall, expected};
-use super::{Action, ActionId, ActionKind};
+use super::{Action, ActionId, ActionKind, ClusterOp};
 use crate::cib::Role;
 use crate::status::rc;
 use petgraph::algo::{tarjan_scc, toposort};
@@ -113,18 +113,32 @@ fn graph_of(table: &Table, kept: &[bool]) -> DiGraph<ActIx, ()> {
 }
 
 fn kind(model: &Model<'_>, act: &Act) -> ActionKind {
-    let name = |node: usize| model.nodes[node].name.to_owned();
+    if let (What::Do(task), true) = (&act.what, act.implied) {
+        return ActionKind::Pseudo { name: format!("{}_{}_0", model.label(act.rsc), task.op()) };
+    }
+    let Some(node) = act.node else {
+        let name = match &act.what {
+            What::Point(text) => text.clone(),
+            What::Do(_)
+            | What::Probe
+            | What::Monitor(_)
+            | What::Cancel(_)
+            | What::MigrateTo
+            | What::MigrateFrom
+            | What::Reload
+            | What::Fence
+            | What::Shutdown
+            | What::Forget => format!("{}_nowhere_0", model.label(act.rsc)),
+        };
+        return ActionKind::Pseudo { name };
+    };
     let rsc = act.rsc;
-    match (&act.what, act.node) {
-        (What::Do(task), Some(node)) => ActionKind::Op(Box::new(model.op_spec(OpCall {
-            rsc,
-            node,
-            op: task.op(),
-            interval_ms: 0,
-            config: model.configured(rsc, task.op()),
-            expected_rc: rc::OK,
-        }))),
-        (What::Probe, Some(node)) => ActionKind::Op(Box::new(model.op_spec(OpCall {
+    match &act.what {
+        What::Do(task) => one_shot(model, act, node, task.op()),
+        What::MigrateTo => one_shot(model, act, node, "migrate_to"),
+        What::MigrateFrom => one_shot(model, act, node, "migrate_from"),
+        What::Reload => one_shot(model, act, node, "reload-agent"),
+        What::Probe => ActionKind::Op(Box::new(model.op_spec(OpCall {
             rsc,
             node,
             op: "monitor",
@@ -132,7 +146,7 @@ fn kind(model: &Model<'_>, act: &Act) -> ActionKind {
             config: model.probe_config(rsc),
             expected_rc: rc::NOT_RUNNING,
         }))),
-        (What::Monitor(op), Some(node)) => {
+        What::Monitor(op) => {
             let config = model.rscs[rsc].prim.and_then(|p| p.ops.get(*op));
             let promoted = config.and_then(super::history::op_role) == Some(Role::Promoted);
             let role = if promoted { Role::Promoted } else { Role::Started };
@@ -145,14 +159,33 @@ fn kind(model: &Model<'_>, act: &Act) -> ActionKind {
                 expected_rc: expected(role),
             })))
         }
-        (What::Cancel(interval_ms), Some(node)) => ActionKind::CancelMonitor {
-            node: name(node),
-            resource: model.rscs[rsc].id.to_owned(),
+        What::Cancel(interval_ms) => ActionKind::CancelMonitor {
+            node: model.nodes[node].name.to_owned(),
+            resource: model.key(rsc),
             interval_ms: *interval_ms,
         },
-        (What::Point(text), _) => ActionKind::Pseudo { name: text.clone() },
-        (What::Do(_) | What::Probe | What::Monitor(_) | What::Cancel(_), None) => {
-            ActionKind::Pseudo { name: format!("{}_nowhere_0", model.label(rsc)) }
+        What::Fence => ActionKind::Cluster(ClusterOp::Fence {
+            node: model.nodes[node].name.to_owned(),
+            how: model.props.fence_how.to_owned(),
+        }),
+        What::Shutdown => {
+            ActionKind::Cluster(ClusterOp::Shutdown { node: model.nodes[node].name.to_owned() })
         }
+        What::Forget => ActionKind::Cluster(ClusterOp::Forget {
+            node: model.nodes[node].name.to_owned(),
+            resource: model.key(rsc),
+        }),
+        What::Point(text) => ActionKind::Pseudo { name: text.clone() },
     }
+}
+
+fn one_shot(model: &Model<'_>, act: &Act, node: NodeIx, op: &str) -> ActionKind {
+    ActionKind::Op(Box::new(model.op_spec(OpCall {
+        rsc: act.rsc,
+        node,
+        op,
+        interval_ms: 0,
+        config: model.configured(act.rsc, op),
+        expected_rc: rc::OK,
+    })))
 }

@@ -1,8 +1,8 @@
 //! Reads a node's history of a primitive: what is active there, what failed, what the failure asks for.
 
 use super::digest::digest;
-use super::meta;
 use super::model::{Meta, NodeIx, Properties, Seen};
+use super::{md5, meta};
 use crate::cib::{NvSet, Primitive, Role};
 use crate::status::{ExecStatus, OpResult, ResourceHistory, rc};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ enum OnFail {
     Block,
     Stop,
     Standby,
+    Fence,
+    Demote,
 }
 
 /// What is needed to read a history.
@@ -45,6 +47,8 @@ pub(super) struct Finding {
     pub(super) ban: Option<(&'static str, String)>,
     /// The whole node is to be left by everything (`on-fail=standby`): words.
     pub(super) standby: Option<String>,
+    /// The node is to be fenced: words.
+    pub(super) fence: Option<String>,
     /// Something to tell without a ban: code and words.
     pub(super) note: Option<(&'static str, String)>,
 }
@@ -59,7 +63,8 @@ pub(super) fn fail_count(
     if expired(history, meta, now) {
         return Some(0);
     }
-    (!(history.start_failed && props.start_failure_is_fatal)).then_some(history.fail_count)
+    let fatal = history.start_failed && props.start_failure_is_fatal && !props.exact;
+    (!fatal).then_some(history.fail_count)
 }
 
 const fn expired(history: &ResourceHistory, meta: &Meta, now: u64) -> bool {
@@ -110,8 +115,14 @@ impl Reader<'_> {
             Some("ignore") => OnFail::Ignore,
             Some("block") => OnFail::Block,
             // Fencing is decided in `fence`; without it Pacemaker stops the resource instead.
+            Some("fence") if self.props.exact && self.props.fencing => OnFail::Fence,
+            Some("demote") if self.props.exact => OnFail::Demote,
             Some("stop" | "fence") => OnFail::Stop,
             Some("standby") => OnFail::Standby,
+            Some("restart") if failure.op != "stop" => OnFail::Restart,
+            Some(_) | None if failure.op == "stop" && self.props.exact && self.props.fencing => {
+                OnFail::Fence
+            }
             Some(_) | None if failure.op == "stop" => OnFail::Block,
             Some(_) | None => OnFail::Restart,
         }
@@ -145,7 +156,9 @@ impl Reader<'_> {
             failed: false,
             blocked: false,
             changed: false,
+            reload: false,
             demote_failed: false,
+            demote_only: false,
             found: history.last.as_ref().is_some_and(is_probe),
             halt: false,
         };
@@ -155,6 +168,9 @@ impl Reader<'_> {
         if seen.role != Role::Stopped {
             let wanted_digest = digest(wanted.params);
             seen.changed = history.digest != 0 && history.digest != wanted_digest;
+            if self.props.exact {
+                (seen.changed, seen.reload) = pacemaker_change(history, wanted.params);
+            }
             finding.seen = Some(seen);
         }
         finding
@@ -188,7 +204,10 @@ impl Reader<'_> {
         finding: &mut Finding,
     ) {
         let running = if wanted.promotable { Role::Unpromoted } else { Role::Started };
-        if hard(failure) {
+        // A recurring operation that says so has been able to do it before.
+        let recurring =
+            self.props.exact && failure.rc == rc::ERR_UNIMPLEMENTED && failure.interval_ms > 0;
+        if hard(failure) && !recurring {
             finding.ban = Some(("failed", words(failure)));
             if is_probe(failure) {
                 // It cannot run here, so it does not run here.
@@ -203,6 +222,9 @@ impl Reader<'_> {
             } else if seen.role == Role::Stopped && !is_probe(failure) {
                 seen.role = running;
             }
+            if self.props.exact {
+                finding.ban = None;
+            }
             finding.note =
                 Some(("failed", format!("ignored (on-fail=ignore): {}", words(failure))));
             return;
@@ -212,6 +234,10 @@ impl Reader<'_> {
         }
         match failure.op.as_str() {
             "promote" => seen.role = Role::Promoted,
+            "demote" if self.props.exact && on_fail != OnFail::Block => {
+                // To stay promoted would be a loop; it is stopped anyway.
+                seen.role = Role::Unpromoted;
+            }
             "demote" => {
                 seen.role = Role::Promoted;
                 seen.demote_failed = true;
@@ -236,11 +262,53 @@ impl Reader<'_> {
             OnFail::Standby => {
                 finding.standby = Some(format!("on-fail=standby: {}", words(failure)));
             }
+            OnFail::Fence => {
+                finding.fence = Some(format!("{} failed there", failure.resource));
+            }
+            OnFail::Demote => {
+                seen.demote_only = seen.role == Role::Promoted;
+                finding.note = Some(("failed", words(failure)));
+            }
             OnFail::Restart | OnFail::Ignore => {
                 finding.note = Some(("failed", words(failure)));
             }
         }
     }
+}
+
+/// Must it be restarted, or can it be reloaded? By Pacemaker's digests.
+fn pacemaker_change(history: &ResourceHistory, params: &BTreeMap<String, String>) -> (bool, bool) {
+    let Some(all) = &history.params_md5 else { return (false, false) };
+    let same = md5::hex(&parameters(params.iter())) == *all || same_but_secrets(history, params);
+    let Some((list, digest)) = &history.restart_md5 else { return (!same, false) };
+    let listed: Vec<&str> = list.split_whitespace().collect();
+    let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
+    let restart = md5::hex(&parameters(some)) != *digest;
+    (restart, !restart && !same)
+}
+
+/// A document that is passed on has its secrets blanked: then only the rest can be compared.
+fn same_but_secrets(history: &ResourceHistory, params: &BTreeMap<String, String>) -> bool {
+    let Some((list, digest)) = &history.secure_md5 else { return false };
+    let listed: Vec<&str> = list.split_whitespace().collect();
+    let fence = history.agent.as_ref().is_some_and(|a| a.class == "stonith");
+    let told = params.iter().filter(|(name, _)| {
+        let secret = listed.contains(&name.as_str());
+        !(secret || fence && name.starts_with("pcmk_"))
+    });
+    md5::hex(&parameters(told)) == *digest
+}
+
+/// Parameters as Pacemaker writes them before it makes a digest.
+fn parameters<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut out = String::from(" <parameters");
+    for (name, value) in pairs {
+        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let value = value.replace('"', "&quot;");
+        out.push_str(&format!(" {name}=\"{value}\""));
+    }
+    out.push_str("/>\n");
+    out
 }
 
 /// A primitive of a promotable clone is unpromoted where others are started, and the other way round.

@@ -1,7 +1,7 @@
 //! Meta attributes: inheritance (own, then parents, then `rsc_defaults`) and their typed values.
 
-use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties};
-use crate::cib::{Cib, NvSet, Role, Score, parse_bool, parse_duration_ms};
+use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties, Strategy};
+use crate::cib::{Cib, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms};
 
 /// Attribute sets from the nearest to the farthest.
 pub(super) type Chain<'a> = Vec<&'a NvSet>;
@@ -20,7 +20,8 @@ fn count(chain: &[&NvSet], names: &[&str]) -> Option<usize> {
 }
 
 /// Reads a role word; old and new spellings.
-pub(super) fn parse_role(text: &str) -> Option<Role> {
+#[must_use]
+pub fn parse_role(text: &str) -> Option<Role> {
     match text.to_ascii_lowercase().as_str() {
         "started" => Some(Role::Started),
         "stopped" => Some(Role::Stopped),
@@ -35,7 +36,9 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
     let stickiness = lookup(chain, "resource-stickiness").and_then(Score::parse);
     let default_stickiness = if cloned { Score::new(1) } else { Score::ZERO };
     let threshold = lookup(chain, "migration-threshold").map(|v| match Score::parse(v) {
-        Some(score) if !score.is_infinite() => u32::try_from(score.value()).unwrap_or(0),
+        Some(score) if !score.is_infinite() || props.exact => {
+            u32::try_from(score.value()).unwrap_or(0)
+        }
         Some(_) | None => 0,
     });
     let multiple_active = match lookup(chain, "multiple-active") {
@@ -50,29 +53,43 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
         is_managed: flag(chain, "is-managed", true),
         maintenance: flag(chain, "maintenance", false),
         stickiness: stickiness.unwrap_or(default_stickiness),
-        migration_threshold: threshold.unwrap_or(0),
+        migration_threshold: match threshold {
+            Some(limit) => limit,
+            None if props.exact => 1_000_000,
+            None => 0,
+        },
         failure_timeout_ms: lookup(chain, "failure-timeout")
             .and_then(parse_duration_ms)
             .unwrap_or(0),
         multiple_active,
         critical: flag(chain, "critical", true),
+        allow_unhealthy: flag(chain, "allow-unhealthy-nodes", false),
+        allow_migrate: props.exact && flag(chain, "allow-migrate", false),
         needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
+        needs_quorum: !props.exact || requires != Some("nothing"),
     }
 }
 
 /// Settings of a clone on a cluster of `nodes` nodes.
-pub(super) fn clone_info(chain: &[&NvSet], promotable: bool, nodes: usize) -> CloneInfo {
+pub(super) fn clone_info(
+    chain: &[&NvSet],
+    promotable: bool,
+    nodes: usize,
+    exact: bool,
+) -> CloneInfo {
+    let node_max = count(chain, &["clone-node-max"]).unwrap_or(1);
     CloneInfo {
         promotable,
         max: count(chain, &["clone-max"]).unwrap_or(nodes),
         // Status knows one state per node and primitive: a second instance on a node cannot be told apart.
-        node_max: count(chain, &["clone-node-max"]).unwrap_or(1).min(1),
+        node_max: if exact { node_max } else { node_max.min(1) },
+        min: count(chain, &["clone-min"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         promoted_max: count(chain, &["promoted-max", "master-max"]).unwrap_or(1),
         promoted_node_max: count(chain, &["promoted-node-max", "master-node-max"]).unwrap_or(1),
         interleave: flag(chain, "interleave", false),
         ordered: flag(chain, "ordered", false),
         notify: flag(chain, "notify", false),
-        globally_unique: flag(chain, "globally-unique", false),
+        globally_unique: exact && flag(chain, "globally-unique", node_max > 1),
     }
 }
 
@@ -93,5 +110,31 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         no_quorum,
         start_failure_is_fatal: flag(&chain, "start-failure-is-fatal", true),
         fencing: flag(&chain, "stonith-enabled", true),
+        strategy: match lookup(&chain, "placement-strategy") {
+            Some("utilization") => Strategy::Utilization,
+            Some("minimal") => Strategy::Minimal,
+            Some("balanced") => Strategy::Balanced,
+            Some(_) | None => Strategy::Default,
+        },
+        fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith"),
+        exact: false,
+        stop_removed: flag(&chain, "stop-removed-resources", true)
+            && flag(&chain, "stop-orphan-resources", true),
+        fence_how: match lookup(&chain, "stonith-action") {
+            Some("off" | "poweroff") => "off",
+            Some(_) | None => "reboot",
+        },
+    }
+}
+
+/// Is the primitive an instance of a globally unique clone?
+#[must_use]
+pub fn globally_unique(cib: &Cib, primitive: &str) -> bool {
+    match cib.top_of(primitive) {
+        Some(Resource::Clone(clone)) => {
+            let several = count(&[&clone.meta], &["clone-node-max"]).is_some_and(|n| n > 1);
+            flag(&[&clone.meta], "globally-unique", several)
+        }
+        Some(Resource::Primitive(_) | Resource::Group(_)) | None => false,
     }
 }

@@ -5,25 +5,34 @@
 
 mod actions;
 mod assign;
+mod capacity;
 mod colocate;
 mod criteria;
 mod digest;
 mod fence;
 mod graph;
+mod health;
 mod history;
+mod md5;
 mod meta;
+mod migrate;
 mod model;
 mod monitor;
 mod order;
 mod params;
+mod picture;
 mod promote;
 mod read;
 mod summary;
+mod ticket;
 mod types;
 
 pub use digest::digest;
+pub use meta::{globally_unique, parse_role};
+pub use picture::{Made, NodePicture, Picture, RscPicture, picture};
 pub use types::{
-    Action, ActionId, ActionKind, Input, Instance, NodeView, OpSpec, Placement, Plan, Reason,
+    Action, ActionId, ActionKind, ClusterOp, Input, Instance, NodeView, OpSpec, Pacemaker,
+    Placement, Plan, Reason,
 };
 
 use model::{Kind, Model};
@@ -36,10 +45,15 @@ mod tests;
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut model = read::read(input);
     criteria::apply(&mut model);
+    health::apply(&mut model);
+    ticket::apply(&mut model);
     model.assign_all();
     let mut table = actions::Table::build(&mut model);
     let pairs = order::unpack(&model);
     order::bind(&mut model, &mut table, &pairs);
+    fence::bind(&model, &mut table);
+    fence::forget(&model, &mut table);
+    migrate::bind(&mut model, &mut table, &pairs);
     order::settle(&mut table);
     monitor::add(&model, &mut table);
     let actions = graph::emit(&mut model, &table, input.only);

@@ -1,7 +1,7 @@
 //! The dense form a plan is made on: nodes and resources by index, names only at the border.
 
-use super::Reason;
-use crate::cib::{Cib, NvSet, Primitive, Role, Score};
+use super::{Pacemaker, Reason};
+use crate::cib::{AgentName, Cib, NvSet, Primitive, Role, Score};
 use crate::status::Status;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,12 @@ pub(super) struct Node<'a> {
     pub(super) pending: bool,
     pub(super) standby: bool,
     pub(super) maintenance: bool,
+    /// Its cluster services are about to end.
+    pub(super) leaving: bool,
+    /// It has to be fenced, and why.
+    pub(super) fence: Option<String>,
     pub(super) permanent: Option<&'a NvSet>,
+    pub(super) capacity: Option<&'a NvSet>,
     pub(super) transient: Option<&'a BTreeMap<String, String>>,
     /// Primitives placed here so far in this plan.
     pub(super) load: u32,
@@ -34,8 +39,14 @@ pub(super) struct Node<'a> {
 
 impl Node<'_> {
     /// May get resources.
-    pub(super) const fn available(&self) -> bool {
-        self.online && !self.standby && !self.maintenance
+    pub(super) fn available(&self) -> bool {
+        self.online
+            && self.clean
+            && !self.pending
+            && !self.standby
+            && !self.leaving
+            && !self.maintenance
+            && self.fence.is_none()
     }
 
     /// Value of a node attribute, transient before permanent; `#uname` is the name.
@@ -58,6 +69,8 @@ pub(super) struct CloneInfo {
     pub(super) promotable: bool,
     pub(super) max: usize,
     pub(super) node_max: usize,
+    /// Instances that must run before what is ordered after the clone may start; 0 = all.
+    pub(super) min: u32,
     pub(super) promoted_max: usize,
     pub(super) promoted_node_max: usize,
     pub(super) interleave: bool,
@@ -99,7 +112,10 @@ pub(super) struct Meta {
     pub(super) failure_timeout_ms: u64,
     pub(super) multiple_active: MultipleActive,
     pub(super) critical: bool,
+    pub(super) allow_migrate: bool,
+    pub(super) allow_unhealthy: bool,
     pub(super) needs_fencing: bool,
+    pub(super) needs_quorum: bool,
 }
 
 /// State of a primitive on a node after reading its history.
@@ -117,12 +133,34 @@ pub(super) struct Seen {
     pub(super) blocked: bool,
     /// Runs with parameters other than the configured ones.
     pub(super) changed: bool,
+    /// The same, and the agent can take them without a restart.
+    pub(super) reload: bool,
     /// Its demote failed: it is promoted or not, only a stop tells.
     pub(super) demote_failed: bool,
     /// A probe found it; nothing was done to it since.
     pub(super) found: bool,
+    /// `on-fail=demote`: it goes on unpromoted.
+    pub(super) demote_only: bool,
     /// `on-fail=stop`: stays down.
     pub(super) halt: bool,
+}
+
+impl Seen {
+    /// Active, and nothing else is to be said.
+    pub(super) const fn plain(node: NodeIx, role: Role, failed: bool) -> Self {
+        Self {
+            node,
+            role,
+            failed,
+            blocked: false,
+            changed: false,
+            reload: false,
+            demote_failed: false,
+            demote_only: false,
+            found: false,
+            halt: false,
+        }
+    }
 }
 
 /// A resource: primitive, group, clone, or an instance of what a clone holds.
@@ -141,6 +179,17 @@ pub(super) struct Rsc<'a> {
     /// The clone it is inside of.
     pub(super) clone: Option<RscIx>,
     pub(super) prim: Option<&'a Primitive>,
+    pub(super) agent: Option<&'a AgentName>,
+    /// What a clone is a clone of.
+    pub(super) cloned: Option<&'a str>,
+    /// Not configured any more.
+    pub(super) removed: bool,
+    /// Its ticket is lost, and it is to stay as it is.
+    pub(super) frozen: bool,
+    /// Its ticket does not allow any promotion.
+    pub(super) no_promotion: bool,
+    /// It moves without a stop: from, to.
+    pub(super) migrates: Option<(NodeIx, NodeIx)>,
     pub(super) meta: Meta,
     /// Where it is active (primitives).
     pub(super) active: Vec<Seen>,
@@ -216,6 +265,19 @@ pub(super) enum NoQuorum {
     Suicide,
 }
 
+/// `placement-strategy`: do capacities count?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strategy {
+    /// No.
+    Default,
+    /// A node takes only what fits.
+    Utilization,
+    /// The same, and as few nodes as possible are used.
+    Minimal,
+    /// The same, and the emptiest node is taken first.
+    Balanced,
+}
+
 /// Cluster properties the engine reads.
 #[derive(Debug, Clone)]
 #[expect(
@@ -229,6 +291,14 @@ pub(super) struct Properties {
     pub(super) no_quorum: NoQuorum,
     pub(super) start_failure_is_fatal: bool,
     pub(super) fencing: bool,
+    pub(super) strategy: Strategy,
+    /// There is something to fence with.
+    pub(super) fence_device: bool,
+    /// Decide as Pacemaker does.
+    pub(super) exact: bool,
+    pub(super) stop_removed: bool,
+    /// What fencing does to a node.
+    pub(super) fence_how: &'static str,
 }
 
 /// Everything a plan is made on.
@@ -237,6 +307,8 @@ pub(super) struct Model<'a> {
     pub(super) cib: &'a Cib,
     pub(super) status: &'a Status,
     pub(super) quorate: bool,
+    /// Decide as Pacemaker does.
+    pub(super) pacemaker: Option<Pacemaker<'a>>,
     pub(super) props: Properties,
     pub(super) nodes: Vec<Node<'a>>,
     pub(super) rscs: Vec<Rsc<'a>>,
@@ -305,11 +377,30 @@ impl<'a> Model<'a> {
         if r.clone.is_some() { format!("{}:{}", r.id, r.number) } else { r.id.to_owned() }
     }
 
+    /// Name of the history: instances of globally unique clones have their own.
+    pub(super) fn key(&self, rsc: RscIx) -> String {
+        let r = &self.rscs[rsc];
+        let info = r.clone.and_then(|c| self.rscs[c].clone_info());
+        if info.is_some_and(|i| i.globally_unique) { self.label(rsc) } else { r.id.to_owned() }
+    }
+
+    /// The node has to be fenced, and it can be.
+    pub(super) fn will_fence(&self, node: NodeIx) -> bool {
+        let n = &self.nodes[node];
+        let allowed = self.quorate || self.props.no_quorum == NoQuorum::Ignore || n.online;
+        n.fence.is_some() && self.props.fencing && self.props.fence_device && allowed
+    }
+
     /// True when the resource may be acted on.
     pub(super) fn managed(&self, rsc: RscIx) -> bool {
         let r = &self.rscs[rsc];
         let frozen = r.active.iter().any(|a| self.nodes[a.node].maintenance);
-        r.meta.is_managed && !r.meta.maintenance && !self.props.maintenance_mode && !frozen
+        r.meta.is_managed
+            && !r.meta.maintenance
+            && !r.frozen
+            && !self.props.maintenance_mode
+            && !frozen
+            && (!r.removed || self.props.stop_removed)
     }
 
     /// Managed and not blocked.

@@ -41,7 +41,7 @@ fn add_for(model: &Model<'_>, table: &mut Table, r: RscIx) {
         BTreeSet::new()
     } else {
         let node = model.status.nodes.get(model.nodes[future.node].name);
-        let history = node.and_then(|n| n.resources.get(rsc.id));
+        let history = node.and_then(|n| n.resources.get(&model.key(r)));
         history.map(|h| h.monitors.keys().copied().collect()).unwrap_or_default()
     };
     for interval in &running {

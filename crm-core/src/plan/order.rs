@@ -9,10 +9,10 @@ use crate::cib::{Constraint, Order, OrderAction, OrderKind, ResourceSet, Role, S
 pub(super) struct Pair<'a> {
     id: &'a str,
     pub(super) first: RscIx,
-    first_task: Task,
+    pub(super) first_task: Task,
     pub(super) then: RscIx,
-    then_task: Task,
-    kind: OrderKind,
+    pub(super) then_task: Task,
+    pub(super) kind: OrderKind,
     symmetrical: bool,
 }
 
@@ -143,6 +143,10 @@ fn is_clone(model: &Model<'_>, r: RscIx) -> bool {
 }
 
 fn bind_pair(model: &mut Model<'_>, table: &mut Table, pair: &Pair<'_>) {
+    if let Some(min) = clone_min(model, pair) {
+        bind_min(model, table, pair, min);
+        return;
+    }
     if interleaved(model, pair) {
         let instances = model.rscs[pair.then].children.clone();
         for then in instances {
@@ -164,6 +168,38 @@ fn bind_pair(model: &mut Model<'_>, table: &mut Table, pair: &Pair<'_>) {
                 bind_inverse(model, table, pair);
             }
         }
+    }
+}
+
+/// `clone-min` of what comes first, when it counts.
+fn clone_min(model: &Model<'_>, pair: &Pair<'_>) -> Option<u32> {
+    let info = model.rscs[pair.first].clone_info()?;
+    let mandatory = pair.kind == OrderKind::Mandatory && pair.first_task.rises();
+    (mandatory && model.props.exact && info.min > 0).then_some(info.min)
+}
+
+/// So many instances suffice; all of them come first where they come at all.
+fn bind_min(model: &Model<'_>, table: &mut Table, pair: &Pair<'_>, min: u32) {
+    let point = table.add(What::Point(format!("clone-one-or-more:{}", pair.id)), pair.first, None);
+    let mut granted = 0;
+    for instance in &model.rscs[pair.first].children {
+        granted += u32::from(model.satisfied(*instance, pair.first_task));
+        for e in table.ends(*instance, pair.first_task) {
+            table.link(e, point, Link::ORDER | Link::ANY | Link::IMPLIES_THEN);
+        }
+    }
+    table.acts[point].granted = granted;
+    table.acts[point].enough = min;
+    table.acts[point].runnable = possible_input(table, point);
+    for begin in table.begins(pair.then, pair.then_task) {
+        table.link(point, begin, Link::ORDER);
+    }
+    for then in table.operations(model, pair.then, pair.then_task) {
+        table.link(point, then, Link::BLOCKS);
+    }
+    if pair.symmetrical {
+        let (then, first) = (pair.then_task.inverse(), pair.first_task.inverse());
+        order_only(table, (pair.then, then), (pair.first, first));
     }
 }
 
@@ -374,6 +410,10 @@ fn bind_colocations(model: &Model<'_>, table: &mut Table) {
 
 /// Nothing of a family of resources (bound by constraints) changes before all of it is known.
 fn bind_probes(model: &Model<'_>, table: &mut Table, pairs: &[Pair<'_>]) {
+    if model.props.exact {
+        bind_probes_exactly(model, table, pairs);
+        return;
+    }
     let mut family = petgraph::unionfind::UnionFind::new(model.rscs.len());
     for (r, rsc) in model.rscs.iter().enumerate() {
         if let Some(parent) = rsc.parent {
@@ -388,7 +428,9 @@ fn bind_probes(model: &Model<'_>, table: &mut Table, pairs: &[Pair<'_>]) {
     }
     let mut barrier: Vec<Option<ActIx>> = vec![None; model.rscs.len()];
     for (r, node) in &model.probes {
-        if model.rscs[*r].no_probe.contains(node) {
+        let n = &model.nodes[*node];
+        let usable = n.online && n.clean && !n.pending && n.fence.is_none();
+        if model.rscs[*r].no_probe.contains(node) || !usable {
             continue;
         }
         let probe = table.add(What::Probe, *r, Some(*node));
@@ -410,6 +452,38 @@ fn bind_probes(model: &Model<'_>, table: &mut Table, pairs: &[Pair<'_>]) {
         for task in Task::ALL {
             for act in table.tasks(r, task).to_vec() {
                 table.link(point, act, Link::ORDER);
+            }
+        }
+    }
+}
+
+/// A resource's probes come before its start (the whole clone's where instances are alike), and before the stop of what it stands on.
+fn bind_probes_exactly(model: &Model<'_>, table: &mut Table, pairs: &[Pair<'_>]) {
+    let mut probes: Vec<Vec<ActIx>> = vec![Vec::new(); model.rscs.len()];
+    for (r, node) in &model.probes {
+        let n = &model.nodes[*node];
+        let usable = n.online && n.clean && !n.pending && n.fence.is_none();
+        if model.rscs[*r].no_probe.contains(node) || !usable {
+            continue;
+        }
+        let probe = table.add(What::Probe, *r, Some(*node));
+        table.acts[probe].required = true;
+        probes[*r].push(probe);
+        let parent = model.rscs[*r].parent;
+        let alike =
+            |p: &RscIx| model.rscs[*p].clone_info().is_some_and(|info| !info.globally_unique);
+        let whole = parent.filter(alike).unwrap_or(*r);
+        for begin in table.begins(whole, Task::Start) {
+            table.link(probe, begin, Link::ORDER);
+        }
+    }
+    for pair in pairs.iter().filter(|p| p.first_task == Task::Start && p.symmetrical) {
+        let stops = table.operations(model, pair.first, Task::Stop);
+        let above: Vec<ActIx> =
+            model.leaves(pair.then).into_iter().flat_map(|l| probes[l].clone()).collect();
+        for stop in stops {
+            for probe in &above {
+                table.link(*probe, stop, Link::ORDER);
             }
         }
     }
@@ -446,11 +520,13 @@ pub(super) fn settle(table: &mut Table) {
     }
 }
 
-/// One of the inputs of which one suffices is still possible.
+/// Enough of the inputs of which some suffice are still possible.
 fn possible_input(table: &Table, point: ActIx) -> bool {
     let possible =
-        |(first, link): &(ActIx, Link)| link.has(Link::ANY) && table.acts[*first].runnable;
-    table.acts[point].granted > 0 || table.into[point].iter().any(possible)
+        |(first, link): &&(ActIx, Link)| link.has(Link::ANY) && table.acts[*first].runnable;
+    let count = table.into[point].iter().filter(possible).count();
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    count.saturating_add(table.acts[point].granted) >= table.acts[point].enough
 }
 
 fn need(table: &mut Table, act: ActIx, next: &mut Vec<ActIx>) {

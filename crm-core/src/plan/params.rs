@@ -74,8 +74,8 @@ impl Model<'_> {
         self.add_meta(&call, timeout_ms, &mut params);
         OpSpec {
             node: self.nodes[call.node].name.to_owned(),
-            resource: r.id.to_owned(),
-            agent: r.prim.map_or_else(String::new, |p| p.agent.to_string()),
+            resource: self.key(call.rsc),
+            agent: r.agent.map_or_else(String::new, ToString::to_string),
             op: call.op.to_owned(),
             interval_ms: call.interval_ms,
             timeout_ms,

@@ -4,18 +4,32 @@ use super::colocate::{Pull, factor_of};
 use super::model::{CloneInfo, Model, NoQuorum, NodeIx, RscIx};
 use crate::cib::{Role, Score};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 impl Model<'_> {
     /// The agent's own word for being promoted on a node: `master-ID` or `promotion-ID`; groups sum over members.
     fn promotion_attribute(&self, instance: RscIx, node: NodeIx) -> Option<Score> {
-        let transient = self.nodes[node].transient?;
+        let at = &self.nodes[node];
+        let empty = BTreeMap::new();
+        let transient = at.transient.or_else(|| self.props.exact.then_some(&empty))?;
         let leaves = self.leaves(instance);
         let scores = leaves.iter().filter_map(|leaf| {
-            let id = self.rscs[*leaf].id;
-            let value = ["master-", "promotion-"]
-                .iter()
-                .find_map(|prefix| transient.get(&format!("{prefix}{id}")))?;
-            Score::parse(value)
+            let (id, key) = (self.rscs[*leaf].id, self.key(*leaf));
+            let exactly = ["master-", "promotion-"].iter().find_map(|prefix| {
+                let name = format!("{prefix}{key}");
+                let own = transient.get(&name).map(String::as_str);
+                own.or_else(|| at.permanent?.get(&name).filter(|_| self.props.exact))
+            });
+            // Older agents name the instance.
+            let numbered = || {
+                let prefix = format!("master-{id}:");
+                let mut named = transient.iter().filter(|(name, _)| name.starts_with(&prefix));
+                named
+                    .next()
+                    .filter(|_| self.props.exact && key == id)
+                    .map(|(_, value)| value.as_str())
+            };
+            Score::parse(exactly.or_else(numbered)?)
         });
         scores.reduce(Score::plus)
     }
@@ -42,7 +56,7 @@ impl Model<'_> {
             let seen = self.rscs[*l].active.iter().find(|s| s.node == node);
             seen.is_some_and(|s| s.found && s.role == Role::Promoted)
         });
-        let silent = if found_promoted { Score::ZERO } else { Score::new(-1) };
+        let silent = if found_promoted && !self.props.exact { Score::ZERO } else { Score::new(-1) };
         let own = self.promotion_attribute(instance, node).unwrap_or(silent);
         let located = self.rscs[clone].promoted_scores.iter().filter(|(n, _)| *n == node);
         located.fold(own, |sum, (_, score)| sum.plus(*score))
@@ -83,7 +97,7 @@ impl Model<'_> {
             }
             let score = if role == Role::Promoted { c.score } else { c.score.negated() };
             // A colocation ranks the candidates; it does not make one of an instance whose agent says no.
-            if score < Score::ZERO || base >= Score::ZERO {
+            if score < Score::ZERO || base >= Score::ZERO || self.props.exact {
                 sum = sum.plus(score);
             }
         }
@@ -142,6 +156,9 @@ impl Model<'_> {
                 None if priority < Score::ZERO => {
                     Err(("not-promotable", "no promotion score allows it"))
                 }
+                None if self.demoted(instance) => {
+                    Err(("failed", "it failed while promoted (on-fail=demote)"))
+                }
                 None if !room => Err(("promoted-max", "enough instances are promoted")),
                 None => Ok(()),
             };
@@ -163,6 +180,11 @@ impl Model<'_> {
         }
     }
 
+    fn demoted(&self, instance: RscIx) -> bool {
+        let leaves = self.leaves(instance);
+        leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.demote_only))
+    }
+
     fn is_promoted(&self, instance: RscIx) -> bool {
         let leaves = self.leaves(instance);
         leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.role == Role::Promoted))
@@ -174,6 +196,9 @@ impl Model<'_> {
     }
 
     fn no_promotion(&self, clone: RscIx) -> Option<(&'static str, &'static str)> {
+        if self.rscs[clone].no_promotion {
+            return Some(("ticket", "the ticket that this needs is not here"));
+        }
         if self.rscs[clone].meta.target_role == Some(Role::Unpromoted) {
             return Some(("target-role", "target-role is Unpromoted"));
         }

@@ -43,6 +43,19 @@ pub struct Input<'a> {
     pub only: Option<&'a str>,
     /// Wall clock, milliseconds since the epoch (failure expiry).
     pub now_ms: u64,
+    /// Decide as Pacemaker does, also where this engine differs on purpose, and plan what our nodes do not carry out (fencing).
+    pub pacemaker: Option<Pacemaker<'a>>,
+}
+
+/// What only Pacemaker's own status knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Pacemaker<'a> {
+    /// Nodes that membership wants fenced, with the reason.
+    pub fence: &'a BTreeMap<String, String>,
+    /// The node that coordinates: it is fenced last.
+    pub coordinator: Option<&'a str>,
+    /// Nodes in the order in which their histories are read: instances of clones get their numbers by it.
+    pub order: &'a [String],
 }
 
 /// Index of an action in [`Plan::actions`].
@@ -54,7 +67,7 @@ pub struct ActionId(pub u32);
 pub struct OpSpec {
     /// Node that runs it.
     pub node: String,
-    /// Primitive id: key of the history.
+    /// Key of the history: primitive id, with the instance number in globally unique clones.
     pub resource: String,
     /// Agent, `class:provider:type`.
     pub agent: String,
@@ -72,6 +85,50 @@ pub struct OpSpec {
     pub digest: u64,
 }
 
+/// Actions of the cluster itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterOp {
+    /// A node is cut off.
+    Fence {
+        /// Node.
+        node: String,
+        /// `reboot`, `off`, `on`.
+        how: String,
+    },
+    /// A node's cluster services end.
+    Shutdown {
+        /// Node.
+        node: String,
+    },
+    /// The failures of a resource on a node are forgotten.
+    ClearFailures {
+        /// Node.
+        node: String,
+        /// Key of the history.
+        resource: String,
+    },
+    /// The history of a resource on a node is forgotten.
+    Forget {
+        /// Node.
+        node: String,
+        /// Key of the history.
+        resource: String,
+    },
+}
+
+impl ClusterOp {
+    /// The node it is about.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Fence { node, .. }
+            | Self::Shutdown { node }
+            | Self::ClearFailures { node, .. }
+            | Self::Forget { node, .. } => node,
+        }
+    }
+}
+
 /// What an action does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActionKind {
@@ -86,6 +143,8 @@ pub enum ActionKind {
         /// Interval.
         interval_ms: u64,
     },
+    /// What our nodes do not carry out; only in plans made as Pacemaker makes them.
+    Cluster(ClusterOp),
     /// Nothing runs; a point in the order (e.g. `HA_running_0`).
     Pseudo {
         /// Pacemaker's name of it.

@@ -289,6 +289,7 @@ impl State {
                 id,
                 name: name.to_owned(),
                 attributes: crate::cib::NvSet::default(),
+                utilization: crate::cib::NvSet::default(),
             });
             return self.adopt(cib, "cluster".to_owned(), format!("node {name} joined"), 0);
         }

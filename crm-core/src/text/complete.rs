@@ -17,6 +17,7 @@ pub fn complete(base: &Cib, wanted: &mut Cib, fresh: &mut dyn FnMut() -> u64) {
                 id: node.id,
                 name: node.name.clone(),
                 attributes: NvSet::default(),
+                utilization: NvSet::default(),
             }),
         }
     }

@@ -285,7 +285,8 @@ impl Session {
 
     fn node(&mut self, id: u64, name: &str, attributes: &NvSet) {
         if self.cib.node(name).is_none() {
-            self.cib.nodes.push(Node { id, name: name.to_owned(), attributes: NvSet::default() });
+            let (attributes, utilization) = (NvSet::default(), NvSet::default());
+            self.cib.nodes.push(Node { id, name: name.to_owned(), attributes, utilization });
         }
         if let Some(node) = self.cib.node_mut(name) {
             if node.id == 0 {

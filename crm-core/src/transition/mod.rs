@@ -189,7 +189,7 @@ impl Transition {
             let Some(action) = self.plan.actions.get(at) else { return };
             let phase = match &action.kind {
                 ActionKind::Pseudo { .. } => Phase::Done,
-                ActionKind::CancelMonitor { .. } => {
+                ActionKind::CancelMonitor { .. } | ActionKind::Cluster(_) => {
                     Phase::Running { until_ms: now_ms + REPORT_GRACE_MS }
                 }
                 ActionKind::Op(spec) => {
@@ -253,6 +253,7 @@ fn node_of(kind: &ActionKind) -> Option<&str> {
     match kind {
         ActionKind::Op(spec) => Some(&spec.node),
         ActionKind::CancelMonitor { node, .. } => Some(node),
+        ActionKind::Cluster(what) => Some(what.node()),
         ActionKind::Pseudo { .. } => None,
     }
 }

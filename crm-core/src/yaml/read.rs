@@ -171,7 +171,7 @@ impl Reader<'_> {
                 0
             }),
         };
-        Node { id, name, attributes }
+        Node { id, name, attributes, utilization: NvSet::default() }
     }
 
     fn volume(&mut self, name: String, spanned: &Spanned<raw::Volume>) -> Volume {
@@ -520,6 +520,7 @@ impl Reader<'_> {
             with: String::new(),
             with_role: None,
             node_attribute: raw.node_attribute,
+            influence: None,
             sets: self.sets(&id, raw.sets),
             id,
         };

@@ -35,7 +35,9 @@ fn nothing_starts_before_all_probes_of_its_family_are_done() {
         ActionKind::Op(spec) => {
             spec.op == "monitor" && spec.interval_ms == 0 && spec.expected_rc == 7
         }
-        ActionKind::CancelMonitor { .. } | ActionKind::Pseudo { .. } => false,
+        ActionKind::CancelMonitor { .. } | ActionKind::Cluster(_) | ActionKind::Pseudo { .. } => {
+            false
+        }
     });
     assert_eq!(probes.count(), 8);
     let barrier = plan
@@ -238,6 +240,7 @@ fn calls_carry_parameters_meta_and_timeouts() {
                 ActionKind::Op(s) if s.op == op && s.resource == rsc => Some(s.clone()),
                 ActionKind::Op(_)
                 | ActionKind::CancelMonitor { .. }
+                | ActionKind::Cluster(_)
                 | ActionKind::Pseudo { .. } => None,
             })
             .unwrap()

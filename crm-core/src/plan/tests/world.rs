@@ -76,6 +76,7 @@ pub(super) fn colocation(id: &str, score: Score, a: WithRole<'_>, b: WithRole<'_
         with: b.0.into(),
         with_role: b.1,
         node_attribute: None,
+        influence: None,
         sets: Vec::new(),
     })
 }
@@ -114,13 +115,19 @@ impl World {
         let mut cib = cib;
         let numbered = names.iter().zip(1..);
         cib.nodes = numbered
-            .map(|(name, id)| Node { id, name: (*name).into(), attributes: NvSet::default() })
+            .map(|(name, id)| Node {
+                id,
+                name: (*name).into(),
+                attributes: NvSet::default(),
+                utilization: NvSet::default(),
+            })
             .collect();
         let view = NodeView::ONLINE;
         Self {
             cib,
             status: Status {
                 nodes: names.iter().map(|n| ((*n).into(), NodeStatus::default())).collect(),
+                ..Status::default()
             },
             nodes: names.iter().map(|n| ((*n).into(), view)).collect(),
             quorate: true,
@@ -139,6 +146,7 @@ impl World {
             quorate: self.quorate,
             only,
             now_ms: self.now_ms,
+            pacemaker: None,
         })
     }
 
@@ -181,7 +189,7 @@ impl World {
                     let history = status.resources.get_mut(resource).unwrap();
                     assert!(history.monitors.remove(interval_ms).is_some(), "cancelled what ran");
                 }
-                ActionKind::Pseudo { .. } => {}
+                ActionKind::Cluster(_) | ActionKind::Pseudo { .. } => {}
             }
             done[i] = !failed[i];
         }

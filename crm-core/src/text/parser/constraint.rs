@@ -388,6 +388,7 @@ pub(super) fn colocation(cursor: &mut Cursor<'_>) -> Parsed<Constraint> {
         with: String::new(),
         with_role: None,
         node_attribute: attribute.map(|(value, _)| value.to_owned()),
+        influence: None,
         sets: Vec::new(),
     };
     let read = |q: &Option<(String, Place)>| match q {

@@ -214,6 +214,7 @@ fn constraint() -> impl Strategy<Value = Constraint> {
                     with: if pair { "b".to_owned() } else { String::new() },
                     with_role: with_role.filter(|_| pair),
                     node_attribute,
+                    influence: None,
                     sets: sets.unwrap_or_default(),
                 })
             },
@@ -297,6 +298,7 @@ pub(crate) fn cib() -> impl Strategy<Value = Cib> {
             id,
             name: format!("n{index}"),
             attributes,
+            utilization: NvSet::default(),
         });
         Cib {
             nodes: nodes.collect(),
@@ -306,6 +308,7 @@ pub(crate) fn cib() -> impl Strategy<Value = Cib> {
             rsc_defaults: rsc,
             op_defaults: op,
             volumes,
+            rsc_tickets: Vec::new(),
         }
     })
 }

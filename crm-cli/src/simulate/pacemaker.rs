@@ -1,0 +1,209 @@
+//! A simulation in the sections and words of `crm_simulate -S`.
+
+use super::graph::op_name;
+use crm_core::cib::Role;
+use crm_core::plan::{ActionKind, ClusterOp, Made, NodePicture, Picture, RscPicture};
+use crm_core::simulate::Run;
+use std::fmt::Write as _;
+
+/// All sections.
+pub(crate) fn render(run: &Run) -> String {
+    let mut out = String::from("Current cluster status:\n");
+    status(&mut out, &run.before);
+    if !run.plan.summary.is_empty() {
+        out.push_str("\nTransition Summary:\n");
+        for line in &run.plan.summary {
+            let _infallible = writeln!(out, "  {line}");
+        }
+    }
+    out.push_str("\nExecuting Cluster Transition:\n");
+    for index in &run.executed {
+        if let Some(action) = run.plan.actions.get(*index) {
+            let _infallible = writeln!(out, "  * {}", executed(&action.kind));
+        }
+    }
+    out.push_str("\nRevised Cluster Status:\n");
+    status(&mut out, &run.after);
+    out
+}
+
+fn executed(kind: &ActionKind) -> String {
+    match kind {
+        ActionKind::Op(spec) if spec.interval_ms > 0 => {
+            format!(
+                "Resource action: {:<15} {}={} on {}",
+                spec.resource, spec.op, spec.interval_ms, spec.node
+            )
+        }
+        ActionKind::Op(spec) => {
+            format!("Resource action: {:<15} {} on {}", spec.resource, spec.op, spec.node)
+        }
+        ActionKind::CancelMonitor { node, resource, interval_ms } => {
+            format!("Resource action: {resource:<15} cancel={interval_ms} on {node}")
+        }
+        ActionKind::Cluster(ClusterOp::Fence { node, how }) => format!("Fencing {node} ({how})"),
+        ActionKind::Cluster(ClusterOp::Shutdown { node }) => {
+            format!("Cluster action:  do_shutdown on {node}")
+        }
+        ActionKind::Cluster(ClusterOp::ClearFailures { node, resource }) => {
+            format!("Cluster action:  clear_failcount for {resource} on {node}")
+        }
+        ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
+            format!("Resource action: {resource:<15} delete on {node}")
+        }
+        ActionKind::Pseudo { .. } => format!("Pseudo action:   {}", op_name(kind)),
+    }
+}
+
+fn status(out: &mut String, picture: &Picture) {
+    out.push_str("  * Node List:\n");
+    let (mut online, mut offline) = (Vec::new(), Vec::new());
+    for node in &picture.nodes {
+        match words(picture, node) {
+            Some(words) => {
+                let _infallible = writeln!(out, "    * Node {}: {words}", node.name);
+            }
+            None if node.online => online.push(node.name.as_str()),
+            None => offline.push(node.name.as_str()),
+        }
+    }
+    for (word, names) in [("Online", online), ("OFFLINE", offline)] {
+        if !names.is_empty() {
+            let _infallible = writeln!(out, "    * {word}: [ {} ]", names.join(" "));
+        }
+    }
+    out.push_str("\n  * Full List of Resources:\n");
+    for resource in &picture.resources {
+        show(out, picture, resource, 4);
+    }
+}
+
+/// What makes a node more than online or offline.
+fn words(picture: &Picture, node: &NodePicture) -> Option<String> {
+    let busy = picture.resources.iter().any(|r| {
+        r.any(&|r| r.children.is_empty() && r.active.iter().any(|(n, _)| *n == node.name))
+    });
+    let text = if !node.clean && node.online {
+        "UNCLEAN (online)"
+    } else if node.pending && node.online {
+        "pending"
+    } else if !node.clean {
+        "UNCLEAN (offline)"
+    } else if node.standby && node.online {
+        if busy { "standby (with active resources)" } else { "standby" }
+    } else if node.standby {
+        "OFFLINE (standby)"
+    } else if node.maintenance {
+        if node.online { "maintenance" } else { "OFFLINE (maintenance)" }
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
+fn show(out: &mut String, picture: &Picture, r: &RscPicture, indent: usize) {
+    let pad = " ".repeat(indent);
+    match &r.made {
+        Made::Primitive { agent } => {
+            let _infallible = writeln!(out, "{pad}* {}\t({agent}):\t {}", r.label, state(r));
+        }
+        Made::Group => {
+            let _infallible = writeln!(out, "{pad}* Resource Group: {}:", r.label);
+            for member in &r.children {
+                show(out, picture, member, indent + 2);
+            }
+        }
+        Made::Clone { promotable, unique, of } => {
+            let mut notes = Vec::new();
+            if *promotable {
+                notes.push("promotable");
+            }
+            if *unique {
+                notes.push("unique");
+            }
+            let notes =
+                if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+            let _infallible = writeln!(out, "{pad}* Clone Set: {} [{of}]{notes}:", r.label);
+            instances(out, picture, r, (*promotable, *unique), indent + 2);
+        }
+    }
+}
+
+/// Instances one by one where there is something to say of them, the others as lists of nodes.
+fn instances(
+    out: &mut String,
+    picture: &Picture,
+    clone: &RscPicture,
+    (promotable, unique): (bool, bool),
+    indent: usize,
+) {
+    let (mut promoted, mut started) = (Vec::new(), Vec::new());
+    for instance in &clone.children {
+        let leaves = instance.leaves();
+        let active = leaves.iter().filter(|l| !l.active.is_empty()).count();
+        let noteworthy = leaves.iter().any(|l| l.failed || l.blocked || l.unclean)
+            || (active > 0 && leaves.iter().any(|l| !l.managed));
+        if unique || noteworthy || (active > 0 && active < leaves.len()) {
+            if active > 0 || unique {
+                show(out, picture, instance, indent);
+            }
+            continue;
+        }
+        let Some((node, _)) = leaves.first().and_then(|l| l.active.first()) else { continue };
+        let role = leaves.iter().flat_map(|l| l.active.iter().map(|(_, role)| *role)).max();
+        if role == Some(Role::Promoted) {
+            promoted.push(node.as_str());
+        } else {
+            started.push(node.as_str());
+        }
+    }
+    let pad = " ".repeat(indent);
+    let usual = if promotable { "Unpromoted" } else { "Started" };
+    for (word, mut nodes) in [("Promoted", promoted), (usual, started)] {
+        if !nodes.is_empty() {
+            nodes.sort_unstable();
+            let _infallible = writeln!(out, "{pad}* {word}: [ {} ]", nodes.join(" "));
+        }
+    }
+}
+
+fn state(r: &RscPicture) -> String {
+    let role = r.active.iter().map(|(_, role)| *role).max().unwrap_or(Role::Stopped);
+    let mut words = Vec::new();
+    if r.removed {
+        words.push("ORPHANED");
+    }
+    if r.failed {
+        words.push("FAILED");
+    }
+    if !r.failed || role == Role::Promoted {
+        words.push(match role {
+            Role::Stopped => "Stopped",
+            Role::Started => "Started",
+            Role::Unpromoted => "Unpromoted",
+            Role::Promoted => "Promoted",
+        });
+    }
+    let mut text = words.join(" ");
+    if let [(node, _)] = r.active.as_slice() {
+        let _infallible = write!(text, " {node}");
+    }
+    let mut notes = Vec::new();
+    if r.unclean {
+        notes.push("UNCLEAN");
+    }
+    if r.blocked {
+        notes.push("blocked");
+    }
+    if !r.managed {
+        notes.push("unmanaged");
+    }
+    if !notes.is_empty() {
+        let _infallible = write!(text, " ({})", notes.join(", "));
+    }
+    if r.active.len() > 1 {
+        let nodes: Vec<&str> = r.active.iter().map(|(n, _)| n.as_str()).collect();
+        let _infallible = write!(text, " [ {} ]", nodes.join(" "));
+    }
+    text
+}

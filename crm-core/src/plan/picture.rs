@@ -1,0 +1,143 @@
+//! What runs where as the engine reads it from the histories: the tree of resources with their states, for `status` and simulations.
+
+use super::Input;
+use super::model::{Kind, Model, RscIx};
+use crate::cib::Role;
+
+/// A cluster as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Picture {
+    /// Nodes in natural order.
+    pub nodes: Vec<NodePicture>,
+    /// Top-level resources in document order, then those that are not configured any more.
+    pub resources: Vec<RscPicture>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact about a node")]
+pub struct NodePicture {
+    /// Name.
+    pub name: String,
+    /// A member that runs the cluster.
+    pub online: bool,
+    /// Nothing unknown may run there.
+    pub clean: bool,
+    /// Is just coming or going.
+    pub pending: bool,
+    /// Is to run nothing.
+    pub standby: bool,
+    /// Is to be left alone.
+    pub maintenance: bool,
+}
+
+/// What a resource is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
+    /// A primitive with its agent.
+    Primitive {
+        /// `class:provider:type`.
+        agent: String,
+    },
+    /// A group.
+    Group,
+    /// A clone.
+    Clone {
+        /// Some instances are promoted.
+        promotable: bool,
+        /// Instances differ.
+        unique: bool,
+        /// Id of what is cloned.
+        of: String,
+    },
+}
+
+/// A resource or an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact about a resource")]
+pub struct RscPicture {
+    /// Id, with the instance number in unique clones.
+    pub label: String,
+    /// What it is.
+    pub made: Made,
+    /// Members or instances.
+    pub children: Vec<Self>,
+    /// Nodes it is active on, with role.
+    pub active: Vec<(String, Role)>,
+    /// It failed and has not recovered.
+    pub failed: bool,
+    /// It must not be touched.
+    pub blocked: bool,
+    /// It may be acted on.
+    pub managed: bool,
+    /// Not configured any more.
+    pub removed: bool,
+    /// An active instance on a node that may have lost it.
+    pub unclean: bool,
+}
+
+impl RscPicture {
+    /// It and all below it.
+    #[must_use]
+    pub fn any(&self, test: &dyn Fn(&Self) -> bool) -> bool {
+        test(self) || self.children.iter().any(|c| c.any(test))
+    }
+
+    /// Primitives at or below it.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<&Self> {
+        if self.children.is_empty() {
+            return vec![self];
+        }
+        self.children.iter().flat_map(Self::leaves).collect()
+    }
+}
+
+/// What is seen, read as the planner reads it.
+#[must_use]
+pub fn picture(input: &Input<'_>) -> Picture {
+    let model = super::read::read(input);
+    let nodes = model
+        .nodes
+        .iter()
+        .map(|n| NodePicture {
+            name: n.name.to_owned(),
+            online: n.online,
+            clean: n.clean,
+            pending: n.pending,
+            standby: n.standby,
+            maintenance: n.maintenance,
+        })
+        .collect();
+    let tops = model.tops.clone();
+    let resources = tops.into_iter().map(|r| resource(&model, r)).collect();
+    Picture { nodes, resources }
+}
+
+fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
+    let rsc = &model.rscs[r];
+    let made = match &rsc.kind {
+        Kind::Primitive => {
+            Made::Primitive { agent: rsc.agent.map_or_else(String::new, ToString::to_string) }
+        }
+        Kind::Group { .. } => Made::Group,
+        Kind::Clone(info) => Made::Clone {
+            promotable: info.promotable,
+            unique: info.globally_unique,
+            of: rsc.cloned.unwrap_or(rsc.id).to_owned(),
+        },
+    };
+    let unique =
+        rsc.clone.and_then(|c| model.rscs[c].clone_info()).is_some_and(|i| i.globally_unique);
+    RscPicture {
+        label: if unique { model.label(r) } else { rsc.id.to_owned() },
+        made,
+        children: rsc.children.iter().map(|c| resource(model, *c)).collect(),
+        active: rsc.active.iter().map(|a| (model.nodes[a.node].name.to_owned(), a.role)).collect(),
+        failed: rsc.active.iter().any(|a| a.failed),
+        blocked: rsc.blocked(),
+        managed: model.managed(r),
+        removed: rsc.removed,
+        unclean: rsc.active.iter().any(|a| !model.nodes[a.node].online),
+    }
+}

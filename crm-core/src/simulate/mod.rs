@@ -1,0 +1,165 @@
+//! Runs a plan to its end on paper: every action succeeds, and the status becomes what the nodes would have reported. Pure.
+
+use crate::plan::{
+    Action, ActionKind, ClusterOp, Input, NodeView, OpSpec, Pacemaker, Picture, Plan, picture, plan,
+};
+use crate::status::{ExecStatus, NodeStatus, OpResult};
+use crate::xml::Document;
+
+/// A result that differs from the expected one: `RSC_OP_INTERVAL@NODE=RC`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Key of the history.
+    pub resource: String,
+    /// `start`, `stop`, `promote`, `demote`, `monitor`.
+    pub op: String,
+    /// 0 for one-shot operations and probes.
+    pub interval_ms: u64,
+    /// Node.
+    pub node: String,
+    /// Exit code.
+    pub rc: i32,
+}
+
+/// The planner's input for a document.
+#[must_use]
+pub fn input(document: &Document) -> Input<'_> {
+    Input {
+        cib: &document.cib,
+        status: &document.status,
+        nodes: &document.nodes,
+        quorate: document.quorate,
+        only: None,
+        now_ms: document.now_ms,
+        pacemaker: Some(Pacemaker {
+            fence: &document.fence,
+            coordinator: document.coordinator.as_deref(),
+            order: &document.order,
+        }),
+    }
+}
+
+/// A simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What is seen now.
+    pub before: Picture,
+    /// What would be done.
+    pub plan: Plan,
+    /// Indices of the plan's actions in the order in which they were executed.
+    pub executed: Vec<usize>,
+    /// What would be seen then.
+    pub after: Picture,
+    /// The document as it would be then.
+    pub document: Document,
+}
+
+/// Plans, and executes the plan; `outcomes` are the results that are not as expected.
+#[must_use]
+pub fn run(document: &Document, outcomes: &[Outcome]) -> Run {
+    let before = picture(&input(document));
+    let plan = plan(&input(document));
+    let mut world = World { document: document.clone(), calls: highest_call(document) };
+    let mut failed = vec![false; plan.actions.len()];
+    let mut executed = Vec::new();
+    for (index, action) in plan.actions.iter().enumerate() {
+        let need = |id: &crate::plan::ActionId| usize::try_from(id.0).ok();
+        let stuck = action.needs.iter().filter_map(need).any(|n| failed.get(n) == Some(&true));
+        if (stuck || !world.execute(action, outcomes))
+            && let Some(mark) = failed.get_mut(index)
+        {
+            *mark = true;
+        }
+        if !stuck {
+            executed.push(index);
+        }
+    }
+    let after = picture(&input(&world.document));
+    Run { before, plan, executed, after, document: world.document }
+}
+
+fn highest_call(document: &Document) -> u64 {
+    let histories = document.status.nodes.values().flat_map(|n| n.resources.values());
+    histories.filter_map(|h| h.last.as_ref()).map(|l| l.call_id).max().unwrap_or(0)
+}
+
+struct World {
+    document: Document,
+    calls: u64,
+}
+
+impl World {
+    /// Tells whether it went as expected.
+    fn execute(&mut self, action: &Action, outcomes: &[Outcome]) -> bool {
+        match &action.kind {
+            ActionKind::Op(spec) => self.operate(spec, outcomes),
+            ActionKind::CancelMonitor { node, resource, interval_ms } => {
+                let history = self.node(node).resources.get_mut(resource);
+                history.is_none_or(|h| h.monitors.remove(interval_ms).is_some())
+            }
+            ActionKind::Cluster(ClusterOp::Fence { node, how }) => {
+                if how != "on" {
+                    self.fence(node);
+                }
+                true
+            }
+            ActionKind::Cluster(ClusterOp::Shutdown { .. }) | ActionKind::Pseudo { .. } => true,
+            ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
+                self.node(node).resources.remove(resource);
+                true
+            }
+            ActionKind::Cluster(ClusterOp::ClearFailures { node, resource }) => {
+                if let Some(history) = self.node(node).resources.get_mut(resource) {
+                    history.fail_count = 0;
+                    history.start_failed = false;
+                    history.last_failure_ms = 0;
+                }
+                true
+            }
+        }
+    }
+
+    fn node(&mut self, name: &str) -> &mut NodeStatus {
+        self.document.status.nodes.entry(name.to_owned()).or_default()
+    }
+
+    fn fence(&mut self, node: &str) {
+        self.document.nodes.insert(node.to_owned(), NodeView::GONE);
+        self.document.fence.remove(node);
+        self.document.status.nodes.insert(node.to_owned(), NodeStatus::default());
+    }
+
+    fn operate(&mut self, spec: &OpSpec, outcomes: &[Outcome]) -> bool {
+        if matches!(spec.op.as_str(), "notify") {
+            return true;
+        }
+        self.calls += 1;
+        let asked = outcomes.iter().find(|o| {
+            o.resource == spec.resource
+                && o.op == spec.op
+                && o.interval_ms == spec.interval_ms
+                && o.node == spec.node
+        });
+        let rc = asked.map_or(spec.expected_rc, |o| o.rc);
+        let result = OpResult {
+            resource: spec.resource.clone(),
+            op: spec.op.clone(),
+            interval_ms: spec.interval_ms,
+            rc,
+            expected_rc: spec.expected_rc,
+            status: ExecStatus::Complete,
+            reason: String::new(),
+            digest: spec.digest,
+            call_id: self.calls,
+            when_ms: self.document.now_ms,
+            exec_ms: 0,
+        };
+        let history = self.node(&spec.node).resources.entry(spec.resource.clone()).or_default();
+        history.pending = None;
+        if matches!(spec.op.as_str(), "start" | "migrate_from") {
+            history.params_md5 = None;
+        }
+        self.node(&spec.node).record(&result);
+        rc == spec.expected_rc
+    }
+}

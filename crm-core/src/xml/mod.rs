@@ -1,0 +1,190 @@
+//! Pacemaker's CIB as XML: configuration, node states and histories become our [`Cib`] and [`Status`].
+//!
+//! Rules are evaluated while reading, at the time given: what comes out holds for that time and for the node attributes seen. What this
+//! reader does not know is refused with its place; nothing that could change a decision is left out silently.
+
+mod attributes;
+mod constraints;
+mod history;
+mod nodes;
+mod resources;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod time;
+mod tree;
+
+use crate::cib::{Cib, Constraint, Resource};
+use crate::plan::NodeView;
+use crate::status::Status;
+use attributes::Sets;
+use std::collections::BTreeMap;
+use std::fmt;
+use tree::Element;
+
+pub use time::parse_time_ms;
+
+/// What is wrong with a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// What is wrong, in words.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.text)
+    }
+}
+
+/// A cluster as a CIB document shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Document {
+    /// What is wanted.
+    pub cib: Cib,
+    /// What is seen.
+    pub status: Status,
+    /// Node states as membership would report them.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// Why a node has to be fenced, for those that have to.
+    pub fence: BTreeMap<String, String>,
+    /// `have-quorum`.
+    pub quorate: bool,
+    /// The time it was evaluated at, milliseconds since the epoch.
+    pub now_ms: u64,
+    /// `dc-uuid` as a node name.
+    pub coordinator: Option<String>,
+    /// Nodes in the order of their states.
+    pub order: Vec<String>,
+    /// Node ids as written (they may be words), by name.
+    pub uuids: BTreeMap<String, String>,
+}
+
+/// Everything the parts of the reader share.
+struct Reader<'a> {
+    now_ms: u64,
+    problems: Vec<Problem>,
+    /// Elements by id, for `id-ref`.
+    ids: BTreeMap<&'a str, Element<'a>>,
+    out: Document,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, at: Element<'_>, text: String) {
+        let problem = at.problem(text);
+        self.problems.push(problem);
+    }
+
+    fn unknown(&mut self, at: Element<'_>, inside: &str) {
+        self.wrong(at, format!("`{}` in `{inside}` is not supported", at.name()));
+    }
+}
+
+/// Reads a CIB document. `now_ms` is the time rules and failure expiry are evaluated at; a document with `execution-date` brings its own.
+///
+/// # Errors
+/// Everything that is wrong or not supported, each with its place.
+pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
+    let parsed = roxmltree::Document::parse(text).map_err(|error| {
+        let at = error.pos();
+        vec![Problem { line: at.row, column: at.col, text: error.to_string() }]
+    })?;
+    let root = Element::new(parsed.root_element());
+    let mut reader = Reader {
+        now_ms: root.attr("execution-date").and_then(parse_time_ms).unwrap_or(now_ms),
+        problems: Vec::new(),
+        ids: ids(root),
+        out: Document::default(),
+    };
+    if root.name() == "cib" {
+        reader.document(root);
+    } else {
+        reader.wrong(root, format!("a CIB begins with `cib`, not with `{}`", root.name()));
+    }
+    if reader.problems.is_empty() { Ok(reader.out) } else { Err(reader.problems) }
+}
+
+/// The first element with each id; what only names another element has none of its own.
+fn ids(root: Element<'_>) -> BTreeMap<&str, Element<'_>> {
+    let mut out = BTreeMap::new();
+    let own = |e: &Element<'_>| !matches!(e.name(), "resource_ref" | "obj_ref" | "lrm_rsc_op");
+    for element in root.descendants().filter(own) {
+        if let Some(id) = element.attr("id") {
+            out.entry(id).or_insert(element);
+        }
+    }
+    out
+}
+
+impl<'a> Reader<'a> {
+    fn document(&mut self, root: Element<'a>) {
+        self.out.now_ms = self.now_ms;
+        self.out.quorate = root.flag("have-quorum").unwrap_or(true);
+        let Some(configuration) = root.child("configuration") else {
+            self.wrong(root, "`configuration` is missing".to_owned());
+            return;
+        };
+        for part in root.children() {
+            if !matches!(part.name(), "configuration" | "status") {
+                self.unknown(part, "cib");
+            }
+        }
+        let states = root.child("status");
+        self.properties(configuration);
+        self.nodes(configuration, states);
+        if let Some(dc) = root.attr("dc-uuid") {
+            let name =
+                self.out.uuids.iter().find(|(_, id)| *id == dc).map(|(name, _)| name.clone());
+            self.out.coordinator = name;
+        }
+        self.resources(configuration);
+        self.constraints(configuration);
+        if let Some(states) = states {
+            self.histories(states);
+        }
+        self.order_constraints();
+        for part in configuration.children() {
+            match part.name() {
+                "crm_config" | "nodes" | "resources" | "constraints" | "rsc_defaults"
+                | "op_defaults" | "tags" => {}
+                // These change nothing about what runs where.
+                "acls" | "alerts" | "fencing-topology" => {}
+                _ => self.unknown(part, "configuration"),
+            }
+        }
+    }
+
+    fn properties(&mut self, configuration: Element<'a>) {
+        let Some(section) = configuration.child("crm_config") else { return };
+        self.out.cib.properties = self.attributes(section, "cluster_property_set", Sets::Plain);
+        for (old, new) in OLD_PROPERTIES {
+            if let Some(value) = self.out.cib.properties.get(old).map(str::to_owned) {
+                self.out.cib.properties.unset(old);
+                self.out.cib.properties.set(new, &value);
+            }
+        }
+    }
+
+    /// Constraints are taken in the order in which Pacemaker takes them: as written, locations first.
+    fn order_constraints(&mut self) {
+        let rank = |c: &Constraint| u8::from(!matches!(c, Constraint::Location(_)));
+        self.out.cib.constraints.sort_by_key(rank);
+    }
+
+    /// Ids that constraints may name.
+    fn knows(&self, id: &str) -> bool {
+        let cib = &self.out.cib;
+        cib.resources.iter().any(|r: &Resource| r.find(id).is_some() || r.primitive(id).is_some())
+    }
+}
+
+/// Newer names of cluster properties and the ones this engine reads.
+const OLD_PROPERTIES: &[(&str, &str)] = &[
+    ("fencing-enabled", "stonith-enabled"),
+    ("fencing-action", "stonith-action"),
+    ("fencing-timeout", "stonith-timeout"),
+];

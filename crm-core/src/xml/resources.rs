@@ -1,0 +1,229 @@
+//! Resources with their templates, defaults and operations.
+
+use super::Reader;
+use super::attributes::Sets;
+use super::rule::About;
+use super::tree::Element;
+use crate::cib::{AgentName, CloneResource, Group, Nv, NvSet, Op, Primitive, Resource, Section};
+
+impl<'a> Reader<'a> {
+    pub(super) fn resources(&mut self, configuration: Element<'a>) {
+        let defaults = configuration.child("rsc_defaults");
+        let op_defaults = configuration.child("op_defaults");
+        if let Some(section) = defaults {
+            self.out.cib.rsc_defaults = self.attributes(section, "meta_attributes", Sets::Plain);
+        }
+        if let Some(section) = op_defaults {
+            self.out.cib.op_defaults = self.attributes(section, "meta_attributes", Sets::Plain);
+        }
+        let Some(section) = configuration.child("resources") else { return };
+        for element in section.children() {
+            if element.name() == "template" {
+                continue;
+            }
+            if let Some(resource) = self.resource(element, (defaults, op_defaults)) {
+                self.out.cib.resources.push(resource);
+            }
+        }
+    }
+
+    fn resource(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Resource> {
+        match element.name() {
+            "primitive" => self.primitive(element, defaults).map(Resource::Primitive),
+            "group" => self.group(element, defaults).map(Resource::Group),
+            "clone" | "master" => self.clone_of(element, defaults).map(Resource::Clone),
+            _ => {
+                self.unknown(element, "resources");
+                None
+            }
+        }
+    }
+
+    fn id(&mut self, element: Element<'a>) -> Option<String> {
+        let id = element.attr("id").map(str::to_owned);
+        if id.is_none() {
+            self.wrong(element, format!("`{}` without an id", element.name()));
+        }
+        id
+    }
+
+    fn group(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Group> {
+        let mut members = Vec::new();
+        for child in element.children() {
+            match child.name() {
+                "primitive" => members.extend(self.primitive(child, defaults)),
+                "meta_attributes" | "instance_attributes" => {}
+                _ => self.unknown(child, "group"),
+            }
+        }
+        Some(Group {
+            id: self.id(element)?,
+            description: element.attr("description").map(str::to_owned),
+            members,
+            params: self.attributes(element, "instance_attributes", Sets::Plain),
+            meta: self.attributes(element, "meta_attributes", Sets::Plain),
+        })
+    }
+
+    fn clone_of(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<CloneResource> {
+        let mut inner = None;
+        for child in element.children() {
+            match child.name() {
+                "primitive" | "group" => inner = self.resource(child, defaults),
+                "meta_attributes" | "instance_attributes" => {}
+                _ => self.unknown(child, element.name()),
+            }
+        }
+        let Some(child) = inner else {
+            self.wrong(element, format!("`{}` contains no resource", element.name()));
+            return None;
+        };
+        Some(CloneResource {
+            id: self.id(element)?,
+            description: element.attr("description").map(str::to_owned),
+            child: Box::new(child),
+            ms: element.name() == "master",
+            params: self.attributes(element, "instance_attributes", Sets::Plain),
+            meta: self.attributes(element, "meta_attributes", Sets::Plain),
+        })
+    }
+
+    fn primitive(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Primitive> {
+        let id = self.id(element)?;
+        let template = match element.attr("template") {
+            None => None,
+            Some(name) => {
+                let found = self.ids.get(name).copied().filter(|t| t.name() == "template");
+                if found.is_none() {
+                    self.wrong(element, format!("no template is called `{name}`"));
+                    return None;
+                }
+                found
+            }
+        };
+        let agent_of = template.unwrap_or(element);
+        let agent = AgentName {
+            class: agent_of.word("class").to_owned(),
+            provider: agent_of.attr("provider").map(str::to_owned),
+            kind: agent_of.word("type").to_owned(),
+        };
+        let mut merged = |name: &'static str| {
+            let mut own = self.attributes(element, name, Sets::Plain);
+            if let Some(template) = template {
+                fill(&mut own, self.attributes(template, name, Sets::Plain));
+            }
+            own
+        };
+        let params = merged("instance_attributes");
+        let mut meta = merged("meta_attributes");
+        let utilization = merged("utilization");
+        let about = About { agent: Some(triple(&agent)), ..About::default() };
+        if let Some(section) = defaults.0 {
+            let ruled = self.attributes(section, "meta_attributes", Sets::Of(about));
+            fill_ruled(&mut meta, ruled, &self.out.cib.rsc_defaults);
+        }
+        let mut ops = self.operations(element, &agent, defaults.1);
+        if let Some(template) = template {
+            for op in self.operations(template, &agent, defaults.1) {
+                let same = |o: &Op| o.name == op.name && o.interval_ms() == op.interval_ms();
+                if !ops.iter().any(same) {
+                    ops.push(op);
+                }
+            }
+        }
+        for child in element.children() {
+            match child.name() {
+                "instance_attributes" | "meta_attributes" | "utilization" | "operations" => {}
+                _ => self.unknown(child, "primitive"),
+            }
+        }
+        Some(Primitive {
+            id,
+            agent,
+            description: element.attr("description").map(str::to_owned),
+            params,
+            meta,
+            utilization,
+            ops,
+            layout: Vec::<Section>::new(),
+        })
+    }
+
+    fn operations(
+        &mut self,
+        owner: Element<'a>,
+        agent: &AgentName,
+        defaults: Option<Element<'a>>,
+    ) -> Vec<Op> {
+        let mut out = Vec::new();
+        for section in owner.named("operations") {
+            let Some(section) = self.resolve(section) else {
+                self.wrong(section, format!("no element has the id `{}`", section.word("id-ref")));
+                continue;
+            };
+            for element in section.children() {
+                if element.name() == "op" {
+                    out.extend(self.operation(element, agent, defaults));
+                } else {
+                    self.unknown(element, "operations");
+                }
+            }
+        }
+        out
+    }
+
+    fn operation(
+        &mut self,
+        element: Element<'a>,
+        agent: &AgentName,
+        defaults: Option<Element<'a>>,
+    ) -> Option<Op> {
+        let Some(element) = self.resolve(element) else {
+            self.wrong(element, format!("no element has the id `{}`", element.word("id-ref")));
+            return None;
+        };
+        let Some(name) = element.attr("name") else {
+            self.wrong(element, "`op` without a name".to_owned());
+            return None;
+        };
+        let mut attrs = NvSet::default();
+        for (key, value) in element.attrs().filter(|(k, _)| !matches!(*k, "id" | "name")) {
+            attrs.pairs.push(Nv { name: key.to_owned(), value: Some(value.to_owned()) });
+        }
+        fill(&mut attrs, self.attributes(element, "meta_attributes", Sets::Plain));
+        fill(&mut attrs, self.attributes(element, "instance_attributes", Sets::Plain));
+        let mut op = Op { name: name.to_owned(), attrs };
+        if let Some(section) = defaults {
+            let about = About {
+                agent: Some(triple(agent)),
+                op: Some((name, op.interval_ms())),
+                ..About::default()
+            };
+            let ruled = self.attributes(section, "meta_attributes", Sets::Of(about));
+            fill_ruled(&mut op.attrs, ruled, &self.out.cib.op_defaults);
+        }
+        Some(op)
+    }
+}
+
+/// Sections `rsc_defaults` and `op_defaults`: their rules may be about the agent or the operation.
+type Defaults<'a> = (Option<Element<'a>>, Option<Element<'a>>);
+
+fn triple(agent: &AgentName) -> (&str, &str, &str) {
+    (&agent.class, agent.provider.as_deref().unwrap_or_default(), &agent.kind)
+}
+
+/// Adds what is not there yet.
+fn fill(own: &mut NvSet, more: NvSet) {
+    for pair in more.pairs {
+        if !own.pairs.iter().any(|p| p.name == pair.name) {
+            own.pairs.push(pair);
+        }
+    }
+}
+
+/// Adds defaults that hold only for this agent or operation; what holds for all is found in the defaults themselves.
+fn fill_ruled(own: &mut NvSet, mut ruled: NvSet, plain: &NvSet) {
+    ruled.pairs.retain(|p| plain.get(&p.name) != p.value.as_deref());
+    fill(own, ruled);
+}
