@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all that CI runs. The last line is `N passed, N failed`.
 
+use crate::conformance;
 use crate::exec::{self, cargo, command, is_root, say};
 use crate::setup;
 use std::io::{BufRead, BufReader};
@@ -105,6 +106,11 @@ pub(crate) fn run() -> Result<(), String> {
     } else {
         let all = ["test", "--workspace", "--locked", "--no-fail-fast", "--all-targets"];
         score.tests("tests", cargo(&all).env("CRM_BIN", &binary));
+    }
+    say("== conformance");
+    match conformance::run(&[binary.to_string_lossy().into_owned()]) {
+        Ok(()) => score.passed += 1,
+        Err(why) => score.fail("conformance", &why),
     }
     score.tests("doctests", &mut cargo(&["test", "--workspace", "--locked", "--doc"]));
     let docs = ["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"];
