@@ -10,6 +10,10 @@ const SOON: Duration = Duration::from_secs(30);
 const THRESHOLD: usize = 3;
 
 fn kill_processes(stage: &Stage, on: &str, pids: &[String]) -> Result<()> {
+    // Children first: a worker dies with its keeper, and then there is nothing left to be killed.
+    let mut pids: Vec<i32> = pids.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
     let mut words = vec!["kill", "-9"];
     words.extend(pids.iter().map(String::as_str));
     node::exec(&stage.lab, on, &words).map(|_| ())
