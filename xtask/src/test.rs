@@ -104,6 +104,8 @@ pub(crate) fn run() -> Result<(), String> {
         let all = ["nextest", "run", "--workspace", "--locked", "--no-fail-fast"];
         score.tests("tests", cargo(&all).env("CRM_BIN", &binary));
     } else {
+        // nextest builds the examples that the tests start; `cargo test --all-targets` only makes tests of them.
+        score.step("examples", &mut cargo(&["build", "--workspace", "--locked", "--examples"]));
         let all = ["test", "--workspace", "--locked", "--no-fail-fast", "--all-targets"];
         score.tests("tests", cargo(&all).env("CRM_BIN", &binary));
     }
