@@ -13,6 +13,15 @@ impl Model<'_> {
         if self.counts_capacity() {
             self.sort_by_hold(&mut order);
         }
+        // A node that is reached over a connection can be used when it is known that the connection will be up.
+        for r in order
+            .iter()
+            .filter(|r| self.rscs[**r].connection_of.is_some())
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            self.assign(r, None);
+        }
         for r in order {
             self.assign(r, None);
         }
@@ -209,6 +218,9 @@ impl Model<'_> {
         };
         if let Some(n) = node {
             self.nodes[n].load += 1;
+        }
+        if let Some(n) = self.rscs[r].connection_of {
+            self.connection_assigned(r, n);
         }
     }
 

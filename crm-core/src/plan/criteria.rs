@@ -23,6 +23,7 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
     stickiness(model);
     surplus(model);
     internal_colocations(model);
+    super::remote::constrain(model);
     for constraint in &cib.constraints {
         if let Constraint::Colocation(c) = constraint {
             colocation(model, c);

@@ -1,7 +1,7 @@
 //! Meta attributes: inheritance (own, then parents, then `rsc_defaults`) and their typed values.
 
 use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties, Strategy};
-use crate::cib::{Cib, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms};
+use crate::cib::{AgentName, Cib, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms};
 
 /// Attribute sets from the nearest to the farthest.
 pub(super) type Chain<'a> = Vec<&'a NvSet>;
@@ -67,6 +67,26 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
         allow_migrate: props.exact && flag(chain, "allow-migrate", false),
         needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
         needs_quorum: !props.exact || requires != Some("nothing"),
+    }
+}
+
+/// What connections and fence devices have as defaults: they run before anything could be fenced, and a connection moves
+/// without letting its node go.
+pub(super) fn agent_defaults(
+    meta: &mut Meta,
+    chain: &[&NvSet],
+    agent: &AgentName,
+    props: &Properties,
+) {
+    if !props.exact {
+        return;
+    }
+    let connection = super::implicit::is_connection(agent);
+    if (connection || agent.class == "stonith") && lookup(chain, "requires").is_none() {
+        meta.needs_fencing = false;
+    }
+    if connection && lookup(chain, "allow-migrate").is_none() {
+        meta.allow_migrate = true;
     }
 }
 

@@ -13,6 +13,7 @@ mod fence;
 mod graph;
 mod health;
 mod history;
+mod implicit;
 mod md5;
 mod meta;
 mod migrate;
@@ -23,11 +24,13 @@ mod params;
 mod picture;
 mod promote;
 mod read;
+mod remote;
 mod summary;
 mod ticket;
 mod types;
 
 pub use digest::digest;
+pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
 pub use picture::{Made, NodePicture, Picture, RscPicture, picture};
 pub use types::{
@@ -43,7 +46,8 @@ mod tests;
 /// Makes the plan that leads from what is seen to what is wanted. Same input, same plan.
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
-    let mut model = read::read(input);
+    let implicit = implicit::Implicit::of(input);
+    let mut model = read::read(input, &implicit);
     criteria::apply(&mut model);
     health::apply(&mut model);
     ticket::apply(&mut model);

@@ -12,6 +12,35 @@ pub(super) type RscIx = usize;
 /// Index of a colocation.
 pub(super) type ColocIx = usize;
 
+/// What a node is, seen from the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NodeKind {
+    /// A member that runs the cluster.
+    Cluster,
+    /// Reached over a connection that is itself a resource on a member.
+    Remote {
+        /// That resource.
+        connection: RscIx,
+    },
+    /// The same, and the node itself lives in a resource: a virtual machine, a bundle's container.
+    Guest {
+        /// The connection.
+        connection: RscIx,
+        /// What the node lives in.
+        container: RscIx,
+    },
+}
+
+impl NodeKind {
+    /// The connection of a node that is no member.
+    pub(super) const fn connection(self) -> Option<RscIx> {
+        match self {
+            Self::Cluster => None,
+            Self::Remote { connection } | Self::Guest { connection, .. } => Some(connection),
+        }
+    }
+}
+
 /// A node as the engine sees it.
 #[derive(Debug)]
 #[expect(
@@ -21,6 +50,7 @@ pub(super) type ColocIx = usize;
 pub(super) struct Node<'a> {
     pub(super) name: &'a str,
     pub(super) id: u64,
+    pub(super) kind: NodeKind,
     pub(super) online: bool,
     pub(super) clean: bool,
     pub(super) pending: bool,
@@ -28,8 +58,10 @@ pub(super) struct Node<'a> {
     pub(super) maintenance: bool,
     /// Its cluster services are about to end.
     pub(super) leaving: bool,
-    /// It has to be fenced, and why.
+    /// It has to be fenced, and why. (For a guest: only what follows from its container's recovery.)
     pub(super) fence: Option<String>,
+    /// Nobody has told anything about it since the cluster began.
+    pub(super) unseen: bool,
     pub(super) permanent: Option<&'a NvSet>,
     pub(super) capacity: Option<&'a NvSet>,
     pub(super) transient: Option<&'a BTreeMap<String, String>>,
@@ -190,6 +222,16 @@ pub(super) struct Rsc<'a> {
     pub(super) no_promotion: bool,
     /// It moves without a stop: from, to.
     pub(super) migrates: Option<(NodeIx, NodeIx)>,
+    /// It is the connection to this node.
+    pub(super) connection_of: Option<NodeIx>,
+    /// It lives inside this resource (`container`): a guest's or bundle's connection in what the node lives in.
+    pub(super) container: Option<RscIx>,
+    /// What lives inside it.
+    pub(super) fillers: Vec<RscIx>,
+    /// May itself live on a remote node though a node lives in it (bundles).
+    pub(super) nests: bool,
+    /// `reconnect_interval` of a connection.
+    pub(super) reconnect_ms: u64,
     pub(super) meta: Meta,
     /// Where it is active (primitives).
     pub(super) active: Vec<Seen>,

@@ -96,7 +96,8 @@ impl RscPicture {
 /// What is seen, read as the planner reads it.
 #[must_use]
 pub fn picture(input: &Input<'_>) -> Picture {
-    let model = super::read::read(input);
+    let implicit = super::implicit::Implicit::of(input);
+    let model = super::read::read(input, &implicit);
     let nodes = model
         .nodes
         .iter()

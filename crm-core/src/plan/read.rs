@@ -2,18 +2,19 @@
 
 use super::Input;
 use super::history::{Finding, Reader, Wanted};
+use super::implicit::Implicit;
 use super::meta::{self, Chain};
-use super::model::{Kind, Model, Node, NodeIx, Rsc, RscIx};
+use super::model::{Kind, Model, Node, NodeIx, NodeKind, Rsc, RscIx};
 use super::params;
 use crate::cib::{Primitive, Resource, Role, Score, parse_bool};
 use crate::status::ResourceHistory;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads everything but the constraints.
-pub(super) fn read<'a>(input: &Input<'a>) -> Model<'a> {
+pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
     let mut props = meta::properties(input.cib);
     props.exact = input.pacemaker.is_some();
-    let nodes = read_nodes(input);
+    let nodes = read_nodes(input, implicit);
     let mut builder = Builder {
         model: Model {
             cib: input.cib,
@@ -41,6 +42,13 @@ pub(super) fn read<'a>(input: &Input<'a>) -> Model<'a> {
         let top = builder.add(resource, &Context::top(input), input);
         builder.model.tops.push(top);
     }
+    for prim in &implicit.connections {
+        let context = Context::top(input);
+        builder.find_primitive(prim, &context, input);
+        let top = builder.add_primitive(prim, &context);
+        builder.model.tops.push(top);
+    }
+    super::implicit::connect(&mut builder.model, implicit);
     if input.pacemaker.is_some() {
         builder.removed(input);
     }
@@ -72,13 +80,14 @@ fn natural(name: &str) -> Vec<(u64, String)> {
     out
 }
 
-fn read_nodes<'a>(input: &Input<'a>) -> Vec<Node<'a>> {
+fn read_nodes<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Vec<Node<'a>> {
     let names: BTreeSet<&'a str> = input
         .cib
         .nodes
         .iter()
         .map(|n| n.name.as_str())
         .chain(input.nodes.keys().map(String::as_str))
+        .chain(implicit.remotes.iter().map(String::as_str))
         .collect();
     let mut nodes: Vec<Node<'a>> = names.into_iter().map(|name| read_node(input, name)).collect();
     nodes.sort_by_cached_key(|n| {
@@ -95,6 +104,7 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
     let mut node = Node {
         name,
         id: configured.map_or(0, |c| c.id),
+        kind: NodeKind::Cluster,
         online: view.is_some_and(|v| v.online),
         clean: view.is_none_or(|v| v.clean),
         pending: view.is_some_and(|v| v.pending),
@@ -102,6 +112,7 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
         maintenance: false,
         leaving: false,
         fence: input.pacemaker.and_then(|p| p.fence.get(name).cloned()),
+        unseen: false,
         permanent: configured.map(|c| &c.attributes),
         capacity: configured.map(|c| &c.utilization),
         transient,
@@ -387,6 +398,11 @@ impl<'a> Builder<'a> {
     ) -> RscIx {
         let r = self.model.rscs.len();
         let cloned = at.cloned || matches!(kind, Kind::Clone(_));
+        let agent = prim.map(|p| &p.agent);
+        let mut meta = meta::resolve(metas, cloned, &self.model.props);
+        if let Some(agent) = agent {
+            meta::agent_defaults(&mut meta, metas, agent, &self.model.props);
+        }
         self.model.by_id.entry(id).or_insert(r);
         self.model.rscs.push(Rsc {
             id,
@@ -396,13 +412,18 @@ impl<'a> Builder<'a> {
             children: Vec::new(),
             clone: at.clone,
             prim,
-            agent: prim.map(|p| &p.agent),
+            agent,
             cloned: None,
             removed: false,
             frozen: false,
             no_promotion: false,
             migrates: None,
-            meta: meta::resolve(metas, cloned, &self.model.props),
+            connection_of: None,
+            container: None,
+            fillers: Vec::new(),
+            nests: false,
+            reconnect_ms: 0,
+            meta,
             active: Vec::new(),
             surplus: false,
             scores: vec![Score::ZERO; self.model.nodes.len()],

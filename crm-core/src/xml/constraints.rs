@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         let role = self.role(rule, "role");
         let fixed = self.score(rule, "score");
         let mut out = Vec::new();
-        for node in self.out.cib.nodes.clone() {
+        for node in self.all_nodes() {
             let facts = self.node_facts(&node);
             let about = About {
                 node: Some(&facts),

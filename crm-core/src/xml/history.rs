@@ -24,12 +24,7 @@ struct Entry {
 impl<'a> Reader<'a> {
     pub(super) fn histories(&mut self, states: Element<'a>) {
         for state in states.named("node_state") {
-            let id = state.attr("id");
-            let by_id = self.out.uuids.iter().find(|(_, uuid)| Some(uuid.as_str()) == id);
-            let name = by_id.map(|(name, _)| name.clone()).or_else(|| {
-                state.attr("uname").filter(|u| self.out.uuids.contains_key(*u)).map(str::to_owned)
-            });
-            let Some(name) = name else { continue };
+            let Some(name) = self.state_name(state) else { continue };
             let mut found: BTreeMap<String, ResourceHistory> = BTreeMap::new();
             let resources = state.named("lrm").flat_map(|l| l.named("lrm_resources"));
             for element in resources.flat_map(|r| r.named("lrm_resource")) {

@@ -70,6 +70,8 @@ struct Reader<'a> {
     problems: Vec<Problem>,
     /// Elements by id, for `id-ref`.
     ids: BTreeMap<&'a str, Element<'a>>,
+    /// Nodes that are reached over connections, with their kind.
+    remotes: Vec<(String, &'static str)>,
     out: Document,
 }
 
@@ -98,6 +100,7 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
         now_ms: root.attr("execution-date").and_then(parse_time_ms).unwrap_or(now_ms),
         problems: Vec::new(),
         ids: ids(root),
+        remotes: Vec::new(),
         out: Document::default(),
     };
     if root.name() == "cib" {
@@ -142,6 +145,7 @@ impl<'a> Reader<'a> {
             self.out.coordinator = name;
         }
         self.resources(configuration);
+        self.remotes = crate::plan::remote_nodes(&self.out.cib);
         self.constraints(configuration);
         if let Some(states) = states {
             self.histories(states);
@@ -178,7 +182,8 @@ impl<'a> Reader<'a> {
     /// Ids that constraints may name.
     fn knows(&self, id: &str) -> bool {
         let cib = &self.out.cib;
-        cib.resources.iter().any(|r: &Resource| r.find(id).is_some() || r.primitive(id).is_some())
+        let named = |r: &Resource| r.find(id).is_some() || r.primitive(id).is_some();
+        cib.resources.iter().any(named) || self.remotes.iter().any(|(name, _)| name == id)
     }
 }
 

@@ -18,14 +18,21 @@ impl<'a> Reader<'a> {
                 _ => self.unknown(element, "nodes"),
             }
         }
+        let elements = section.into_iter().flat_map(Element::children);
+        let distant = |e: &Element<'_>| e.attr("type") == Some("remote");
+        let names = elements.filter(distant).filter_map(|e| e.attr("uname"));
+        let distant: Vec<String> = names.map(str::to_owned).collect();
         let mut seen = Vec::new();
         for element in states.into_iter().flat_map(Element::children) {
             match element.name() {
                 "node_state" => {
+                    let remote = element.flag("remote_node").unwrap_or(false);
                     if let Some(name) = self.state_name(element) {
                         self.transient(element, &name);
-                        let view = self.view(element, &name);
-                        self.out.nodes.insert(name.clone(), view);
+                        if !remote && !distant.contains(&name) {
+                            let view = self.view(element, &name);
+                            self.out.nodes.insert(name.clone(), view);
+                        }
                         seen.push(name);
                     }
                 }
@@ -33,7 +40,7 @@ impl<'a> Reader<'a> {
                 _ => self.unknown(element, "status"),
             }
         }
-        self.unseen(&seen);
+        self.unseen(&seen, &distant);
         self.out.order = seen;
     }
 
@@ -59,12 +66,29 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// A state belongs to the node with its id; its name is only a word.
-    fn state_name(&self, state: Element<'_>) -> Option<String> {
+    /// A state belongs to the node with its id; its name is only a word. Nodes that are reached over connections need not be configured.
+    pub(super) fn state_name(&self, state: Element<'_>) -> Option<String> {
         let id = state.attr("id");
         let by_id = self.out.uuids.iter().find(|(_, uuid)| Some(uuid.as_str()) == id);
-        let known = state.attr("uname").filter(|u| self.out.uuids.contains_key(*u));
+        let remote = state.flag("remote_node").unwrap_or(false);
+        let known = state.attr("uname").filter(|u| remote || self.out.uuids.contains_key(*u));
         by_id.map(|(name, _)| name.clone()).or_else(|| known.map(str::to_owned))
+    }
+
+    /// Configured nodes and those that are reached over connections.
+    pub(super) fn all_nodes(&self) -> Vec<Node> {
+        let mut out = self.out.cib.nodes.clone();
+        for (name, _) in &self.remotes {
+            if !out.iter().any(|n| n.name == *name) {
+                out.push(Node {
+                    id: 0,
+                    name: name.clone(),
+                    attributes: NvSet::default(),
+                    utilization: NvSet::default(),
+                });
+            }
+        }
+        out
     }
 
     fn transient(&mut self, state: Element<'a>, name: &str) {
@@ -99,11 +123,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Nodes nobody has told anything about.
-    fn unseen(&mut self, seen: &[String]) {
+    fn unseen(&mut self, seen: &[String], distant: &[String]) {
         let startup =
             self.fencing() && self.out.cib.properties.flag("startup-fencing").unwrap_or(true);
         let names: Vec<String> = self.out.uuids.keys().cloned().collect();
-        for name in names.into_iter().filter(|n| !seen.contains(n)) {
+        for name in names.into_iter().filter(|n| !seen.contains(n) && !distant.contains(n)) {
             let view = if startup { NodeView::LOST } else { NodeView::GONE };
             self.out.nodes.insert(name.clone(), view);
             if startup {
@@ -186,7 +210,9 @@ impl<'a> Reader<'a> {
         let site = facts.get("site-name").cloned();
         let cluster = self.out.cib.properties.get("cluster-name").map(str::to_owned);
         facts.insert("#uname".to_owned(), node.name.clone());
-        facts.insert("#kind".to_owned(), "cluster".to_owned());
+        let kind = self.remotes.iter().find(|(name, _)| *name == node.name);
+        let kind = kind.map_or("cluster", |(_, kind)| *kind);
+        facts.insert("#kind".to_owned(), kind.to_owned());
         if let Some(id) = self.out.uuids.get(&node.name) {
             facts.insert("#id".to_owned(), id.clone());
         }
