@@ -77,16 +77,10 @@ pub(crate) enum Cmd {
         /// YAML or crm text; the cluster's configuration without it.
         file: Option<PathBuf>,
     },
-    /// Why a resource is where it is (or is not on NODE).
-    Why {
-        /// Resource.
-        resource: String,
-        /// Node.
-        node: Option<String>,
-        /// Output.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Format,
-    },
+    /// Why a resource is where it is (or is not on NODE), and what would change it.
+    Why(Box<WhyArgs>),
+    /// All decisions: where each resource is, why, what would be second best, what has only one place to be.
+    Audit(Box<AuditArgs>),
     /// Who changed the configuration, when, how.
     Log {
         /// The configuration as of this version.
@@ -95,8 +89,8 @@ pub(crate) enum Cmd {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// What the policy engine would do with a CIB: no cluster and no root needed.
-    Simulate(SimulateArgs),
+    /// What would be done: with the live cluster, or with a file (no cluster and no root needed).
+    Simulate(Box<SimulateArgs>),
     /// The status again after every change, until interrupted.
     #[command(visible_alias = "watch")]
     Monitor {
@@ -116,48 +110,150 @@ pub(crate) enum Style {
     Pacemaker,
 }
 
+/// What a file with a configuration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileFormat {
+    /// Pacemaker's CIB.
+    Xml,
+    /// The crm shell's text.
+    Crm,
+    /// YAML, as `crm export` writes it.
+    Yaml,
+}
+
+/// Which cluster is looked at, and what is assumed of it.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SceneArgs {
+    /// Pacemaker's CIB (XML, with status), crm text or YAML instead of the live cluster; `-` = standard input.
+    #[arg(short = 'x', long, alias = "xml-file", value_name = "FILE")]
+    pub(crate) cib: Option<PathBuf>,
+    /// The same as `--cib -`.
+    #[arg(short = 'p', long = "xml-pipe", hide = true, conflicts_with = "cib")]
+    pub(crate) pipe: bool,
+    /// The live cluster (it is meant without `--cib`).
+    #[arg(short = 'L', long = "live-check", hide = true, conflicts_with_all = ["cib", "pipe"])]
+    pub(crate) live: bool,
+    /// What FILE is; without it, it is recognised.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FileFormat>,
+    /// The time rules and failures are judged at: `2026-03-01 12:00:00Z`, or seconds since the epoch.
+    #[arg(short = 't', long, alias = "set-datetime", value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// As if this node were up.
+    #[arg(short = 'u', long, value_name = "NODE", help_heading = "What if")]
+    pub(crate) node_up: Vec<String>,
+    /// As if this node had left in good order.
+    #[arg(short = 'd', long, value_name = "NODE", help_heading = "What if")]
+    pub(crate) node_down: Vec<String>,
+    /// As if this node had been lost: it may still run things.
+    #[arg(short = 'f', long, alias = "node-fail", value_name = "NODE", help_heading = "What if")]
+    pub(crate) node_lost: Vec<String>,
+    /// As if this node were in standby.
+    #[arg(long, value_name = "NODE", help_heading = "What if")]
+    pub(crate) node_standby: Vec<String>,
+    /// As if this node were not in standby.
+    #[arg(long, value_name = "NODE", help_heading = "What if")]
+    pub(crate) node_online: Vec<String>,
+    /// As if this resource had failed (without OP: as what watches it would report).
+    #[arg(long, value_name = "RSC[:OP]@NODE[=RC]", help_heading = "What if")]
+    pub(crate) fail: Vec<String>,
+    /// As if this operation had ended with this code; the interval in milliseconds.
+    #[arg(
+        short = 'i',
+        long,
+        alias = "op-inject",
+        value_name = "RSC_OP_INTERVAL@NODE=RC",
+        help_heading = "What if"
+    )]
+    pub(crate) op: Vec<String>,
+    /// As if the cluster had quorum, or not.
+    #[arg(short = 'q', long, value_name = "yes|no", value_parser = yes_or_no, help_heading = "What if")]
+    pub(crate) quorum: Option<bool>,
+    /// As if the cluster had got this ticket.
+    #[arg(short = 'g', long, value_name = "TICKET", help_heading = "What if")]
+    pub(crate) ticket_grant: Vec<String>,
+    /// As if the cluster had lost this ticket.
+    #[arg(short = 'r', long, value_name = "TICKET", help_heading = "What if")]
+    pub(crate) ticket_revoke: Vec<String>,
+    /// As if this ticket were about to be given up.
+    #[arg(short = 'b', long, value_name = "TICKET", help_heading = "What if")]
+    pub(crate) ticket_standby: Vec<String>,
+    /// As if this ticket were not about to be given up.
+    #[arg(short = 'e', long, value_name = "TICKET", help_heading = "What if")]
+    pub(crate) ticket_activate: Vec<String>,
+}
+
 /// `crm simulate`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Changes nothing anywhere. Exit codes: 0 simulated (whatever would be done), 1 bad input, 2 no cluster to ask."
+)]
 pub(crate) struct SimulateArgs {
-    /// Pacemaker's CIB (XML, with status), crm text or YAML; `-` = standard input.
-    #[arg(short = 'x', long, value_name = "FILE")]
-    pub(crate) cib: PathBuf,
-    /// The time rules and failures are judged at: `2026-03-01 12:00:00Z`, or seconds since the epoch.
-    #[arg(short = 't', long, value_name = "TIME")]
-    pub(crate) at: Option<String>,
-    /// Why everything is placed as it is: the engine's reasons with their scores.
-    #[arg(short, long)]
+    #[command(flatten)]
+    pub(crate) scene: SceneArgs,
+    /// As if this operation, when it is executed, ended with this code.
+    #[arg(
+        short = 'F',
+        long,
+        alias = "op-fail",
+        value_name = "RSC_OP_INTERVAL@NODE=RC",
+        help_heading = "What if"
+    )]
+    pub(crate) op_result: Vec<String>,
+    /// The scores of all nodes for all resources, as they were placed.
+    #[arg(short, long, alias = "show-scores")]
     pub(crate) scores: bool,
     /// Write the transition graph as Pacemaker's XML.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short = 'G', long, alias = "save-graph", value_name = "FILE")]
     pub(crate) graph: Option<PathBuf>,
     /// Write the transition graph for graphviz.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short = 'D', long, alias = "save-dotfile", value_name = "FILE")]
     pub(crate) dot: Option<PathBuf>,
+    /// Draw the transition graph.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
     /// Whose words.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) style: Style,
     /// Output.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
-    /// As if this node were up.
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node_up: Vec<String>,
-    /// As if this node were cleanly down.
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node_down: Vec<String>,
-    /// As if this node had been lost.
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node_lost: Vec<String>,
-    /// As if this node were in standby.
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node_standby: Vec<String>,
-    /// As if the cluster had quorum, or not.
-    #[arg(long, value_name = "true|false")]
-    pub(crate) quorum: Option<bool>,
-    /// As if this operation ended with this code: `RSC_OP_INTERVAL@NODE=RC`, the interval in milliseconds.
-    #[arg(long, value_name = "RESULT")]
-    pub(crate) op_result: Vec<String>,
+    /// Of `crm_simulate`, for habit: a plan is always made and run to its end.
+    #[arg(short = 'S', long, hide = true)]
+    pub(crate) simulate: bool,
+    /// Of `crm_simulate`, for habit.
+    #[arg(short = 'R', long, hide = true)]
+    pub(crate) run: bool,
+}
+
+/// `crm why`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first line is the answer. With --cib the file is asked, without it the live cluster."
+)]
+pub(crate) struct WhyArgs {
+    /// A primitive, group or clone.
+    pub(crate) resource: String,
+    /// Only about this node.
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) scene: SceneArgs,
+    /// Output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// `crm audit`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 0 whatever is found. With --cib the file is asked, without it the live cluster."
+)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub(crate) scene: SceneArgs,
+    /// Output.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
 }
 
 /// `crm status`.
@@ -402,6 +498,10 @@ pub(crate) struct ApplyArgs {
 fn duration_ms(text: &str) -> Result<u64, String> {
     crm_core::cib::parse_duration_ms(text)
         .ok_or_else(|| format!("`{text}` is no duration (as in 60s, 500ms, 5min, 1h)"))
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    crm_core::cib::parse_bool(text).ok_or_else(|| format!("`{text}` is neither yes nor no"))
 }
 
 fn size_bytes(text: &str) -> Result<u64, String> {

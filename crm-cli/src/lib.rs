@@ -1,6 +1,7 @@
 //! Worldly: `crm`, the command. Sessions, one-shot commands, status, YAML apply; talks to `crmd` over its local socket and never decides.
 
 mod args;
+mod audit;
 mod cluster;
 mod commit;
 mod configure;
@@ -12,12 +13,14 @@ mod preview;
 mod random;
 mod resource;
 mod root;
+mod scene;
 mod simulate;
 mod source;
 mod status;
 mod text_file;
 mod ui;
 mod volume;
+mod why;
 
 #[cfg(test)]
 mod session_test;

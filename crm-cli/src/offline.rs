@@ -1,11 +1,10 @@
-//! Commands that read: `apply`, `export`, `diff`, `lint`, `verify`, `why`, `log`.
+//! Commands that read: `apply`, `export`, `diff`, `lint`, `verify`, `log`.
 
 use crate::Shell;
 use crate::args::{ApplyArgs, Format};
 use crate::commit::{Wanted, commit, findings};
 use crate::fail::Fail;
-use crate::node::{idle, known as known_node};
-use crate::resource::known as known_resource;
+use crate::node::idle;
 use crate::status::clock;
 use crate::text_file::{refuse, whole};
 use crate::ui::table;
@@ -105,65 +104,6 @@ pub(crate) fn verify(shell: &mut Shell<'_>, file: Option<PathBuf>) -> Result<(),
         shell.ui.say(&finding.render());
     }
     shell.ui.say("the configuration is valid");
-    Ok(())
-}
-
-/// `crm why RESOURCE [NODE]`: the plan's reasons, and where the resource is to be.
-pub(crate) fn why(
-    shell: &mut Shell<'_>,
-    resource: &str,
-    node: Option<&str>,
-    output: Format,
-) -> Result<(), Fail> {
-    let status = shell.daemon.status()?;
-    let cib = &status.state.cib;
-    known_resource(cib, resource)?;
-    if let Some(node) = node {
-        known_node(cib, node)?;
-    }
-    // A reason may name the resource, what contains it, or what it contains.
-    let mut names: Vec<&str> = vec![resource];
-    if let Some(top) = cib.top_of(resource) {
-        names.push(top.id());
-        if top.id() == resource {
-            let mut inner = Vec::new();
-            top.collect_primitives(&mut inner);
-            names.extend(inner.iter().map(|p| p.id.as_str()));
-        }
-    }
-    let reasons: Vec<_> = status
-        .plan
-        .reasons
-        .iter()
-        .filter(|r| names.contains(&r.resource.as_str()))
-        .filter(|r| node.is_none_or(|n| r.node.as_deref().is_none_or(|rn| rn == n)))
-        .collect();
-    let placements: Vec<_> = status
-        .plan
-        .placements
-        .iter()
-        .filter(|p| names.contains(&p.instance.resource.as_str()))
-        .collect();
-    if output == Format::Json {
-        return shell.json(&serde_json::json!({ "placements": placements, "reasons": reasons }));
-    }
-    let mut text = String::new();
-    for placement in &placements {
-        let id = &placement.instance.resource;
-        let role = crate::status::picture::role_word(placement.role);
-        text.push_str(&match &placement.node {
-            Some(node) => format!("{id}:{} is to be {role} on {node}\n", placement.instance.number),
-            None => format!("{id}:{} is to be stopped\n", placement.instance.number),
-        });
-    }
-    for reason in &reasons {
-        let at = reason.node.as_ref().map(|n| format!(" on {n}")).unwrap_or_default();
-        text.push_str(&format!("  {}{at}: {} [{}]\n", reason.resource, reason.text, reason.code));
-    }
-    shell.ui.data(&text);
-    if reasons.is_empty() {
-        shell.ui.say("nothing keeps it from anywhere: no reasons recorded");
-    }
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use crate::source::{Input, Source};
 use crate::status::json;
 use crate::status::picture::Picture;
 use crate::status::text::{Grouping, render};
-use crate::{Shell, cluster, configure, node, offline, resource, simulate, usage, volume};
+use crate::{
+    Shell, audit, cluster, configure, node, offline, resource, simulate, usage, volume, why,
+};
 use clap::{CommandFactory, Parser};
 use crm_proto::local::{Reply, Request, StatusReply};
 use std::path::Path;
@@ -26,9 +28,8 @@ pub(crate) fn command(shell: &mut Shell<'_>, command: Cmd) -> Result<(), Fail> {
         Cmd::Diff { file } => offline::difference(shell, &file),
         Cmd::Lint { file } => offline::lint(shell, file),
         Cmd::Verify { file } => offline::verify(shell, file),
-        Cmd::Why { resource, node, output } => {
-            offline::why(shell, &resource, node.as_deref(), output)
-        }
+        Cmd::Why(args) => why::run(shell, &args),
+        Cmd::Audit(args) => audit::run(shell, &args),
         Cmd::Log { version, output } => offline::log(shell, version, output),
         Cmd::Simulate(args) => simulate::run(shell, &args),
         Cmd::Monitor { output } => monitor(shell, output),

@@ -3,10 +3,10 @@
 use crate::Shell;
 use crate::fail::Fail;
 use crate::source::read_text;
-use crm_core::cib::{Cib, Constraint, Resource};
+use crm_core::cib::{AgentName, Cib, Constraint, Resource};
 use crm_core::text::{
-    self, AgentCatalog, Diagnostic, Event, Session, Spans, Statement, StatementKind, complete,
-    objects,
+    self, AgentCatalog, AgentInfo, Diagnostic, Event, Session, Spans, Statement, StatementKind,
+    complete, objects,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -65,6 +65,37 @@ pub(crate) fn whole_text(
     };
     fill_in(base, &mut cib)?;
     Ok((cib, spans))
+}
+
+/// Agents of this node, and any other: a configuration that is only thought about may name agents of other nodes.
+#[derive(Debug)]
+struct AnyAgent(Box<dyn AgentCatalog>);
+
+impl AgentCatalog for AnyAgent {
+    fn agent(&self, name: &AgentName) -> Option<AgentInfo> {
+        self.0.agent(name).or_else(|| Some(AgentInfo::default()))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+}
+
+/// A configuration that is only thought about.
+pub(crate) fn scene_text(
+    shell: &Shell<'_>,
+    name: &str,
+    text: &str,
+    yaml: bool,
+) -> Result<Cib, Fail> {
+    let catalog = Box::new(AnyAgent((shell.hooks.agent_catalog)()));
+    let (mut cib, _) = if yaml {
+        crm_core::yaml::read(name, text, Some(catalog.as_ref())).map_err(|wrong| refuse(&wrong))?
+    } else {
+        replaced(name, text, 0, catalog)?
+    };
+    fill_in(&Cib::default(), &mut cib)?;
+    Ok(cib)
 }
 
 /// Fills in what a wanted configuration leaves out; new volumes get a random first generation.

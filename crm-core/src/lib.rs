@@ -3,6 +3,7 @@
 //! No clock, no files, no sockets, no threads, no randomness: same inputs, same bytes out.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod audit;
 pub mod cib;
 pub mod controller;
 pub mod diff;
@@ -13,5 +14,6 @@ pub mod status;
 pub mod store;
 pub mod text;
 pub mod transition;
+pub mod why;
 pub mod xml;
 pub mod yaml;

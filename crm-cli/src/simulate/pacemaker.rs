@@ -1,15 +1,33 @@
 //! A simulation in the sections and words of `crm_simulate -S`.
 
+use super::Told;
 use super::graph::op_name;
 use crm_core::cib::Role;
-use crm_core::plan::{ActionKind, ClusterOp, Made, NodePicture, Picture, RscPicture};
-use crm_core::simulate::Run;
+use crm_core::plan::{ActionKind, ClusterOp, Made, NodePicture, Picture, RscPicture, picture};
+use crm_core::simulate::input_for;
 use std::fmt::Write as _;
 
 /// All sections.
-pub(crate) fn render(run: &Run) -> String {
+pub(super) fn render(told: &Told<'_>, scores: bool) -> String {
+    let run = told.run;
     let mut out = String::from("Current cluster status:\n");
-    status(&mut out, &run.before);
+    if told.assumed.is_empty() {
+        status(&mut out, &run.before);
+    } else {
+        // As it is, then what is assumed: the plan is made from both.
+        let scene = told.scene;
+        status(&mut out, &picture(&input_for(&scene.unchanged, scene.mind)));
+        out.push_str("\nPerforming Requested Modifications:\n");
+        for line in told.assumed {
+            let _infallible = writeln!(out, "  * {line}");
+        }
+    }
+    if scores {
+        out.push_str("\nAssignment Scores:\n");
+        for line in super::scores::pacemaker(&run.scores).lines() {
+            let _infallible = writeln!(out, "  * {line}");
+        }
+    }
     if !run.plan.summary.is_empty() {
         out.push_str("\nTransition Summary:\n");
         for line in &run.plan.summary {

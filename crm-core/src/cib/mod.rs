@@ -31,7 +31,7 @@ pub enum Role {
 }
 
 /// A node of the cluster as configured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Node {
     /// Numeric id shown as `node 1: alpha`.
     pub id: u64,

@@ -1,5 +1,6 @@
 //! Phase 7: every primitive gets its node, or none.
 
+use super::ScorePhase;
 use super::colocate::{Pull, factor_of};
 use super::model::{CloneInfo, ColocIx, Kind, Model, MultipleActive, NoQuorum, NodeIx, RscIx};
 use crate::cib::{Role, Score};
@@ -42,6 +43,7 @@ impl Model<'_> {
         match self.rscs[r].kind.clone() {
             Kind::Primitive => self.assign_primitive(r, prefer),
             Kind::Group { .. } => {
+                self.note_scores(ScorePhase::Group, r);
                 for member in self.rscs[r].children.clone() {
                     self.assign(member, prefer);
                 }
@@ -69,6 +71,7 @@ impl Model<'_> {
         if self.rscs[r].done {
             return;
         }
+        self.note_scores(ScorePhase::Primitive, r);
         let chosen = self.choose_or_stay(r, prefer);
         self.settle(r, chosen);
     }
@@ -181,8 +184,9 @@ impl Model<'_> {
             Some(n) if usable(&n) && rsc.scores[n] >= rsc.scores[best] => n,
             Some(_) | None => best,
         };
-        let text = format!("score {} is the best", rsc.scores[chosen]);
-        self.because(r, Some(chosen), "chosen", text);
+        let score = rsc.scores[chosen];
+        let text = format!("score {score} is the best");
+        self.because(r, Some(chosen), "chosen", text).scored(score);
         Some(chosen)
     }
 
@@ -191,10 +195,18 @@ impl Model<'_> {
             let node = &self.nodes[n];
             let (code, text) = if !node.online {
                 ("offline", "the node is offline".to_owned())
+            } else if let Some(why) = &node.fence {
+                ("fence", format!("the node is to be fenced: {why}"))
+            } else if !node.clean || node.pending {
+                ("pending", "the node has not told yet what it runs".to_owned())
+            } else if node.leaving {
+                ("shutdown", "the node is shutting down".to_owned())
             } else if node.standby {
                 ("standby", "the node is in standby".to_owned())
             } else if node.maintenance {
                 ("maintenance", "the node is in maintenance".to_owned())
+            } else if self.rscs[r].scores[n] >= Score::ZERO {
+                ("capacity", "the node has not enough free capacity".to_owned())
             } else {
                 ("score", format!("score {} forbids it", self.rscs[r].scores[n]))
             };
@@ -252,6 +264,7 @@ impl Model<'_> {
         for c in self.with_this_list(r) {
             self.take_preferences(r, c);
         }
+        self.note_scores(ScorePhase::Clone, r);
         let mut seats = Seats { taken: vec![0; self.nodes.len()], total: 0 };
         let order = self.instance_order(r);
         for instance in &order {

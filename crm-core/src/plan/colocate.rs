@@ -142,9 +142,10 @@ impl Model<'_> {
         }
         let Some(node) = rsc.assigned else {
             if c.score > Score::ZERO {
-                let text =
-                    format!("follows {}, which runs nowhere ({})", self.rscs[primary].id, c.id);
-                self.because(dependent, None, "colocation", text);
+                let other = self.rscs[primary].id;
+                let text = format!("follows {other}, which runs nowhere ({})", c.id);
+                let wish = c.score.negated();
+                self.because(dependent, None, "colocation", text).scored(wish).by(other);
                 for score in &mut self.rscs[dependent].scores {
                     *score = score.plus(c.score.negated());
                 }
@@ -187,7 +188,13 @@ impl Model<'_> {
         let other = self.rscs[primary].id;
         let verb = if c.score > Score::ZERO { "goes with" } else { "keeps away from" };
         let text = format!("{verb} {other} on {} (score {}, {})", names.join(" "), c.score, c.id);
-        self.because(dependent, at.first().copied(), "colocation", text);
+        for node in at {
+            let reason = self.because(dependent, Some(*node), "colocation", text.clone());
+            reason.scored(c.score).by(other);
+        }
+        if c.score == Score::INF {
+            self.because(dependent, None, "colocation", text).by(other);
+        }
     }
 
     fn apply_clone(&mut self, dependent: RscIx, clone: RscIx, c: &Coloc<'_>) {
@@ -208,7 +215,7 @@ impl Model<'_> {
             let role = if c.primary_role == Some(Role::Promoted) { "promoted" } else { "running" };
             let id = self.rscs[clone].id;
             let text = format!("follows {id}, which is {role} nowhere ({})", c.id);
-            self.because(dependent, None, "colocation", text);
+            self.because(dependent, None, "colocation", text).scored(Score::NEG_INF).by(id);
         } else {
             self.tell_reach(dependent, clone, &nodes, c);
         }

@@ -81,14 +81,8 @@ fn targets(model: &Model<'_>, l: &Location) -> Vec<RscIx> {
 fn location(model: &mut Model<'_>, l: &Location) {
     let Some(node) = model.nodes.iter().position(|n| n.name == l.node) else { return };
     for r in targets(model, l) {
-        let role = match l.role {
-            Some(Role::Promoted) => ":Promoted",
-            Some(Role::Unpromoted) => ":Unpromoted",
-            Some(Role::Started | Role::Stopped) | None => "",
-        };
-        let text =
-            format!("{}{role} has score {} on {} ({})", model.rscs[r].id, l.score, l.node, l.id);
-        model.because(r, Some(node), "location", text);
+        let text = location_words(l);
+        model.because(r, Some(node), "location", text).scored(l.score).by(&l.id);
         match l.role {
             Some(Role::Promoted) => model.rscs[r].promoted_scores.push((node, l.score)),
             Some(Role::Unpromoted) => {}
@@ -99,6 +93,22 @@ fn location(model: &mut Model<'_>, l: &Location) {
             Some("exclusive") => exclusive(model, r, l),
             Some(_) | None => {}
         }
+    }
+}
+
+/// What a location says, in words.
+fn location_words(l: &Location) -> String {
+    let role = match l.role {
+        Some(Role::Promoted) => " for the promoted role",
+        Some(Role::Unpromoted) => " for the unpromoted role",
+        Some(Role::Started | Role::Stopped) | None => "",
+    };
+    let (id, node, score) = (&l.id, &l.node, l.score);
+    match score {
+        Score::NEG_INF => format!("location {id} forbids {node}{role}"),
+        Score::INF => format!("location {id} wants {node}{role} (INFINITY)"),
+        _ if score < Score::ZERO => format!("location {id} avoids {node}{role} ({score})"),
+        _ => format!("location {id} prefers {node}{role} ({score})"),
     }
 }
 
@@ -142,6 +152,8 @@ fn exclusive(model: &mut Model<'_>, r: RscIx, l: &Location) {
         for inner in subtree(model, r) {
             model.rscs[inner].scores[n] = Score::NEG_INF;
         }
+        let text = format!("only where {} looks for it (resource-discovery=exclusive)", l.id);
+        model.because(r, Some(n), "discovery", text).scored(Score::NEG_INF).by(&l.id);
     }
 }
 
@@ -155,9 +167,9 @@ fn stickiness(model: &mut Model<'_>) {
             continue;
         }
         let sum = rsc.scores[node].plus(score);
-        let text = format!("{} stays with score {score} (resource-stickiness)", model.label(r));
+        let text = format!("it stays where it is (resource-stickiness {score})");
         model.rscs[r].scores[node] = sum;
-        model.because(r, Some(node), "stickiness", text);
+        model.because(r, Some(node), "stickiness", text).scored(score);
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) fn apply(model: &mut Model<'_>) {
             if !allowed_anyway(model, r) {
                 let sum = model.rscs[r].scores[n].plus(health);
                 model.rscs[r].scores[n] = sum;
+                if health != Score::ZERO && model.rscs[r].parent.is_none() {
+                    let text = format!("the health of {} counts {health}", model.nodes[n].name);
+                    model.because(r, Some(n), "health", text).scored(health);
+                }
             }
         }
     }

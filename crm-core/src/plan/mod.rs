@@ -34,8 +34,8 @@ pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
 pub use picture::{Made, NodePicture, Picture, RscPicture, picture};
 pub use types::{
-    Action, ActionId, ActionKind, ClusterOp, Input, Instance, NodeView, OpSpec, Pacemaker,
-    Placement, Plan, Reason,
+    Action, ActionId, ActionKind, ClusterOp, Explained, Input, Instance, NodeView, OpSpec,
+    Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow,
 };
 
 use model::{Kind, Model};
@@ -47,7 +47,19 @@ mod tests;
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
     let implicit = implicit::Implicit::of(input);
+    make(input, read::read(input, &implicit)).plan
+}
+
+/// The same plan, with the scores it came from.
+#[must_use]
+pub fn explain(input: &Input<'_>) -> Explained {
+    let implicit = implicit::Implicit::of(input);
     let mut model = read::read(input, &implicit);
+    model.trace = Some(Vec::new());
+    make(input, model)
+}
+
+fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     criteria::apply(&mut model);
     health::apply(&mut model);
     ticket::apply(&mut model);
@@ -66,7 +78,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut reasons = model.reasons;
     reasons.sort_by(|a, b| key(a).cmp(&key(b)));
     reasons.dedup();
-    Plan { actions, placements, reasons, summary }
+    let scores = model.trace.unwrap_or_default();
+    Explained { plan: Plan { actions, placements, reasons, summary }, scores }
 }
 
 fn key(reason: &Reason) -> (&str, Option<&str>, &str, &str) {

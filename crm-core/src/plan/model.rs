@@ -1,6 +1,6 @@
 //! The dense form a plan is made on: nodes and resources by index, names only at the border.
 
-use super::{Pacemaker, Reason};
+use super::{Pacemaker, Reason, ScorePhase, ScoreRow};
 use crate::cib::{AgentName, Cib, NvSet, Primitive, Role, Score};
 use crate::status::Status;
 use std::collections::{BTreeMap, BTreeSet};
@@ -368,6 +368,8 @@ pub(super) struct Model<'a> {
     /// Primitives (CIB id) whose state on an online node is not known yet.
     pub(super) probes: Vec<(RscIx, NodeIx)>,
     pub(super) reasons: Vec<Reason>,
+    /// Scores as they were when something was placed; only when they are asked for.
+    pub(super) trace: Option<Vec<ScoreRow>>,
 }
 
 impl<'a> Model<'a> {
@@ -378,10 +380,36 @@ impl<'a> Model<'a> {
         node: Option<NodeIx>,
         code: &'static str,
         text: String,
-    ) {
+    ) -> &mut Reason {
         let node = node.map(|n| self.nodes[n].name.to_owned());
         let resource = self.rscs[rsc].id.to_owned();
-        self.reasons.push(Reason { resource, node, code: code.to_owned(), text });
+        let code = code.to_owned();
+        self.reasons.push(Reason { resource, node, code, text, score: None, by: None });
+        let last = self.reasons.len() - 1;
+        &mut self.reasons[last]
+    }
+
+    /// Notes what `rsc` and all below it think of the nodes now.
+    pub(super) fn note_scores(&mut self, phase: ScorePhase, rsc: RscIx) {
+        let Some(mut trace) = self.trace.take() else { return };
+        let mut work = vec![rsc];
+        while let Some(r) = work.pop() {
+            let label = self.label(r);
+            for (node, score) in self.nodes.iter().zip(&self.rscs[r].scores) {
+                let (resource, node) = (label.clone(), node.name.to_owned());
+                trace.push(ScoreRow { phase, resource, node, score: *score });
+            }
+            work.extend(self.rscs[r].children.iter().rev());
+        }
+        self.trace = Some(trace);
+    }
+
+    /// Notes how much an instance should be promoted where it is to be.
+    pub(super) fn note_promotion(&mut self, instance: RscIx, node: NodeIx, score: Score) {
+        let (resource, node) = (self.label(instance), self.nodes[node].name.to_owned());
+        if let Some(trace) = &mut self.trace {
+            trace.push(ScoreRow { phase: ScorePhase::Promotion, resource, node, score });
+        }
     }
 
     /// Primitives at or below `rsc`, in order.

@@ -296,7 +296,7 @@ fn block_all(model: &mut Model<'_>, table: &mut Table, pair: &Pair<'_>, then: Rs
             let (verb, other) = (pair.first_task.op(), model.rscs[pair.first].id);
             let text =
                 format!("waits for {verb} of {other}, which is not going to happen ({})", pair.id);
-            model.because(then, table.acts[t].node, "order", text);
+            model.because(then, table.acts[t].node, "order", text).by(other);
             told = true;
         }
     }
@@ -329,7 +329,8 @@ fn bind_inverse(model: &mut Model<'_>, table: &mut Table, pair: &Pair<'_>) {
                         "stays up: {} above it is blocked ({})",
                         model.rscs[leaf].id, pair.id
                     );
-                    model.because(table.acts[*t].rsc, Some(seen.node), "blocked", text);
+                    let above = model.rscs[leaf].id;
+                    model.because(table.acts[*t].rsc, Some(seen.node), "blocked", text).by(above);
                 }
             }
         }

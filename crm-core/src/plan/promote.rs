@@ -150,6 +150,7 @@ impl Model<'_> {
         candidates.sort_by_key(|(i, node, _)| (Reverse(table[*node]), !self.is_promoted(*i)));
         let refusal = self.no_promotion(clone);
         for (instance, node, priority) in candidates {
+            self.note_promotion(instance, node, table[node]);
             let room = promoted < info.promoted_max && per_node[node] < info.promoted_node_max;
             let verdict = match &refusal {
                 Some(why) => Err(*why),

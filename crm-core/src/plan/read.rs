@@ -32,6 +32,7 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             with_this: Vec::new(),
             probes: Vec::new(),
             reasons: Vec::new(),
+            trace: None,
         },
         findings: BTreeMap::new(),
     };
@@ -536,6 +537,8 @@ fn orphans(model: &mut Model<'_>, input: &Input<'_>) {
                     node: Some(name.clone()),
                     code: "orphan".to_owned(),
                     text: "active but not configured: its agent is not known any more, so it is left alone".to_owned(),
+                    score: None,
+                    by: None,
                 });
             }
         }

@@ -50,7 +50,7 @@ fn in_role(model: &Model<'_>, r: RscIx, c: &RscTicket) -> bool {
 fn forbid(model: &mut Model<'_>, r: RscIx, c: &RscTicket) {
     model.rscs[r].scores.fill(Score::NEG_INF);
     let text = format!("needs ticket {}, which is not here ({})", c.ticket, c.id);
-    model.because(r, None, "ticket", text);
+    model.because(r, None, "ticket", text).scored(Score::NEG_INF).by(&c.ticket);
 }
 
 fn fence(model: &mut Model<'_>, r: RscIx, c: &RscTicket) {

@@ -1,6 +1,6 @@
 //! What goes into the policy engine and what comes out. Plans are values: immutable, ordered, comparable.
 
-use crate::cib::{Cib, Role};
+use crate::cib::{Cib, Role, Score};
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,6 +196,64 @@ pub struct Reason {
     pub code: String,
     /// One clause in words, naming constraint ids and scores.
     pub text: String,
+    /// What it adds to the node's score, when that is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
+    /// What decides: a constraint, another resource, a ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+impl Reason {
+    /// With what it adds to the score.
+    pub(super) const fn scored(&mut self, score: Score) -> &mut Self {
+        self.score = Some(score);
+        self
+    }
+
+    /// With what decides.
+    pub(super) fn by(&mut self, what: &str) -> &mut Self {
+        self.by = Some(what.to_owned());
+        self
+    }
+}
+
+/// When in the placement a score was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScorePhase {
+    /// A primitive, just before its node was chosen.
+    Primitive,
+    /// A group and its members, before the first of them was placed.
+    Group,
+    /// A clone and its instances, before the first of them was placed.
+    Clone,
+    /// A bundle and what it is made of, before the first of that was placed.
+    Bundle,
+    /// An instance of a promotable clone: how much it should be promoted.
+    Promotion,
+}
+
+/// What a resource thought of a node: a line of the table that explains a placement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScoreRow {
+    /// When it was taken.
+    pub phase: ScorePhase,
+    /// The resource, with the instance number in clones.
+    pub resource: String,
+    /// Node.
+    pub node: String,
+    /// Score.
+    pub score: Score,
+}
+
+/// A plan with all that led to it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Explained {
+    /// The plan.
+    pub plan: Plan,
+    /// Scores in the order in which they were taken; of several of one instance the last one counted.
+    pub scores: Vec<ScoreRow>,
 }
 
 /// A transition: from what is seen to what is wanted.

@@ -1,7 +1,16 @@
 //! Runs a plan to its end on paper: every action succeeds, and the status becomes what the nodes would have reported. Pure.
 
+mod change;
+#[cfg(test)]
+mod tests;
+
+pub use change::{
+    Change, Impossible, NodeChange, TicketChange, assume, parse_failure, parse_outcome,
+};
+
 use crate::plan::{
-    Action, ActionKind, ClusterOp, Input, NodeView, OpSpec, Pacemaker, Picture, Plan, picture, plan,
+    Action, ActionKind, ClusterOp, Explained, Input, NodeView, OpSpec, Pacemaker, Picture, Plan,
+    ScoreRow, explain, picture, plan,
 };
 use crate::status::{ExecStatus, NodeStatus, OpResult};
 use crate::xml::Document;
@@ -21,7 +30,26 @@ pub struct Outcome {
     pub rc: i32,
 }
 
-/// The planner's input for a document.
+/// Whose decisions are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mind {
+    /// Pacemaker's, fencing included.
+    #[default]
+    Pacemaker,
+    /// This cluster's own, as its daemons decide (`docs/semantics/policy.md` has the differences).
+    Crm,
+}
+
+/// The planner's input for a document, by either mind.
+#[must_use]
+pub fn input_for(document: &Document, mind: Mind) -> Input<'_> {
+    match mind {
+        Mind::Pacemaker => input(document),
+        Mind::Crm => Input { pacemaker: None, ..input(document) },
+    }
+}
+
+/// The planner's input for a document, for Pacemaker's decisions.
 #[must_use]
 pub fn input(document: &Document) -> Input<'_> {
     Input {
@@ -46,6 +74,8 @@ pub struct Run {
     pub before: Picture,
     /// What would be done.
     pub plan: Plan,
+    /// The scores that decided, when they were asked for.
+    pub scores: Vec<ScoreRow>,
     /// Indices of the plan's actions in the order in which they were executed.
     pub executed: Vec<usize>,
     /// What would be seen then.
@@ -57,8 +87,25 @@ pub struct Run {
 /// Plans, and executes the plan; `outcomes` are the results that are not as expected.
 #[must_use]
 pub fn run(document: &Document, outcomes: &[Outcome]) -> Run {
-    let before = picture(&input(document));
-    let plan = plan(&input(document));
+    run_as(document, Ask::default(), outcomes)
+}
+
+/// What is asked of a simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// Whose decisions.
+    pub mind: Mind,
+    /// The scores are wanted too.
+    pub scores: bool,
+}
+
+/// The same, by either mind.
+#[must_use]
+pub fn run_as(document: &Document, Ask { mind, scores }: Ask, outcomes: &[Outcome]) -> Run {
+    let input = input_for(document, mind);
+    let before = picture(&input);
+    let Explained { plan, scores } =
+        if scores { explain(&input) } else { Explained { plan: plan(&input), scores: Vec::new() } };
     let mut world = World { document: document.clone(), calls: highest_call(document) };
     let mut failed = vec![false; plan.actions.len()];
     let mut executed = Vec::new();
@@ -74,8 +121,8 @@ pub fn run(document: &Document, outcomes: &[Outcome]) -> Run {
             executed.push(index);
         }
     }
-    let after = picture(&input(&world.document));
-    Run { before, plan, executed, after, document: world.document }
+    let after = picture(&input_for(&world.document, mind));
+    Run { before, plan, scores, executed, after, document: world.document }
 }
 
 fn highest_call(document: &Document) -> u64 {
