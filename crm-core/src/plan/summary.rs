@@ -42,7 +42,7 @@ fn named(role: Role) -> String {
 fn place((role, next): (Role, Role), (from, to): (&str, &str)) -> String {
     match (role == next, from != to) {
         (true, false) => format!("{}{to}", named(role)),
-        (true, true) => format!("{from} -> {to} {}", named(role)),
+        (true, true) => format!("{from} -> {to} {}", named(role)).trim_end().to_owned(),
         (false, false) => format!("{} -> {} {to}", word(role), word(next)),
         (false, true) => format!("{} {from} -> {} {to}", word(role), word(next)),
     }
