@@ -123,9 +123,12 @@ fn live(shell: &mut Shell<'_>, args: &SceneArgs, at: Option<u64>) -> Result<Docu
 /// The daemon's picture as a document.
 pub(crate) fn of_reply(reply: &StatusReply) -> Document {
     let cib = reply.state.cib.clone();
+    let mut status = reply.state.status.clone();
+    let records = crm_core::lrm::of_status(&mut status);
     Document {
         nodes: views(reply),
-        status: reply.state.status.clone(),
+        status,
+        records,
         quorate: match reply.mode {
             Mode::Alone => true,
             Mode::Leader | Mode::Follower => reply.quorate,
@@ -134,7 +137,6 @@ pub(crate) fn of_reply(reply: &StatusReply) -> Document {
         now_ms: reply.now_ms,
         coordinator: reply.leader.clone(),
         uuids: cib.nodes.iter().map(|n| (n.name.clone(), n.id.to_string())).collect(),
-        order: cib.nodes.iter().map(|n| n.name.clone()).collect(),
         cib,
         ..Document::default()
     }
@@ -207,7 +209,6 @@ fn started(cib: Cib, now_ms: u64) -> Document {
         nodes: names().map(|name| (name, NodeView::ONLINE)).collect(),
         status,
         uuids: cib.nodes.iter().map(|n| (n.name.clone(), n.id.to_string())).collect(),
-        order: names().collect(),
         quorate: true,
         now_ms,
         cib,

@@ -8,6 +8,7 @@ pub mod cib;
 pub mod controller;
 pub mod diff;
 pub mod lint;
+pub mod lrm;
 pub mod plan;
 pub mod simulate;
 pub mod status;

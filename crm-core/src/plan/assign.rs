@@ -135,7 +135,7 @@ impl Model<'_> {
         if rsc.surplus || self.parent_surplus(r) {
             return Some(("clone-max", "more instances are active than clone-max".to_owned()));
         }
-        if rsc.active.iter().any(|a| a.halt) {
+        if rsc.active.iter().any(|a| a.halt) || rsc.now.preset == Some(Role::Stopped) {
             return Some(("failed", "failed and on-fail=stop".to_owned()));
         }
         if rsc.active.len() > 1 && rsc.meta.multiple_active == MultipleActive::StopOnly {

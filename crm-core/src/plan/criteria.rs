@@ -20,6 +20,10 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
             model.rscs[r].scores[n] = merged;
         }
     }
+    for (r, node) in std::mem::take(&mut model.bans) {
+        let nodes = node.map_or(0..model.nodes.len(), |n| n..n + 1);
+        nodes.for_each(|n| prefer(model, r, n, Score::NEG_INF));
+    }
     stickiness(model);
     surplus(model);
     internal_colocations(model);

@@ -2,7 +2,7 @@
 
 use super::digest::digest;
 use super::model::{Meta, NodeIx, Properties, Seen};
-use super::{md5, meta};
+use super::meta;
 use crate::cib::{NvSet, Primitive, Role};
 use crate::status::{ExecStatus, OpResult, ResourceHistory, rc};
 use std::collections::BTreeMap;
@@ -168,9 +168,6 @@ impl Reader<'_> {
         if seen.role != Role::Stopped {
             let wanted_digest = digest(wanted.params);
             seen.changed = history.digest != 0 && history.digest != wanted_digest;
-            if self.props.exact {
-                (seen.changed, seen.reload) = pacemaker_change(history, wanted.params);
-            }
             finding.seen = Some(seen);
         }
         finding
@@ -274,41 +271,6 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-/// Must it be restarted, or can it be reloaded? By Pacemaker's digests.
-fn pacemaker_change(history: &ResourceHistory, params: &BTreeMap<String, String>) -> (bool, bool) {
-    let Some(all) = &history.params_md5 else { return (false, false) };
-    let same = md5::hex(&parameters(params.iter())) == *all || same_but_secrets(history, params);
-    let Some((list, digest)) = &history.restart_md5 else { return (!same, false) };
-    let listed: Vec<&str> = list.split_whitespace().collect();
-    let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
-    let restart = md5::hex(&parameters(some)) != *digest;
-    (restart, !restart && !same)
-}
-
-/// A document that is passed on has its secrets blanked: then only the rest can be compared.
-fn same_but_secrets(history: &ResourceHistory, params: &BTreeMap<String, String>) -> bool {
-    let Some((list, digest)) = &history.secure_md5 else { return false };
-    let listed: Vec<&str> = list.split_whitespace().collect();
-    let fence = history.agent.as_ref().is_some_and(|a| a.class == "stonith");
-    let told = params.iter().filter(|(name, _)| {
-        let secret = listed.contains(&name.as_str());
-        !(secret || fence && name.starts_with("pcmk_"))
-    });
-    md5::hex(&parameters(told)) == *digest
-}
-
-/// Parameters as Pacemaker writes them before it makes a digest.
-fn parameters<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    let mut out = String::from(" <parameters");
-    for (name, value) in pairs {
-        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let value = value.replace('"', "&quot;");
-        out.push_str(&format!(" {name}=\"{value}\""));
-    }
-    out.push_str("/>\n");
-    out
 }
 
 /// A primitive of a promotable clone is unpromoted where others are started, and the other way round.

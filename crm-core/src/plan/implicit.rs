@@ -20,7 +20,16 @@ pub(super) struct Implicit {
 impl Implicit {
     /// What `input`'s configuration implies.
     pub(super) fn of(input: &Input<'_>) -> Self {
-        input.pacemaker.map_or_else(Self::default, |_| Self::in_cib(input.cib))
+        let Some(pacemaker) = input.pacemaker else { return Self::default() };
+        let mut out = Self::in_cib(input.cib);
+        // Connections that are not configured any more lead to nodes too.
+        for record in pacemaker.records.iter().flat_map(|node| &node.resources) {
+            let known = input.cib.primitive(&record.id).is_some();
+            if is_connection(&record.agent) && !known && !record.ops.is_empty() {
+                out.remotes.insert(record.id.clone());
+            }
+        }
+        out
     }
 
     fn in_cib(cib: &Cib) -> Self {
@@ -106,10 +115,7 @@ fn connection(name: &str, container: &Primitive) -> Primitive {
 }
 
 /// Ties nodes, connections and what is inside of what together, once all resources are in the model.
-pub(super) fn connect(model: &mut Model<'_>, implicit: &Implicit) {
-    if !model.props.exact {
-        return;
-    }
+pub(super) fn connect(model: &mut Model<'_>) {
     for r in 0..model.rscs.len() {
         let Some(prim) = model.rscs[r].prim else { continue };
         if let Some(id) = lookup(&[&prim.meta], "container") {
@@ -119,7 +125,7 @@ pub(super) fn connect(model: &mut Model<'_>, implicit: &Implicit) {
                 model.rscs[c].fillers.push(r);
             }
         }
-        if is_connection(&prim.agent) && implicit.remotes.contains(&prim.id) {
+        if is_connection(&prim.agent) && model.rscs[r].clone.is_none() {
             let interval = prim.params.get("reconnect_interval");
             let interval = interval.and_then(parse_duration_ms).unwrap_or(0);
             let rsc = &mut model.rscs[r];

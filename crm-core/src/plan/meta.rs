@@ -140,6 +140,9 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         exact: false,
         stop_removed: flag(&chain, "stop-removed-resources", true)
             && flag(&chain, "stop-orphan-resources", true),
+        shutdown_lock_ms: flag(&chain, "shutdown-lock", false).then(|| {
+            lookup(&chain, "shutdown-lock-limit").and_then(parse_duration_ms).unwrap_or(0)
+        }),
         fence_how: match lookup(&chain, "stonith-action") {
             Some("off" | "poweroff") => "off",
             Some(_) | None => "reboot",

@@ -19,14 +19,18 @@ mod meta;
 mod migrate;
 mod model;
 mod monitor;
+mod onfail;
 mod order;
 mod params;
 mod picture;
 mod promote;
 mod read;
+mod records;
 mod remote;
+mod replay;
 mod summary;
 mod ticket;
+mod told;
 mod types;
 
 pub use digest::digest;

@@ -39,6 +39,56 @@ impl NodeKind {
             Self::Remote { connection } | Self::Guest { connection, .. } => Some(connection),
         }
     }
+
+    /// What a guest lives in.
+    pub(super) const fn container(self) -> Option<RscIx> {
+        match self {
+            Self::Guest { container, .. } => Some(container),
+            Self::Cluster | Self::Remote { .. } => None,
+        }
+    }
+}
+
+/// What the histories told of a primitive.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact")]
+pub(super) struct Now<'a> {
+    /// The highest role it has anywhere; `None` = nothing is known.
+    pub(super) role: Option<Role>,
+    /// It has to be recovered.
+    pub(super) failed: bool,
+    /// It must not be touched.
+    pub(super) held: bool,
+    /// Its failure asks for a demote, no more.
+    pub(super) demote_only: bool,
+    /// A failure was ignored (`on-fail=ignore`).
+    pub(super) failures_ignored: bool,
+    /// The role it is to have at most, because of a failure.
+    pub(super) preset: Option<Role>,
+    /// The name its history is kept under, where that is not its own.
+    pub(super) history: Option<String>,
+    /// A start is under way.
+    pub(super) start_pending: bool,
+    /// An operation that is under way, and where.
+    pub(super) pending: Option<(String, NodeIx)>,
+    /// Nodes where it has to be stopped in any case.
+    pub(super) stops: Vec<NodeIx>,
+    /// Recurring operations: node, name, interval.
+    pub(super) recurring: Vec<(NodeIx, String, u64)>,
+    /// Those of them that are begun again because a failure has expired.
+    pub(super) again: Vec<(NodeIx, String, u64)>,
+    /// The records it was read from, oldest first, with the last start and the last stop in them.
+    pub(super) records: Vec<super::told::Told<'a>>,
+    /// Nodes where its state is known.
+    pub(super) known: BTreeSet<NodeIx>,
+    /// It stays on this node, which was shut down (`shutdown-lock`).
+    pub(super) lock: Option<NodeIx>,
+    /// A migration whose first half is done: from, to.
+    pub(super) partial: Option<(NodeIx, NodeIx)>,
+    /// Nodes that it has left by a migration without being stopped there.
+    pub(super) dangling: Vec<NodeIx>,
+    /// A migration failed: it has to be stopped and started.
+    pub(super) no_migration: bool,
 }
 
 /// A node as the engine sees it.
@@ -62,6 +112,14 @@ pub(super) struct Node<'a> {
     pub(super) fence: Option<String>,
     /// Nobody has told anything about it since the cluster began.
     pub(super) unseen: bool,
+    /// A remote or guest node whose state is only known again after fencing (a guest: after its container was recovered).
+    pub(super) reset: bool,
+    /// A remote node that was fenced since it was last connected.
+    pub(super) was_fenced: bool,
+    /// What runs there is looked for.
+    pub(super) discovery: bool,
+    /// Its history has been read.
+    pub(super) read: bool,
     pub(super) permanent: Option<&'a NvSet>,
     pub(super) capacity: Option<&'a NvSet>,
     pub(super) transient: Option<&'a BTreeMap<String, String>>,
@@ -222,6 +280,8 @@ pub(super) struct Rsc<'a> {
     pub(super) no_promotion: bool,
     /// It moves without a stop: from, to.
     pub(super) migrates: Option<(NodeIx, NodeIx)>,
+    /// What the histories told.
+    pub(super) now: Now<'a>,
     /// It is the connection to this node.
     pub(super) connection_of: Option<NodeIx>,
     /// It lives inside this resource (`container`): a guest's or bundle's connection in what the node lives in.
@@ -264,7 +324,8 @@ impl Rsc<'_> {
 
     /// Must stay as it is, wherever it is.
     pub(super) fn blocked(&self) -> bool {
-        self.active.iter().any(|a| a.blocked)
+        self.now.held
+            || self.active.iter().any(|a| a.blocked)
             || (self.active.len() > 1 && self.meta.multiple_active == MultipleActive::Block)
     }
 
@@ -339,6 +400,8 @@ pub(super) struct Properties {
     /// Decide as Pacemaker does.
     pub(super) exact: bool,
     pub(super) stop_removed: bool,
+    /// `shutdown-lock`: how long (0 = for ever), if at all.
+    pub(super) shutdown_lock_ms: Option<u64>,
     /// What fencing does to a node.
     pub(super) fence_how: &'static str,
 }
@@ -367,6 +430,14 @@ pub(super) struct Model<'a> {
     pub(super) with_this: Vec<Vec<ColocIx>>,
     /// Primitives (CIB id) whose state on an online node is not known yet.
     pub(super) probes: Vec<(RscIx, NodeIx)>,
+    /// Who must not run where (`None`: anywhere), because of failures.
+    pub(super) bans: Vec<(RscIx, Option<NodeIx>)>,
+    /// Histories to be forgotten.
+    pub(super) forgets: Vec<(RscIx, NodeIx)>,
+    /// Failures to be forgotten.
+    pub(super) clears: Vec<(RscIx, NodeIx)>,
+    /// Failures counted, by node.
+    pub(super) failures: Vec<super::told::Failures>,
     pub(super) reasons: Vec<Reason>,
     /// Scores as they were when something was placed; only when they are asked for.
     pub(super) trace: Option<Vec<ScoreRow>>,
@@ -451,7 +522,12 @@ impl<'a> Model<'a> {
     pub(super) fn key(&self, rsc: RscIx) -> String {
         let r = &self.rscs[rsc];
         let info = r.clone.and_then(|c| self.rscs[c].clone_info());
-        if info.is_some_and(|i| i.globally_unique) { self.label(rsc) } else { r.id.to_owned() }
+        match &r.now.history {
+            _ if info.is_some_and(|i| i.globally_unique) => self.label(rsc),
+            // Where instances that are alike have numbered histories, there may be several on a node.
+            Some(recorded) => recorded.clone(),
+            None => r.id.to_owned(),
+        }
     }
 
     /// The node has to be fenced, and it can be.

@@ -7,7 +7,8 @@ use crate::cib::{NvSet, Op, Role, parse_duration_ms};
 use crate::status::rc;
 use std::collections::BTreeMap;
 
-const DEFAULT_TIMEOUT_MS: u64 = 20_000;
+/// Time limit of an operation that has none of its own.
+pub(super) const DEFAULT_TIMEOUT_MS: u64 = 20_000;
 
 /// Instance attributes, own ones over the group's over the clone's (`chain`: nearest first).
 pub(super) fn instance_attributes(chain: &[&NvSet]) -> BTreeMap<String, String> {
@@ -19,6 +20,18 @@ pub(super) fn instance_attributes(chain: &[&NvSet]) -> BTreeMap<String, String> 
             }
         }
     }
+    out
+}
+
+/// Parameters as Pacemaker writes them before it makes a digest.
+pub(super) fn written<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let mut out = String::from(" <parameters");
+    for (name, value) in pairs {
+        let value = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let value = value.replace('"', "&quot;");
+        out.push_str(&format!(" {name}=\"{value}\""));
+    }
+    out.push_str("/>\n");
     out
 }
 
@@ -44,7 +57,7 @@ pub(super) const fn expected(role: Role) -> i32 {
 }
 
 impl Model<'_> {
-    fn attributes_of(&self, r: RscIx) -> BTreeMap<String, String> {
+    pub(super) fn attributes_of(&self, r: RscIx) -> BTreeMap<String, String> {
         let mut chain: Vec<&NvSet> = Vec::new();
         if let Some(prim) = self.rscs[r].prim {
             chain.push(&prim.params);

@@ -31,30 +31,34 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             this_with: Vec::new(),
             with_this: Vec::new(),
             probes: Vec::new(),
+            bans: Vec::new(),
+            forgets: Vec::new(),
+            clears: Vec::new(),
+            failures: Vec::new(),
             reasons: Vec::new(),
             trace: None,
         },
         findings: BTreeMap::new(),
+        labels: BTreeMap::new(),
     };
-    for resource in &input.cib.resources {
-        builder.find(resource, &Context::top(input), input);
+    if input.pacemaker.is_none() {
+        for resource in &input.cib.resources {
+            builder.find(resource, &Context::top(input), input);
+        }
     }
     for resource in &input.cib.resources {
-        let top = builder.add(resource, &Context::top(input), input);
+        let top = builder.add(resource, &Context::top(input));
         builder.model.tops.push(top);
     }
     for prim in &implicit.connections {
-        let context = Context::top(input);
-        builder.find_primitive(prim, &context, input);
-        let top = builder.add_primitive(prim, &context);
+        let top = builder.add_primitive(prim, &Context::top(input));
         builder.model.tops.push(top);
     }
-    super::implicit::connect(&mut builder.model, implicit);
     if input.pacemaker.is_some() {
-        builder.removed(input);
-    }
-    builder.note_findings();
-    if input.pacemaker.is_none() {
+        super::implicit::connect(&mut builder.model);
+        super::records::read(&mut builder, input);
+    } else {
+        builder.note_findings();
         orphans(&mut builder.model, input);
     }
     builder.model
@@ -114,6 +118,10 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
         leaving: false,
         fence: input.pacemaker.and_then(|p| p.fence.get(name).cloned()),
         unseen: false,
+        reset: false,
+        was_fenced: false,
+        discovery: true,
+        read: false,
         permanent: configured.map(|c| &c.attributes),
         capacity: configured.map(|c| &c.utilization),
         transient,
@@ -138,24 +146,22 @@ struct Context<'a> {
     number: u32,
     cloned: bool,
     promotable: bool,
-    /// Inside a globally unique clone.
-    unique: bool,
-    /// How many instances that clone is to have.
-    instances: u32,
 }
 
 impl<'a> Context<'a> {
     fn top(input: &Input<'a>) -> Self {
+        Self::of(input.cib)
+    }
+
+    fn of(cib: &'a crate::cib::Cib) -> Self {
         Self {
-            metas: vec![&input.cib.rsc_defaults],
+            metas: vec![&cib.rsc_defaults],
             params: Vec::new(),
             parent: None,
             clone: None,
             number: 0,
             cloned: false,
             promotable: false,
-            unique: false,
-            instances: 0,
         }
     }
 
@@ -176,14 +182,15 @@ impl<'a> Context<'a> {
             number: self.number,
             cloned: self.cloned,
             promotable: self.promotable,
-            unique: self.unique,
-            instances: self.instances,
         }
     }
 }
 
-struct Builder<'a> {
-    model: Model<'a>,
+/// Makes the model; what is recorded of resources that are not configured, or of more instances than wanted, adds to it.
+pub(super) struct Builder<'a> {
+    pub(super) model: Model<'a>,
+    /// Primitives by label, as Pacemaker names them.
+    pub(super) labels: BTreeMap<String, RscIx>,
     /// What the histories say, by primitive id, then node.
     findings: BTreeMap<String, Vec<Finding>>,
 }
@@ -192,50 +199,24 @@ impl<'a> Builder<'a> {
     /// Reads the histories of all primitives of a resource.
     fn find(&mut self, resource: &'a Resource, at: &Context<'a>, input: &Input<'a>) {
         match resource {
-            Resource::Primitive(p) => self.find_primitive(p, at, input),
+            Resource::Primitive(p) => self.find_history(p, at, input),
             Resource::Group(g) => {
                 let inner = at.below(at.metas_with(&g.meta), at.params_with(&g.params));
                 for member in &g.members {
-                    self.find_primitive(member, &inner, input);
+                    self.find_history(member, &inner, input);
                 }
             }
             Resource::Clone(c) => {
                 let mut inner = at.below(at.metas_with(&c.meta), at.params_with(&c.params));
                 inner.cloned = true;
                 inner.promotable = c.promotable();
-                let nodes = self.model.nodes.len();
-                let info = meta::clone_info(&inner.metas, c.promotable(), nodes, true);
-                inner.unique = info.globally_unique;
-                inner.instances = u32::try_from(info.max).unwrap_or(u32::MAX);
                 self.find(&c.child, &inner, input);
             }
         }
     }
 
-    /// Instances of globally unique clones have histories of their own.
-    fn find_primitive(&mut self, prim: &'a Primitive, at: &Context<'a>, input: &Input<'a>) {
-        if !at.unique {
-            self.find_history(prim, &prim.id, at, input);
-            return;
-        }
-        let mut numbers: BTreeSet<u32> = (0..at.instances).collect();
-        for status in input.status.nodes.values() {
-            let of =
-                |key: &String| key.strip_prefix(&prim.id)?.strip_prefix(':')?.parse::<u32>().ok();
-            numbers.extend(status.resources.keys().filter_map(of));
-        }
-        for number in numbers {
-            self.find_history(prim, &format!("{}:{number}", prim.id), at, input);
-        }
-    }
-
-    fn find_history(
-        &mut self,
-        prim: &'a Primitive,
-        key: &str,
-        at: &Context<'a>,
-        input: &Input<'a>,
-    ) {
+    fn find_history(&mut self, prim: &'a Primitive, at: &Context<'a>, input: &Input<'a>) {
+        let key = &prim.id;
         let meta = meta::resolve(&at.metas_with(&prim.meta), at.cloned, &self.model.props);
         let params = params::instance_attributes(&at.params_with(&prim.params));
         let wanted = Wanted { prim, meta: &meta, params: &params, promotable: at.promotable };
@@ -250,12 +231,7 @@ impl<'a> Builder<'a> {
                 input.status.nodes.get(node.name).and_then(|s| s.resources.get(key));
             out.push(if node.online && node.fence.is_none() {
                 reader.read(n, wanted, history)
-            } else if reader.props.exact && reader.props.fencing {
-                // What a node that is away ran last; it is stopped there by fencing it.
-                let finding = reader.read(n, wanted, history);
-                let seen = finding.seen.map(|s| super::model::Seen::plain(n, s.role, false));
-                Finding { seen, ..Finding::default() }
-            } else if node.clean || reader.props.exact {
+            } else if node.clean {
                 Finding::default()
             } else {
                 let mut finding = reader.read(n, wanted, history);
@@ -273,7 +249,7 @@ impl<'a> Builder<'a> {
         self.findings.insert(key.to_owned(), out);
     }
 
-    fn add(&mut self, resource: &'a Resource, at: &Context<'a>, input: &Input<'a>) -> RscIx {
+    fn add(&mut self, resource: &'a Resource, at: &Context<'a>) -> RscIx {
         match resource {
             Resource::Primitive(p) => self.add_primitive(p, at),
             Resource::Group(g) => {
@@ -291,43 +267,88 @@ impl<'a> Builder<'a> {
                 }
                 group
             }
-            Resource::Clone(c) => self.add_clone(c, at, input),
+            Resource::Clone(c) => self.add_clone(c, at),
         }
     }
 
-    fn add_clone(
-        &mut self,
-        c: &'a crate::cib::CloneResource,
-        at: &Context<'a>,
-        input: &Input<'a>,
-    ) -> RscIx {
+    fn add_clone(&mut self, c: &'a crate::cib::CloneResource, at: &Context<'a>) -> RscIx {
         let metas = at.metas_with(&c.meta);
         let exact = self.model.props.exact;
         let info = meta::clone_info(&metas, c.promotable(), self.model.nodes.len(), exact);
-        let (max, unique) = (info.max, info.globally_unique);
+        let max = info.max;
         let clone = self.push(&c.id, Kind::Clone(info), None, &metas, at);
         let mut prims = Vec::new();
         c.child.collect_primitives(&mut prims);
         self.model.rscs[clone].cloned = Some(c.child.id());
-        let active = if unique { Vec::new() } else { self.active_nodes(&prims, max) };
-        let count =
-            if unique { self.highest_active(&prims).max(max) } else { max.max(active.len()) };
+        let active = if exact { Vec::new() } else { self.active_nodes(&prims, max) };
+        // Histories need one instance at least, to find the clone by.
+        let count = if exact { max.max(1) } else { max.max(active.len()) };
         for number in 0..count {
-            let mut inner = at.below(metas.clone(), at.params_with(&c.params));
-            inner.parent = Some(clone);
-            inner.clone = Some(clone);
-            inner.number = u32::try_from(number).unwrap_or(u32::MAX);
-            inner.cloned = true;
-            inner.promotable = c.promotable();
-            inner.unique = unique;
-            let instance = self.add(&c.child, &inner, input);
-            self.model.rscs[clone].children.push(instance);
+            let instance = self.add_instance(c, clone, number, at);
             self.model.rscs[instance].surplus = number >= max;
             if let Some(node) = active.get(number) {
                 self.claim(instance, *node);
             }
         }
         clone
+    }
+
+    fn add_instance(
+        &mut self,
+        c: &'a crate::cib::CloneResource,
+        clone: RscIx,
+        number: usize,
+        at: &Context<'a>,
+    ) -> RscIx {
+        let mut inner = at.below(at.metas_with(&c.meta), at.params_with(&c.params));
+        inner.parent = Some(clone);
+        inner.clone = Some(clone);
+        inner.number = u32::try_from(number).unwrap_or(u32::MAX);
+        inner.cloned = true;
+        inner.promotable = c.promotable();
+        let instance = self.add(&c.child, &inner);
+        self.model.rscs[clone].children.push(instance);
+        instance
+    }
+
+    /// One more instance than wanted, for a history that no other one takes; its member `id`.
+    pub(super) fn grow(&mut self, clone: RscIx, id: &str) -> RscIx {
+        let cib = self.model.cib;
+        let number = self.model.rscs[clone].children.len();
+        let Some(Resource::Clone(c)) = cib.resource(self.model.rscs[clone].id) else {
+            return self.model.leaves(clone).first().copied().unwrap_or(clone);
+        };
+        let instance = self.add_instance(c, clone, number, &Context::of(cib));
+        self.model.rscs[instance].surplus = true;
+        let leaves = self.model.leaves(instance);
+        leaves.into_iter().find(|l| self.model.rscs[*l].id == id).unwrap_or(instance)
+    }
+
+    /// Something that is recorded and not configured any more.
+    pub(super) fn add_removed(&mut self, id: &'a str, agent: &'a crate::cib::AgentName) -> RscIx {
+        let top = Context::of(self.model.cib);
+        let r = self.push(id, Kind::Primitive, None, &top.metas, &top);
+        self.labels.insert(id.to_owned(), r);
+        let props = self.model.props.clone();
+        let rsc = &mut self.model.rscs[r];
+        rsc.removed = true;
+        rsc.agent = Some(agent);
+        meta::agent_defaults(&mut rsc.meta, &top.metas, agent, &props);
+        self.model.tops.push(r);
+        if super::implicit::is_connection(agent) {
+            super::implicit::tie(&mut self.model, r);
+        }
+        r
+    }
+
+    /// Something that is not configured any more lived inside of something.
+    pub(super) fn live_in(&mut self, r: RscIx, container: &str) {
+        let Some(container) = self.labels.get(container).copied() else { return };
+        self.model.rscs[r].container = Some(container);
+        self.model.rscs[container].fillers.push(r);
+        if self.model.rscs[r].connection_of.is_some() {
+            super::implicit::tie(&mut self.model, r);
+        }
     }
 
     /// Nodes where any of the primitives is active; promoted ones first when there are too many.
@@ -338,26 +359,10 @@ impl<'a> Builder<'a> {
         };
         let mut found: Vec<(Role, NodeIx)> =
             (0..self.model.nodes.len()).filter_map(|n| role_on(n).map(|r| (r, n))).collect();
-        if let Some(pacemaker) = self.model.pacemaker {
-            let place = |n: NodeIx| {
-                let name = self.model.nodes[n].name;
-                pacemaker.order.iter().position(|o| o == name).unwrap_or(usize::MAX)
-            };
-            found.sort_by_key(|(_, n)| place(*n));
-        } else if found.len() > max {
+        if found.len() > max {
             found.sort_by_key(|(role, n)| (std::cmp::Reverse(*role), *n));
         }
         found.into_iter().map(|(_, n)| n).collect()
-    }
-
-    /// One more than the highest number of an active instance of a globally unique clone.
-    fn highest_active(&self, prims: &[&'a Primitive]) -> usize {
-        let number = |key: &String| {
-            let of = |p: &&&Primitive| key.strip_prefix(&p.id).is_some_and(|r| r.starts_with(':'));
-            prims.iter().find(of).and_then(|_| key.rsplit_once(':')?.1.parse::<usize>().ok())
-        };
-        let active = self.findings.iter().filter(|(_, f)| f.iter().any(|f| f.seen.is_some()));
-        active.filter_map(|(key, _)| number(key)).map(|n| n + 1).max().unwrap_or(0)
     }
 
     /// The instance is the one that runs on the node.
@@ -374,14 +379,14 @@ impl<'a> Builder<'a> {
         let metas = at.metas_with(&prim.meta);
         let r = self.push(&prim.id, Kind::Primitive, Some(prim), &metas, at);
         self.model.instances.entry(&prim.id).or_default().push(r);
-        let first = at.number == 0 || at.unique;
-        let key = if at.unique { format!("{}:{}", prim.id, at.number) } else { prim.id.clone() };
-        if let Some(findings) = self.findings.get(&key) {
+        let label = self.model.label(r);
+        self.labels.insert(label, r);
+        if let Some(findings) = self.findings.get(&prim.id) {
             for (n, finding) in findings.iter().enumerate() {
-                if at.clone.is_none() || at.unique {
+                if at.clone.is_none() {
                     self.model.rscs[r].active.extend(finding.seen);
                 }
-                if first && finding.unknown && self.model.nodes[n].online {
+                if at.number == 0 && finding.unknown && self.model.nodes[n].online {
                     self.model.probes.push((r, n));
                 }
             }
@@ -419,6 +424,7 @@ impl<'a> Builder<'a> {
             frozen: false,
             no_promotion: false,
             migrates: None,
+            now: super::model::Now::default(),
             connection_of: None,
             container: None,
             fillers: Vec::new(),
@@ -440,71 +446,15 @@ impl<'a> Builder<'a> {
         r
     }
 
-    /// What is active without being configured; it has no settings but the defaults.
-    fn removed(&mut self, input: &Input<'a>) {
-        let mut ids: BTreeMap<&'a str, &'a crate::cib::AgentName> = BTreeMap::new();
-        for status in input.status.nodes.values() {
-            for (key, history) in &status.resources {
-                let known = self.findings.contains_key(key);
-                if let (false, Some(agent)) = (known, &history.agent) {
-                    ids.insert(key, agent);
-                }
-            }
-        }
-        for (id, agent) in ids {
-            let top = Context::top(input);
-            let meta = meta::resolve(&top.metas, false, &self.model.props);
-            let mut any = false;
-            let mut seen = Vec::new();
-            for (n, node) in self.model.nodes.iter().enumerate() {
-                let status = input.status.nodes.get(node.name);
-                let Some(history) = status.and_then(|s| s.resources.get(id)) else { continue };
-                any |= history.role.is_some() && node.online;
-                if let Some(role) = history.role.filter(|r| *r != Role::Stopped && node.online) {
-                    seen.push(super::model::Seen::plain(n, role, history.failure.is_some()));
-                }
-            }
-            if !any {
-                continue;
-            }
-            let r = self.push(id, Kind::Primitive, None, &top.metas, &top);
-            let rsc = &mut self.model.rscs[r];
-            rsc.removed = true;
-            rsc.agent = Some(agent);
-            rsc.active = seen;
-            rsc.meta = meta;
-            self.model.tops.push(r);
-        }
-    }
-
-    /// Resources a history is about: its instance, or all that share it.
-    fn of_key(&self, key: &str) -> Vec<RscIx> {
-        if let Some(all) = self.model.instances.get(key) {
-            return all.clone();
-        }
-        let Some((base, number)) = key.rsplit_once(':') else { return Vec::new() };
-        let all = self.model.instances.get(base).cloned().unwrap_or_default();
-        let number: Option<u32> = number.parse().ok();
-        all.into_iter().filter(|r| Some(self.model.rscs[*r].number) == number).collect()
-    }
-
     /// Bans and reasons that the histories ask for.
     fn note_findings(&mut self) {
         let findings = std::mem::take(&mut self.findings);
         for (id, by_node) in findings {
-            let rscs = self.of_key(&id);
+            let rscs = self.model.instances.get(id.as_str()).cloned().unwrap_or_default();
             let Some(first) = rscs.first().copied() else { continue };
             for (n, finding) in by_node.into_iter().enumerate() {
                 if let Some((code, text)) = finding.note {
                     self.model.because(first, Some(n), code, text);
-                }
-                let held = !self.model.nodes[n].online && finding.seen.is_some();
-                if held && self.model.props.exact && rscs.iter().any(|r| self.model.managed(*r)) {
-                    let text = format!("{id} is thought to be active there");
-                    self.model.nodes[n].fence.get_or_insert(text);
-                }
-                if let Some(text) = finding.fence {
-                    self.model.nodes[n].fence.get_or_insert(text);
                 }
                 if let Some(text) = finding.standby {
                     self.model.because(first, Some(n), "standby", text);
@@ -515,9 +465,7 @@ impl<'a> Builder<'a> {
                     for r in &rscs {
                         self.model.rscs[*r].scores[n] = Score::NEG_INF;
                     }
-                    if let Some(clone) = self.model.rscs[first].clone
-                        && !self.model.rscs[clone].clone_info().is_some_and(|i| i.globally_unique)
-                    {
+                    if let Some(clone) = self.model.rscs[first].clone {
                         self.model.rscs[clone].scores[n] = Score::NEG_INF;
                     }
                 }

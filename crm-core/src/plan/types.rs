@@ -54,8 +54,8 @@ pub struct Pacemaker<'a> {
     pub fence: &'a BTreeMap<String, String>,
     /// The node that coordinates: it is fenced last.
     pub coordinator: Option<&'a str>,
-    /// Nodes in the order in which their histories are read: instances of clones get their numbers by it.
-    pub order: &'a [String],
+    /// What the nodes have recorded of their operations, in the order in which it stands in the status.
+    pub records: &'a [crate::lrm::NodeRecord],
 }
 
 /// Index of an action in [`Plan::actions`].

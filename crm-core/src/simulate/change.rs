@@ -205,6 +205,7 @@ fn node(document: &mut Document, name: &str, what: NodeChange) -> Result<String,
             document.nodes.insert(owned.clone(), NodeView::GONE);
             document.fence.remove(name);
             document.status.nodes.insert(owned, NodeStatus::default());
+            document.records.retain(|r| r.name != name);
             format!("Taking node {name} offline")
         }
         NodeChange::Lost => {
@@ -336,8 +337,7 @@ fn watched(document: &Document, key: &str, role: Option<Role>) -> Option<u64> {
 fn inject(document: &mut Document, outcome: &Outcome) {
     let role = role_at(document, &outcome.resource, &outcome.node);
     let when_ms = document.now_ms;
-    let histories = document.status.nodes.values().flat_map(|n| n.resources.values());
-    let last = histories.filter_map(|h| h.last.as_ref()).map(|l| l.call_id).max().unwrap_or(0);
+    let last = super::highest_call(document);
     let expected_rc = match (outcome.op.as_str(), outcome.interval_ms, role) {
         ("monitor", 0, _) => rc::NOT_RUNNING,
         ("monitor", _, Some(Role::Promoted)) => rc::RUNNING_PROMOTED,
@@ -367,4 +367,25 @@ fn inject(document: &mut Document, outcome: &Outcome) {
     {
         history.fail_count = 1_000_000;
     }
+    record(document, outcome, &result, fatal);
+}
+
+/// The same in Pacemaker's form, with its count of failures.
+fn record(document: &mut Document, outcome: &Outcome, result: &OpResult, fatal: bool) {
+    let Outcome { resource, op, interval_ms, node, .. } = outcome;
+    if result.failed() && !(op == "monitor" && *interval_ms == 0) {
+        let attrs = &mut document.status.nodes.entry(node.clone()).or_default().attrs;
+        let name = format!("fail-count-{resource}#{op}_{interval_ms}");
+        let before: u32 = attrs.get(&name).and_then(|v| v.parse().ok()).unwrap_or(0);
+        let infinite = fatal && op == "start";
+        let count = if infinite { "INFINITY".to_owned() } else { (before + 1).to_string() };
+        attrs.insert(name, count);
+        let name = format!("last-failure-{resource}#{op}_{interval_ms}");
+        attrs.insert(name, (result.when_ms / 1000).to_string());
+    }
+    let id = resource.rsplit_once(':').map_or(resource.as_str(), |(id, _)| id);
+    let prim = document.cib.primitive(resource).or_else(|| document.cib.primitive(id));
+    let unknown = || super::agent_of("ocf:unknown:unknown");
+    let agent = prim.map_or_else(unknown, |p| p.agent.clone());
+    super::take(document, node, agent, result, None);
 }

@@ -8,6 +8,8 @@ pub use change::{
     Change, Impossible, NodeChange, TicketChange, assume, parse_failure, parse_outcome,
 };
 
+use crate::cib::AgentName;
+use crate::lrm::{NodeRecord, RscRecord};
 use crate::plan::{
     Action, ActionKind, ClusterOp, Explained, Input, NodeView, OpSpec, Pacemaker, Picture, Plan,
     ScoreRow, explain, picture, plan,
@@ -62,7 +64,7 @@ pub fn input(document: &Document) -> Input<'_> {
         pacemaker: Some(Pacemaker {
             fence: &document.fence,
             coordinator: document.coordinator.as_deref(),
-            order: &document.order,
+            records: &document.records,
         }),
     }
 }
@@ -126,8 +128,44 @@ pub fn run_as(document: &Document, Ask { mind, scores }: Ask, outcomes: &[Outcom
 }
 
 fn highest_call(document: &Document) -> u64 {
-    let histories = document.status.nodes.values().flat_map(|n| n.resources.values());
-    histories.filter_map(|h| h.last.as_ref()).map(|l| l.call_id).max().unwrap_or(0)
+    let resources = document.records.iter().flat_map(|n| &n.resources);
+    let calls = resources.flat_map(|r| &r.ops).filter_map(|o| u64::try_from(o.call_id).ok());
+    calls.max().unwrap_or(0)
+}
+
+/// A recorded name, perhaps with an instance number, is that of the resource.
+fn same(recorded: &str, resource: &str) -> bool {
+    recorded == resource || recorded.rsplit_once(':').is_some_and(|(base, _)| base == resource)
+}
+
+fn agent_of(triple: &str) -> AgentName {
+    let mut names = triple.split(':').map(str::to_owned);
+    let class = names.next().unwrap_or_default();
+    let rest: Vec<String> = names.collect();
+    match rest.as_slice() {
+        [provider, kind] => {
+            AgentName { class, provider: Some(provider.clone()), kind: kind.clone() }
+        }
+        _ => AgentName { class, provider: None, kind: rest.join(":") },
+    }
+}
+
+/// The node records the result.
+fn take(
+    document: &mut Document,
+    node: &str,
+    agent: AgentName,
+    result: &OpResult,
+    peer: Option<(String, String)>,
+) {
+    let found = document.records.iter().position(|r| r.name == node);
+    let at = found.unwrap_or(document.records.len());
+    if found.is_none() {
+        document.records.push(NodeRecord { name: node.to_owned(), ..NodeRecord::default() });
+    }
+    if let Some(record) = document.records.get_mut(at) {
+        record.take(agent, result, peer);
+    }
 }
 
 struct World {
@@ -141,6 +179,9 @@ impl World {
         match &action.kind {
             ActionKind::Op(spec) => self.operate(spec, outcomes),
             ActionKind::CancelMonitor { node, resource, interval_ms } => {
+                for record in self.records(node, resource) {
+                    record.ops.retain(|o| o.interval_ms != *interval_ms || o.op != "monitor");
+                }
                 let history = self.node(node).resources.get_mut(resource);
                 history.is_none_or(|h| h.monitors.remove(interval_ms).is_some())
             }
@@ -152,10 +193,14 @@ impl World {
             }
             ActionKind::Cluster(ClusterOp::Shutdown { .. }) | ActionKind::Pseudo { .. } => true,
             ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
+                if let Some(at) = self.document.records.iter_mut().find(|r| r.name == *node) {
+                    at.resources.retain(|r| !same(&r.id, resource));
+                }
                 self.node(node).resources.remove(resource);
                 true
             }
             ActionKind::Cluster(ClusterOp::ClearFailures { node, resource }) => {
+                self.forget_failures(node, resource);
                 if let Some(history) = self.node(node).resources.get_mut(resource) {
                     history.fail_count = 0;
                     history.start_failed = false;
@@ -170,8 +215,35 @@ impl World {
         self.document.status.nodes.entry(name.to_owned()).or_default()
     }
 
+    /// What is recorded of a resource on a node.
+    fn records(&mut self, node: &str, resource: &str) -> Vec<&mut RscRecord> {
+        let at = self.document.records.iter_mut().find(|r| r.name == node);
+        let all = at.into_iter().flat_map(|node| &mut node.resources);
+        all.filter(|r| same(&r.id, resource)).collect()
+    }
+
+    fn forget_failures(&mut self, node: &str, resource: &str) {
+        let about = |name: &str, prefix: &str| {
+            let rest = name.strip_prefix(prefix);
+            rest.is_some_and(|rest| same(rest.split('#').next().unwrap_or(rest), resource))
+        };
+        self.node(node)
+            .attrs
+            .retain(|name, _| !about(name, "fail-count-") && !about(name, "last-failure-"));
+        for record in self.records(node, resource) {
+            record.ops.retain(|o| !o.id.ends_with("_last_failure_0"));
+        }
+    }
+
     fn fence(&mut self, node: &str) {
-        self.document.nodes.insert(node.to_owned(), NodeView::GONE);
+        // What a remote node is up to is seen by its connection.
+        if let Some(view) = self.document.nodes.get_mut(node) {
+            *view = NodeView::GONE;
+        }
+        if let Some(record) = self.document.records.iter_mut().find(|r| r.name == node) {
+            record.resources.clear();
+            record.fenced = true;
+        }
         self.document.fence.remove(node);
         self.document.status.nodes.insert(node.to_owned(), NodeStatus::default());
     }
@@ -207,6 +279,9 @@ impl World {
             history.params_md5 = None;
         }
         self.node(&spec.node).record(&result);
+        let source = spec.params.get("CRM_meta_migrate_source").cloned();
+        let peer = source.zip(spec.params.get("CRM_meta_migrate_target").cloned());
+        take(&mut self.document, &spec.node, agent_of(&spec.agent), &result, peer);
         rc == spec.expected_rc
     }
 }

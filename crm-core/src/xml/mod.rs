@@ -5,6 +5,7 @@
 
 mod attributes;
 mod constraints;
+mod folded;
 mod history;
 mod nodes;
 mod resources;
@@ -58,8 +59,8 @@ pub struct Document {
     pub now_ms: u64,
     /// `dc-uuid` as a node name.
     pub coordinator: Option<String>,
-    /// Nodes in the order of their states.
-    pub order: Vec<String>,
+    /// What the nodes have recorded of their operations.
+    pub records: Vec<crate::lrm::NodeRecord>,
     /// Node ids as written (they may be words), by name.
     pub uuids: BTreeMap<String, String>,
 }
@@ -149,6 +150,7 @@ impl<'a> Reader<'a> {
         self.constraints(configuration);
         if let Some(states) = states {
             self.histories(states);
+            self.folded(states);
         }
         self.order_constraints();
         for part in configuration.children() {

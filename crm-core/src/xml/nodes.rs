@@ -41,7 +41,6 @@ impl<'a> Reader<'a> {
             }
         }
         self.unseen(&seen, &distant);
-        self.out.order = seen;
     }
 
     fn node(&mut self, element: Element<'a>) {

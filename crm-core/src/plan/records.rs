@@ -1,0 +1,374 @@
+//! Reads all recorded histories, in passes, and concludes what they say of nodes, probes and changed parameters.
+
+use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
+use super::read::Builder;
+use super::replay::{Replay, since};
+use super::{Input, params};
+use crate::cib::{Op, Role, parse_bool, parse_duration_ms};
+use crate::lrm::OpRecord;
+use crate::plan::md5;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Reads everything that is recorded into the builder's model.
+pub(super) fn read<'a>(builder: &mut Builder<'a>, input: &Input<'a>) {
+    let Some(pacemaker) = input.pacemaker else { return };
+    let empty = BTreeMap::new();
+    let failures = builder.model.nodes.iter().map(|n| n.transient.unwrap_or(&empty));
+    builder.model.failures = failures.map(super::told::Failures::of).collect();
+    let mut replay = Replay {
+        b: builder,
+        records: pacemaker.records,
+        by_node: pacemaker.records.iter().map(|r| (r.name.as_str(), r)).collect(),
+        now_ms: input.now_ms,
+        recover: Vec::new(),
+    };
+    replay.unseen_remotes(input);
+    replay.passes();
+    replay.late();
+    let model = &mut builder.model;
+    finish(model);
+    probes(model);
+    changes(model, input.now_ms);
+    model.thresholds(input.now_ms);
+}
+
+impl<'a> Replay<'_, 'a> {
+    /// Remote nodes of which nothing is told are to be fenced when the cluster begins, as members are.
+    fn unseen_remotes(&mut self, input: &Input<'a>) {
+        let startup = self.b.model.props.fencing
+            && input.cib.properties.flag("startup-fencing").unwrap_or(true);
+        for n in 0..self.b.model.nodes.len() {
+            let kind = self.b.model.nodes[n].kind;
+            if kind == NodeKind::Cluster {
+                continue;
+            }
+            let record = self.by_node.get(self.b.model.nodes[n].name).copied();
+            let node = &mut self.model().nodes[n];
+            // Their state is known when the histories of their connections are read.
+            node.online = false;
+            node.clean = true;
+            node.pending = false;
+            node.standby = false;
+            node.maintenance = false;
+            node.leaving = false;
+            node.fence = None;
+            node.was_fenced = record.is_some_and(|r| r.fenced);
+            node.unseen = true;
+            if startup && matches!(kind, NodeKind::Remote { .. }) {
+                node.clean = false;
+                node.fence = Some("node is unclean".to_owned());
+            }
+        }
+    }
+
+    fn passes(&mut self) {
+        let mut done = vec![false; self.records.len()];
+        loop {
+            let mut progress = false;
+            for (i, record) in self.records.iter().enumerate() {
+                if done[i] {
+                    continue;
+                }
+                let Some(n) = self.b.model.node_named(&record.name) else { continue };
+                if !self.ready(n) {
+                    continue;
+                }
+                done[i] = true;
+                progress = true;
+                self.node(n);
+            }
+            if !progress {
+                break;
+            }
+        }
+        if !self.b.model.props.fencing {
+            return;
+        }
+        for (i, record) in self.records.iter().enumerate() {
+            let node = self.b.model.node_named(&record.name);
+            if let Some(n) = node.filter(|_| !done[i]) {
+                self.node(n);
+            }
+        }
+    }
+
+    fn started(&self, r: RscIx) -> bool {
+        self.b.model.rscs[r].now.role == Some(Role::Started)
+    }
+
+    /// What its history depends on is known.
+    fn ready(&self, n: NodeIx) -> bool {
+        let props = &self.b.model.props;
+        let locks = props.shutdown_lock_ms.is_some();
+        match self.b.model.nodes[n].kind {
+            NodeKind::Guest { connection, container } => {
+                self.started(connection) && self.started(container)
+            }
+            NodeKind::Remote { connection } => locks || self.started(connection),
+            NodeKind::Cluster => props.fencing || locks || self.b.model.nodes[n].online,
+        }
+    }
+
+    fn node(&mut self, n: NodeIx) {
+        let Some(record) = self.by_node.get(self.b.model.nodes[n].name).copied() else { return };
+        if self.b.model.nodes[n].kind != NodeKind::Cluster {
+            self.b.model.remote_state(n);
+            self.b.model.remote_attributes(n);
+        }
+        self.b.model.nodes[n].read = true;
+        let mut inside = Vec::new();
+        for resource in &record.resources {
+            let r = self.resource(n, resource);
+            if let (Some(r), Some(container)) = (r, &resource.container)
+                && self.b.model.rscs[r].removed
+                && self.b.model.rscs[r].container.is_none()
+            {
+                inside.push((r, container.as_str()));
+            }
+        }
+        for (r, container) in inside {
+            self.b.live_in(r, container);
+        }
+    }
+
+    /// What can only be said when all histories are read.
+    fn late(&mut self) {
+        for container in std::mem::take(&mut self.recover) {
+            self.b.model.fail(container);
+        }
+        for n in 0..self.b.model.nodes.len() {
+            let node = &self.b.model.nodes[n];
+            let Some(connection) = node.kind.connection() else { continue };
+            if node.leaving {
+                self.b.model.rscs[connection].now.preset = Some(Role::Stopped);
+            }
+            if !node.read {
+                self.b.model.remote_state(n);
+            }
+        }
+    }
+}
+
+impl Model<'_> {
+    /// Is a node that is reached over a connection up?
+    fn remote_state(&mut self, n: NodeIx) {
+        let kind = self.nodes[n].kind;
+        let Some(connection) = kind.connection() else { return };
+        let container = kind.container();
+        let way = &self.rscs[connection];
+        let role = way.now.role;
+        let host = container.and_then(|c| match self.rscs[c].active.as_slice() {
+            [one] => Some(one.node),
+            _ => None,
+        });
+        let stopped = |r: RscIx| self.rscs[r].now.role == Some(Role::Stopped);
+        let started = role == Some(Role::Started);
+        let leaving = started && way.now.preset == Some(Role::Stopped);
+        let (online, reset) = if container.is_some_and(|c| self.rscs[c].now.failed) {
+            (false, Some(true))
+        } else if way.now.failed {
+            (false, None)
+        } else if stopped(connection) || container.is_some_and(stopped) {
+            (false, Some(false))
+        } else if host.is_some_and(|h| !self.nodes[h].online && !self.nodes[h].clean) {
+            (false, Some(true))
+        } else {
+            (started || self.nodes[n].online, None)
+        };
+        let node = &mut self.nodes[n];
+        node.online = online;
+        node.leaving |= leaving;
+        if let Some(reset) = reset {
+            node.reset = reset;
+        }
+    }
+
+    /// What a remote node's own attributes say of it.
+    fn remote_attributes(&mut self, n: NodeIx) {
+        let connection = self.nodes[n].kind.connection();
+        let managed = connection.is_none_or(|c| self.managed(c));
+        let node = &mut self.nodes[n];
+        if !node.reset {
+            node.clean = true;
+            node.unseen = false;
+            node.fence = None;
+        }
+        let on = |name: &str| node.attribute(name).and_then(parse_bool);
+        let leaving = node.attribute("shutdown").is_some_and(|v| v != "0");
+        let standby = on("standby").unwrap_or(false);
+        let maintenance = on("maintenance").unwrap_or(false) || !managed;
+        let discovery = on("resource-discovery-enabled").unwrap_or(true);
+        node.leaving |= leaving;
+        node.standby |= standby;
+        node.maintenance |= maintenance;
+        node.discovery = discovery;
+    }
+}
+
+/// The states of primitives as the other phases read them.
+fn finish(model: &mut Model<'_>) {
+    for r in 0..model.rscs.len() {
+        if !matches!(model.rscs[r].kind, Kind::Primitive) {
+            continue;
+        }
+        let usual = model.active_role(r);
+        let rsc = &mut model.rscs[r];
+        let now = &rsc.now;
+        let role = now.role.filter(|role| *role > Role::Stopped).unwrap_or(usual);
+        let promotable = usual == Role::Unpromoted;
+        let role = match role {
+            Role::Started if promotable => Role::Unpromoted,
+            Role::Unpromoted | Role::Promoted if !promotable => Role::Started,
+            other => other,
+        };
+        let (failed, held, demote) = (now.failed, now.held, now.demote_only);
+        let halt = now.preset == Some(Role::Stopped);
+        for seen in &mut rsc.active {
+            seen.role = role;
+            seen.failed |= failed;
+            seen.blocked |= held;
+            seen.demote_only = demote && role == Role::Promoted;
+            seen.halt = halt;
+        }
+    }
+}
+
+/// Where nothing is known of a primitive. Of instances that are alike it is enough to know one.
+fn probes(model: &mut Model<'_>) {
+    let mut known: BTreeMap<&str, BTreeSet<NodeIx>> = BTreeMap::new();
+    for rsc in &model.rscs {
+        known.entry(rsc.id).or_default().extend(&rsc.now.known);
+    }
+    let mut out = Vec::new();
+    for (r, rsc) in model.rscs.iter().enumerate() {
+        let unique = model.unique(r);
+        let first = rsc.clone.is_none() || unique || rsc.number == 0;
+        if !matches!(rsc.kind, Kind::Primitive) || rsc.removed || !first {
+            continue;
+        }
+        let told = if unique { &rsc.now.known } else { &known[rsc.id] };
+        let inner = rsc.container.is_some() && rsc.connection_of.is_none();
+        out.extend((0..model.nodes.len()).filter(|n| !told.contains(n) && !inner).map(|n| (r, n)));
+    }
+    model.probes = out;
+}
+
+/// Operations whose definition is another one now.
+fn changes(model: &mut Model<'_>, now_ms: u64) {
+    for r in 0..model.rscs.len() {
+        let rsc = &model.rscs[r];
+        let Some(prim) = rsc.prim else { continue };
+        if rsc.now.records.is_empty() {
+            continue;
+        }
+        let own = model.attributes_of(r);
+        let told = rsc.now.records.clone();
+        for (n, ops, span) in told {
+            if !model.rscs[r].active.iter().any(|a| a.node == n) {
+                continue;
+            }
+            let mut changed = false;
+            for record in since(&ops, span) {
+                let task = match record.op.as_str() {
+                    "monitor" if record.interval_ms == 0 => "start",
+                    "migrate_from" => "start",
+                    other => other,
+                };
+                let one_shot = matches!(task, "start" | "promote");
+                if record.interval_ms == 0 && !one_shot {
+                    continue;
+                }
+                let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
+                let op = prim.ops.iter().find(same);
+                if record.interval_ms > 0 && op.is_none() {
+                    continue;
+                }
+                let timeout = model.timeout_ms(op);
+                changed |= note_change(model, (r, n), record, &call(&own, op, timeout));
+            }
+            if changed && model.fresh_fail_count(r, n, None, now_ms) > 0 {
+                model.clear_failures(r, n, "its definition has changed");
+            }
+        }
+    }
+}
+
+/// Parameters of an operation as they count for its digest.
+fn call(own: &BTreeMap<String, String>, op: Option<&Op>, timeout_ms: u64) -> BTreeMap<String, String> {
+    let mut out = own.clone();
+    for pair in op.iter().flat_map(|op| &op.attrs.pairs) {
+        if let (false, Some(value)) = (OP_META.contains(&pair.name.as_str()), &pair.value) {
+            out.insert(pair.name.clone(), value.clone());
+        }
+    }
+    if op.is_some_and(|op| op.interval_ms() > 0) {
+        out.insert("CRM_meta_timeout".to_owned(), timeout_ms.to_string());
+    }
+    out
+}
+
+/// Settings of an operation that its agent does not get as parameters.
+const OP_META: &[&str] = &[
+    "interval", "timeout", "start-delay", "interval-origin", "requires", "on-fail", "enabled", "role",
+    "record-pending", "description", "disabled", "prereq", "on_fail", "start_delay",
+];
+
+fn note_change(
+    model: &mut Model<'_>,
+    (r, n): (RscIx, NodeIx),
+    record: &OpRecord,
+    params: &BTreeMap<String, String>,
+) -> bool {
+    let Some(all) = &record.digest else { return false };
+    let restart = record.restart.as_ref().is_some_and(|(list, digest)| {
+        let listed: Vec<&str> = list.split_whitespace().collect();
+        let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
+        md5::hex(&params::written(some)) != *digest
+    });
+    let same = md5::hex(&params::written(params.iter())) == *all || but_secrets(model, r, record, params);
+    if same && !restart {
+        return false;
+    }
+    if record.interval_ms > 0 {
+        // It goes on with the new settings when it is begun again.
+        let other = |e: &(NodeIx, String, u64)| {
+            e.0 != n || e.1 != record.op || e.2 != record.interval_ms
+        };
+        model.rscs[r].now.recurring.retain(other);
+        return restart;
+    }
+    let reload = !restart && record.restart.is_some();
+    for seen in model.rscs[r].active.iter_mut().filter(|a| a.node == n) {
+        seen.changed |= !reload;
+        seen.reload |= reload;
+    }
+    for seen in &mut model.rscs[r].active {
+        seen.reload &= !seen.changed;
+    }
+    true
+}
+
+/// A document that is passed on has its secrets blanked: then only the rest can be compared.
+fn but_secrets(
+    model: &Model<'_>,
+    r: RscIx,
+    record: &OpRecord,
+    params: &BTreeMap<String, String>,
+) -> bool {
+    let Some((list, digest)) = &record.secure else { return false };
+    let listed: Vec<&str> = list.split_whitespace().collect();
+    let fence = model.rscs[r].agent.is_some_and(|a| a.class == "stonith");
+    let told = params.iter().filter(|(name, _)| {
+        let secret = listed.contains(&name.as_str());
+        !(secret || fence && name.starts_with("pcmk_") || name.starts_with("CRM_meta_"))
+    });
+    md5::hex(&params::written(told)) == *digest
+}
+
+impl Model<'_> {
+    fn timeout_ms(&self, op: Option<&Op>) -> u64 {
+        let own = op.and_then(Op::timeout_ms);
+        own.or_else(|| self.cib.op_defaults.get("timeout").and_then(parse_duration_ms))
+            .unwrap_or(params::DEFAULT_TIMEOUT_MS)
+    }
+}
