@@ -1,8 +1,8 @@
 //! Reads a node's history of a primitive: what is active there, what failed, what the failure asks for.
 
 use super::digest::digest;
-use super::model::{Meta, NodeIx, Properties, Seen};
 use super::meta;
+use super::model::{Meta, NodeIx, Properties, Seen};
 use crate::cib::{NvSet, Primitive, Role};
 use crate::status::{ExecStatus, OpResult, ResourceHistory, rc};
 use std::collections::BTreeMap;

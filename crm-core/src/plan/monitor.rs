@@ -40,7 +40,8 @@ fn add_for(model: &Model<'_>, table: &mut Table, r: RscIx) {
     let running: BTreeSet<u64> = if future.fresh {
         BTreeSet::new()
     } else if model.props.exact {
-        let here = rsc.now.recurring.iter().filter(|(n, op, _)| *n == future.node && op == "monitor");
+        let here =
+            rsc.now.recurring.iter().filter(|(n, op, _)| *n == future.node && op == "monitor");
         here.map(|(_, _, interval)| *interval).collect()
     } else {
         let node = model.status.nodes.get(model.nodes[future.node].name);

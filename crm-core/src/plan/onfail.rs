@@ -47,12 +47,9 @@ impl Model<'_> {
     pub(super) fn on_fail(&self, r: RscIx, record: &OpRecord) -> (OnFail, Role) {
         let asked = self.asked(r, record);
         let default = if record.op == "promote" { Role::Unpromoted } else { Role::Started };
-        let after = match asked {
-            OnFail::Stop => Role::Stopped,
-            OnFail::ResetRemote if self.rscs[r].reconnect_ms > 0 => Role::Stopped,
-            _ => default,
-        };
-        (asked, after)
+        let down = asked == OnFail::Stop
+            || (asked == OnFail::ResetRemote && self.rscs[r].reconnect_ms > 0);
+        (asked, if down { Role::Stopped } else { default })
     }
 
     fn asked(&self, r: RscIx, record: &OpRecord) -> OnFail {
@@ -103,9 +100,8 @@ impl Model<'_> {
             return word;
         }
         // A demote that fails is as bad as the failure of what it ends.
-        let monitor = |op: &&Op| {
-            op.name == "monitor" && op.interval_ms() > 0 && enabled(op) && promoted(op)
-        };
+        let monitor =
+            |op: &&Op| op.name == "monitor" && op.interval_ms() > 0 && enabled(op) && promoted(op);
         let words = ops.iter().filter(monitor).filter_map(|op| op.attrs.get("on-fail"));
         words.into_iter().find(|word| *word != "demote")
     }

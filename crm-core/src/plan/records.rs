@@ -219,7 +219,7 @@ fn finish(model: &mut Model<'_>) {
         let role = match role {
             Role::Started if promotable => Role::Unpromoted,
             Role::Unpromoted | Role::Promoted if !promotable => Role::Started,
-            other => other,
+            Role::Stopped | Role::Started | Role::Unpromoted | Role::Promoted => role,
         };
         let (failed, held, demote) = (now.failed, now.held, now.demote_only);
         let halt = now.preset == Some(Role::Stopped);
@@ -294,7 +294,11 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
 }
 
 /// Parameters of an operation as they count for its digest.
-fn call(own: &BTreeMap<String, String>, op: Option<&Op>, timeout_ms: u64) -> BTreeMap<String, String> {
+fn call(
+    own: &BTreeMap<String, String>,
+    op: Option<&Op>,
+    timeout_ms: u64,
+) -> BTreeMap<String, String> {
     let mut out = own.clone();
     for pair in op.iter().flat_map(|op| &op.attrs.pairs) {
         if let (false, Some(value)) = (OP_META.contains(&pair.name.as_str()), &pair.value) {
@@ -309,8 +313,20 @@ fn call(own: &BTreeMap<String, String>, op: Option<&Op>, timeout_ms: u64) -> BTr
 
 /// Settings of an operation that its agent does not get as parameters.
 const OP_META: &[&str] = &[
-    "interval", "timeout", "start-delay", "interval-origin", "requires", "on-fail", "enabled", "role",
-    "record-pending", "description", "disabled", "prereq", "on_fail", "start_delay",
+    "interval",
+    "timeout",
+    "start-delay",
+    "interval-origin",
+    "requires",
+    "on-fail",
+    "enabled",
+    "role",
+    "record-pending",
+    "description",
+    "disabled",
+    "prereq",
+    "on_fail",
+    "start_delay",
 ];
 
 fn note_change(
@@ -325,15 +341,15 @@ fn note_change(
         let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
         md5::hex(&params::written(some)) != *digest
     });
-    let same = md5::hex(&params::written(params.iter())) == *all || but_secrets(model, r, record, params);
+    let same =
+        md5::hex(&params::written(params.iter())) == *all || but_secrets(model, r, record, params);
     if same && !restart {
         return false;
     }
     if record.interval_ms > 0 {
         // It goes on with the new settings when it is begun again.
-        let other = |e: &(NodeIx, String, u64)| {
-            e.0 != n || e.1 != record.op || e.2 != record.interval_ms
-        };
+        let other =
+            |e: &(NodeIx, String, u64)| e.0 != n || e.1 != record.op || e.2 != record.interval_ms;
         model.rscs[r].now.recurring.retain(other);
         return restart;
     }

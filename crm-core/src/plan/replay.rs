@@ -3,10 +3,11 @@
 //! Histories depend on each other: a guest's is worth something only when its connection is up, and that is known from the history of
 //! the node that has the connection. So they are read in passes, until no pass reads another one (`records`). This file reads one.
 
-use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
+use super::instances::Found;
+use super::model::{Model, NodeIx, NodeKind, RscIx};
 use super::onfail::OnFail;
 use super::read::Builder;
-use crate::cib::{Role, Score};
+use crate::cib::Role;
 use crate::lrm::{Exec, NodeRecord, OpRecord, RscRecord, age};
 use crate::status::rc;
 use std::cmp::Ordering;
@@ -15,8 +16,6 @@ use std::collections::BTreeMap;
 /// Old and degraded exit codes.
 const DEGRADED: i32 = 190;
 const DEGRADED_PROMOTED: i32 = 191;
-/// Nothing is known.
-const UNKNOWN: i32 = 193;
 
 /// Reads the records of all nodes into the model.
 pub(super) struct Replay<'b, 'a> {
@@ -31,12 +30,12 @@ pub(super) struct Replay<'b, 'a> {
 
 /// One entry while it is looked at; its result may be read as another one.
 #[derive(Clone, Copy)]
-struct Event<'a> {
-    r: RscIx,
-    n: NodeIx,
-    record: &'a OpRecord,
+pub(super) struct Event<'a> {
+    pub(super) r: RscIx,
+    pub(super) n: NodeIx,
+    pub(super) record: &'a OpRecord,
     exec: Exec,
-    rc: i32,
+    pub(super) rc: i32,
 }
 
 impl Event<'_> {
@@ -64,7 +63,7 @@ impl<'a> Replay<'_, 'a> {
         self.b.model.rscs[r].now.role
     }
 
-    fn set_role(&mut self, r: RscIx, role: Role) {
+    pub(super) fn set_role(&mut self, r: RscIx, role: Role) {
         self.b.model.rscs[r].now.role = Some(role);
     }
 
@@ -78,7 +77,7 @@ impl<'a> Replay<'_, 'a> {
         self.set_role(r, role);
     }
 
-    fn bundled(&self, r: RscIx) -> bool {
+    pub(super) fn bundled(&self, r: RscIx) -> bool {
         self.b.model.bundled(r)
     }
 
@@ -157,14 +156,20 @@ impl<'a> Replay<'_, 'a> {
             self.model().ban(collective, Some(n), "failed", text);
             return;
         }
+        self.result(&event, course);
+    }
+
+    /// A result as it is to be read.
+    fn result(&mut self, event: &Event<'a>, course: &mut Course<'a>) {
+        let (r, n, record) = (event.r, event.n, event.record);
         match event.exec {
-            Exec::Pending => return self.pending(&event, course.last_failure),
-            Exec::Done => return self.apply(&event, event.rc, course),
+            Exec::Pending => return self.pending(event, course.last_failure),
+            Exec::Done => return self.apply(event, event.rc, course),
             Exec::NotInstalled => {
                 let asked = self.b.model.on_fail(r, record);
                 let collective = self.b.model.collective(r);
                 self.model().ban(collective, Some(n), "failed", words(record));
-                return self.failure(&event, asked, course);
+                return self.failure(event, asked, course);
             }
             Exec::NotConnected => {
                 let connection = self.b.model.nodes[n].kind.connection();
@@ -183,7 +188,7 @@ impl<'a> Replay<'_, 'a> {
         let asked = self.b.model.on_fail(r, record);
         if asked.0 == OnFail::Ignore || (asked.0 == OnFail::RestartContainer && record.op == "stop")
         {
-            self.apply(&event, record.expected_rc.unwrap_or(rc::OK), course);
+            self.apply(event, record.expected_rc.unwrap_or(rc::OK), course);
             self.model().rscs[r].now.failures_ignored = true;
             let text = format!("ignored (on-fail=ignore): {}", words(record));
             self.model().because(r, Some(n), "failed", text);
@@ -192,12 +197,12 @@ impl<'a> Replay<'_, 'a> {
             }
             return;
         }
-        self.failure(&event, asked, course);
+        self.failure(event, asked, course);
         let collective = self.b.model.collective(r);
-        match event.exec {
-            Exec::ErrorHard => self.model().ban(collective, Some(n), "failed", words(record)),
-            Exec::ErrorFatal => self.model().ban(collective, None, "failed", words(record)),
-            _ => {}
+        if event.exec == Exec::ErrorHard {
+            self.model().ban(collective, Some(n), "failed", words(record));
+        } else if event.exec == Exec::ErrorFatal {
+            self.model().ban(collective, None, "failed", words(record));
         }
     }
 
@@ -394,9 +399,7 @@ impl<'a> Replay<'_, 'a> {
 
     fn pending(&mut self, event: &Event<'a>, last_failure: Option<&OpRecord>) {
         let (r, n, record) = (event.r, event.n, event.record);
-        let newer = |f: &OpRecord| {
-            f.key == record.key && age(f, record, true) == Ordering::Greater
-        };
+        let newer = |f: &OpRecord| f.key == record.key && age(f, record, true) == Ordering::Greater;
         if last_failure.is_some_and(newer) {
             return;
         }
@@ -559,24 +562,16 @@ impl<'a> Replay<'_, 'a> {
     }
 }
 
-/// What a history's resource name stands for.
-pub(super) enum Found {
-    Resource(RscIx),
-    /// Something that has no history of its own any more.
-    NoPrimitive,
-    Nothing,
-}
-
 /// A probe that says that it can not run here at all.
 fn cannot_run(event: &Event<'_>) -> bool {
     let record = event.record;
     event.probe()
-        && (matches!(record.rc, rc::ERR_INSTALLED | rc::ERR_ARGS) || record.exec == Exec::NotInstalled)
+        && (matches!(record.rc, rc::ERR_INSTALLED | rc::ERR_ARGS)
+            || record.exec == Exec::NotInstalled)
 }
 
 fn words(record: &OpRecord) -> String {
-    let why =
-        if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) };
+    let why = if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) };
     format!("{} (interval {} ms) returned {}{why}", record.op, record.interval_ms, record.rc)
 }
 
@@ -610,248 +605,4 @@ pub(super) fn since<'a, 'o>(
         let over = stopped && stop.is_some_and(|stop| i <= stop);
         (i >= from && !over).then_some(*op)
     })
-}
-
-// Migrations: what is known of one half from the other node's records.
-impl<'a> Replay<'_, 'a> {
-    fn recorded(&self, node: &str, id: &str) -> Option<&'a RscRecord> {
-        self.by_node.get(node)?.resources.iter().find(|r| r.id == id)
-    }
-
-    /// The name under which the resource's history is kept.
-    fn history_id(&self, r: RscIx) -> String {
-        self.b.model.history_id(r)
-    }
-
-    fn half(&self, node: &str, id: &str, task: &str, peer: &str) -> Option<&'a OpRecord> {
-        let fits = |op: &&OpRecord| {
-            let other = op.peer.as_ref();
-            op.op == task
-                && match task {
-                    "migrate_to" => other.is_some_and(|(_, target)| target == peer),
-                    _ => other.is_some_and(|(source, _)| source == peer),
-                }
-        };
-        self.recorded(node, id)?.ops.iter().find(fits)
-    }
-
-    fn unknown_on(&self, node: &str, id: &str) -> bool {
-        self.recorded(node, id).is_none_or(|r| r.ops.iter().all(|op| op.rc == UNKNOWN))
-    }
-
-    /// Something was done to it there after `op`.
-    fn touched_after(&self, node: &str, id: &str, op: &OpRecord, same_node: bool) -> bool {
-        let task = |o: &OpRecord| {
-            matches!(o.op.as_str(), "start" | "stop" | "migrate_to" | "migrate_from")
-        };
-        let newer = |o: &OpRecord| age(o, op, same_node) == Ordering::Greater;
-        self.recorded(node, id).is_some_and(|r| {
-            r.ops.iter().any(|o| !std::ptr::eq(o, op) && task(o) && newer(o))
-        })
-    }
-
-    /// What the migration did there does not count any more.
-    fn newer_state(
-        &self,
-        node: &str,
-        id: &str,
-        to: Option<&OpRecord>,
-        from: Option<&OpRecord>,
-        target: bool,
-    ) -> bool {
-        // Entries of one node are compared best, so the half that was recorded there is taken if it is known.
-        let own = if target { from } else { to };
-        let Some(op) = own.or(to).or(from) else { return false };
-        let same = own.is_some();
-        let found_stopped = || {
-            let record = self.recorded(node, id)?;
-            let is = |o: &&OpRecord| {
-                o.op == "monitor" && o.rc == rc::NOT_RUNNING && o.exec == Exec::Done
-            };
-            let monitor = record.ops.iter().find(is)?;
-            Some(age(monitor, op, same) == Ordering::Greater)
-        };
-        self.touched_after(node, id, op, same) || found_stopped().unwrap_or(false)
-    }
-
-    fn migrate_to_done(&mut self, event: &Event<'a>) {
-        let (r, n) = (event.r, event.n);
-        let Some((source, target)) = &event.record.peer else { return };
-        if *source != self.b.model.nodes[n].name {
-            return;
-        }
-        let id = self.history_id(r);
-        let source_newer = self.touched_after(source, &id, event.record, true);
-        let from = self.half(target, &id, "migrate_from", source);
-        if from.is_some() && source_newer {
-            return;
-        }
-        let target_newer = self.newer_state(target, &id, Some(event.record), from, true);
-        if source_newer && target_newer {
-            return;
-        }
-        if from.is_some_and(|f| f.rc == rc::OK && f.exec == Exec::Done) {
-            // It has arrived; what is left behind here is to be stopped.
-            self.set_role(r, Role::Stopped);
-            self.model().rscs[r].now.dangling.push(n);
-            return;
-        }
-        self.set_role(r, Role::Started);
-        let there = self.b.model.node_named(target);
-        let online = there.filter(|t| self.b.model.nodes[*t].online);
-        let active = online.filter(|_| !target_newer);
-        if from.is_some_and(|f| f.exec != Exec::Pending) {
-            match active {
-                Some(t) => {
-                    self.model().add_running(r, t);
-                    self.model().rscs[r].now.failed = true;
-                }
-                None => {
-                    self.model().rscs[r].now.failed = true;
-                    self.model().rscs[r].now.no_migration = true;
-                }
-            }
-            return;
-        }
-        if online.is_some() && self.unknown_on(target, &id) {
-            // It was cleaned up there: the probe will tell.
-            return;
-        }
-        if let Some(t) = active {
-            self.model().add_running(r, t);
-            if self.b.model.nodes[n].online {
-                self.model().rscs[r].now.partial = Some((n, t));
-            }
-        } else if !source_newer {
-            self.model().rscs[r].now.failed = true;
-            self.model().rscs[r].now.no_migration = true;
-        }
-    }
-
-    fn migrate_to_failed(&mut self, event: &Event<'a>) {
-        let (r, n) = (event.r, event.n);
-        let Some((source, target)) = &event.record.peer else { return };
-        if *source != self.b.model.nodes[n].name {
-            return;
-        }
-        self.set_role(r, Role::Started);
-        let id = self.history_id(r);
-        let from = self.half(target, &id, "migrate_from", source);
-        let from = from.filter(|f| f.rc == rc::OK && f.exec == Exec::Done);
-        if !self.unknown_on(target, &id)
-            && !self.newer_state(target, &id, Some(event.record), from, true)
-        {
-            let there = self.b.model.node_named(target);
-            if let Some(t) = there.filter(|t| self.b.model.nodes[*t].online) {
-                self.model().add_running(r, t);
-            }
-        } else if !self.touched_after(source, &id, event.record, true) {
-            self.model().rscs[r].now.dangling.push(n);
-        }
-    }
-
-    fn migrate_from_failed(&mut self, event: &Event<'a>) {
-        let (r, n) = (event.r, event.n);
-        let Some((source, target)) = &event.record.peer else { return };
-        if *target != self.b.model.nodes[n].name {
-            return;
-        }
-        self.set_role(r, Role::Started);
-        let id = self.history_id(r);
-        let to = self.half(source, &id, "migrate_to", target);
-        let to = to.filter(|f| f.rc == rc::OK && f.exec == Exec::Done);
-        if !self.unknown_on(source, &id)
-            && !self.newer_state(source, &id, to, Some(event.record), false)
-        {
-            let there = self.b.model.node_named(source);
-            if let Some(s) = there.filter(|s| self.b.model.nodes[*s].online) {
-                self.model().add_running(r, s);
-                self.model().rscs[r].now.failed = true;
-            }
-        }
-    }
-
-    /// What is recorded and not configured: it has no settings but the defaults, and nowhere to be.
-    fn removed(&mut self, record: &'a RscRecord) -> RscIx {
-        let r = self.b.add_removed(&record.id, &record.agent);
-        if !self.b.model.props.stop_removed {
-            self.model().rscs[r].meta.is_managed = false;
-        } else {
-            self.model().rscs[r].scores.fill(Score::NEG_INF);
-        }
-        r
-    }
-
-    /// The resource a name in a history stands for.
-    fn find(&mut self, n: NodeIx, id: &str) -> Found {
-        let exact = self.b.labels.get(id).copied();
-        let Some(r) = exact.or_else(|| {
-            let base = match id.rsplit_once(':') {
-                Some((base, number)) if number.parse::<u32>().is_ok() => base,
-                Some(_) | None => id,
-            };
-            let first = self.b.labels.get(&format!("{base}:0")).copied()?;
-            (!self.b.model.unique(first)).then_some(first)
-        }) else {
-            return if self.b.model.by_id.contains_key(id) { Found::NoPrimitive } else { Found::Nothing };
-        };
-        if !matches!(self.b.model.rscs[r].kind, Kind::Primitive) {
-            return Found::NoPrimitive;
-        }
-        let alike = self.b.model.rscs[r].clone.filter(|_| !self.b.model.unique(r));
-        let found = match alike {
-            Some(_) if self.bundled(r) => self.b.model.bundled_on(r, n).unwrap_or(r),
-            Some(clone) => self.instance(n, clone, self.b.model.rscs[r].id),
-            None => r,
-        };
-        if self.b.model.label(found) != id {
-            self.model().rscs[found].now.history = Some(id.to_owned());
-        }
-        Found::Resource(found)
-    }
-
-    /// The instance that is active there, else the first that is active nowhere, else one more.
-    fn instance(&mut self, n: NodeIx, clone: RscIx, id: &str) -> RscIx {
-        let model = &self.b.model;
-        let member = |instance: RscIx| {
-            model.leaves(instance).into_iter().find(|l| model.rscs[*l].id == id)
-        };
-        let (mut found, mut idle, mut no_idle) = (None, None, false);
-        for instance in &model.rscs[clone].children {
-            let leaves = model.leaves(*instance);
-            let places = leaves.iter().flat_map(|l| {
-                let rsc = &model.rscs[*l];
-                let pending = rsc.now.pending.as_ref().map(|(_, node)| *node);
-                rsc.active.iter().map(|a| a.node).chain(pending)
-            });
-            let places: Vec<NodeIx> = places.collect();
-            if places.contains(&n) {
-                found = member(*instance);
-                if found.is_some_and(|f| !model.rscs[f].active.is_empty()) {
-                    // More than one history on a node, of what had numbers once: all but one are too many.
-                    no_idle = true;
-                    found = None;
-                }
-                if found.is_some() {
-                    break;
-                }
-            } else if places.is_empty() && !no_idle && idle.is_none() {
-                let held = leaves.iter().any(|l| model.rscs[*l].now.held);
-                idle = member(*instance).filter(|_| !held);
-            }
-        }
-        let found = found.or(idle.filter(|_| !no_idle)).filter(|f| {
-            let node = &model.nodes[n];
-            let universal =
-                model.rscs[clone].clone_info().is_some_and(|i| i.max == model.nodes.len());
-            model.rscs[*f].meta.needs_fencing
-                || (node.online && node.clean)
-                || matches!(node.kind, NodeKind::Guest { .. })
-                || universal
-        });
-        match found {
-            Some(found) => found,
-            None => self.b.grow(clone, id),
-        }
-    }
 }

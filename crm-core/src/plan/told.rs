@@ -1,6 +1,6 @@
 //! What the reading of histories notes in the model: who is active, banned, to be fenced, and how often it failed.
 
-use super::model::{Kind, Model, NodeIx, NodeKind, NoQuorum, RscIx, Seen};
+use super::model::{Kind, Model, NoQuorum, NodeIx, NodeKind, RscIx, Seen};
 use crate::cib::Role;
 use crate::lrm::OpRecord;
 use std::collections::BTreeMap;
@@ -96,13 +96,7 @@ impl<'a> Model<'a> {
     }
 
     /// It must not run there (`None`: nowhere).
-    pub(super) fn ban(
-        &mut self,
-        r: RscIx,
-        node: Option<NodeIx>,
-        code: &'static str,
-        text: String,
-    ) {
+    pub(super) fn ban(&mut self, r: RscIx, node: Option<NodeIx>, code: &'static str, text: String) {
         self.because(r, node, code, text);
         self.bans.push((r, node));
     }
@@ -137,9 +131,7 @@ impl<'a> Model<'a> {
         }
         self.props.fencing
             && self.props.fence_device
-            && (self.quorate
-                || self.props.no_quorum == NoQuorum::Ignore
-                || self.nodes[n].online)
+            && (self.quorate || self.props.no_quorum == NoQuorum::Ignore || self.nodes[n].online)
     }
 
     /// The node is to be fenced: a guest by the recovery of what it lives in.
@@ -215,9 +207,8 @@ impl<'a> Model<'a> {
             told.flat_map(|(_, ops, _)| ops.iter().copied()).chain(record).collect();
         let failed = |o: &&&OpRecord| o.expected_rc != Some(o.rc);
         prim.ops.iter().filter(|op| op.attrs.get("on-fail") == Some("block")).any(|op| {
-            let same =
-                |o: &&OpRecord| o.op == op.name && o.interval_ms == op.interval_ms();
-            all.iter().filter(failed).any(|o| same(o))
+            let same = |o: &&OpRecord| o.op == op.name && o.interval_ms == op.interval_ms();
+            all.iter().filter(failed).any(same)
         })
     }
 
@@ -231,8 +222,7 @@ impl<'a> Model<'a> {
             }
             for n in 0..self.nodes.len() {
                 let inner = self.rscs[r].fillers.iter().filter(|_| !self.bundled(r));
-                let inner: u32 =
-                    inner.map(|f| self.fresh_fail_count(*f, n, None, now_ms)).sum();
+                let inner: u32 = inner.map(|f| self.fresh_fail_count(*f, n, None, now_ms)).sum();
                 let count = self.fresh_fail_count(r, n, None, now_ms).saturating_add(inner);
                 if count == 0 || count < limit {
                     continue;

@@ -1,7 +1,7 @@
 //! Claims about the reader.
 
 use super::{Problem, parse_time_ms, read};
-use crate::cib::{Constraint, Role, Score};
+use crate::cib::{Constraint, Score};
 use crate::plan::NodeView;
 
 const HEAD: &str = r#"<cib validate-with="pacemaker-3.9" have-quorum="1" dc-uuid="1"><configuration>
@@ -31,7 +31,10 @@ fn a_history_is_replayed_in_the_order_of_its_calls() {
         op("start", 2, 0)
     );
     let seen = read(&document(prim, "", &status), 0).unwrap();
-    assert_eq!(seen.status.nodes["alpha"].resources["a"].role, Some(Role::Stopped));
+    let newest = crate::lrm::by_age(&seen.records[0].resources[0].ops).pop().map(|o| o.op.clone());
+    assert_eq!(newest.as_deref(), Some("stop"));
+    let picture = crate::plan::picture(&crate::simulate::input(&seen));
+    assert!(picture.resources[0].active.is_empty());
     assert_eq!(seen.nodes["alpha"], NodeView::ONLINE);
     // Nobody has said anything about delta: only with fencing it may run things.
     assert_eq!(seen.nodes["delta"], NodeView::GONE);
