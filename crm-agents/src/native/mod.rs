@@ -16,6 +16,7 @@ mod nfs;
 mod nfs_ganesha;
 mod nfs_kernel;
 mod nfs_own;
+mod nfs_process;
 mod nfs_tree;
 mod rpc;
 mod vip;

@@ -4,6 +4,7 @@
 
 use super::context::{Context, Failure};
 use super::nfs::{MOUNT_PORT, PORT, scope, seconds};
+use super::nfs_process::Server;
 use super::{Action, exports_table, holders, rpc};
 use crate::exec;
 use crm_core::status::rc;
@@ -18,28 +19,12 @@ const PROGRAM: &str = "/usr/bin/ganesha.nfsd";
 const PORT_MAPPER: &str = "/usr/sbin/rpcbind";
 /// Time for an orderly end; nothing is lost by a kill, every reply is durable.
 const END: Duration = Duration::from_millis(300);
-/// One question of the monitor.
-const ASK: Duration = Duration::from_secs(5);
 
-fn directory(context: &Context) -> PathBuf {
-    context.run_dir.join("ganesha")
-}
-
-fn pid_file(context: &Context) -> PathBuf {
-    directory(context).join("pid")
-}
+const SERVER: Server = Server { place: "ganesha", mark: PROGRAM, title: "NFS-Ganesha" };
 
 /// File that holds the EXPORT blocks of `exportfs` resources.
 pub(super) fn exports_dir(context: &Context) -> PathBuf {
-    directory(context).join("exports")
-}
-
-fn process(context: &Context) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(pid_file(context)).ok()?.trim().parse().ok()?;
-    // `PID (comm) STATE ...`: one that has ended and is not reaped yet does not run.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-    (name.starts_with("ganesha") && !rest.starts_with(['Z', 'X'])).then_some(pid)
+    SERVER.exports_dir(context)
 }
 
 /// Runs an action.
@@ -57,17 +42,10 @@ pub(super) fn run(context: &Context, action: Action) -> Result<i32, Failure> {
     match action {
         Action::Start => start(context),
         Action::Stop => stop(context),
-        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => monitor(context),
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => {
+            SERVER.monitor(context)
+        }
     }
-}
-
-fn monitor(context: &Context) -> Result<i32, Failure> {
-    if process(context).is_none() {
-        return Ok(rc::NOT_RUNNING);
-    }
-    rpc::null_call(PORT, 3, ASK.min(context.left()))
-        .map_err(|e| Failure::io("NFS-Ganesha runs but does not answer", &e))?;
-    Ok(rc::OK)
 }
 
 /// What Ganesha reads without a word when it is missing, and what to do then.
@@ -81,12 +59,12 @@ fn start(context: &Context) -> Result<i32, Failure> {
         let why = format!("NFS-Ganesha reads {file}, which is missing here ({cure})");
         return Err(Failure::new(rc::ERR_INSTALLED, why));
     }
-    if process(context).is_some() && rpc::null_call(PORT, 3, ASK).is_ok() {
+    if SERVER.serves(context) {
         return Ok(rc::OK);
     }
     stop(context)?;
     start_port_mapper(context)?;
-    let directory = directory(context);
+    let directory = SERVER.directory(context);
     let state = state_dir(context);
     for dir in [&directory, &exports_dir(context), &state, &PathBuf::from("/run/ganesha")] {
         std::fs::create_dir_all(dir)
@@ -97,7 +75,7 @@ fn start(context: &Context) -> Result<i32, Failure> {
     std::fs::write(&config, configuration(context, scope(context)?.as_deref()))
         .map_err(|e| Failure::io("write ganesha.conf", &e))?;
     let [config, pid, log] =
-        [config, pid_file(context), directory.join("log")].map(|p| p.display().to_string());
+        [config, SERVER.pid_file(context), directory.join("log")].map(|p| p.display().to_string());
     // It goes to the background by itself, in a session of its own.
     exec::daemon(
         PROGRAM,
@@ -116,14 +94,14 @@ fn start(context: &Context) -> Result<i32, Failure> {
 
 fn state_dir(context: &Context) -> PathBuf {
     let shared = context.get("nfs_shared_infodir").map(|d| PathBuf::from(d).join("ganesha"));
-    shared.unwrap_or_else(|| directory(context).join("state"))
+    shared.unwrap_or_else(|| SERVER.directory(context).join("state"))
 }
 
 fn configuration(context: &Context, scope: Option<&str>) -> String {
     let (lease, grace) = (seconds(context, "lease_time"), seconds(context, "grace_time"));
     let state = state_dir(context);
     let state = state.display();
-    let exports = directory(context).join("exports.conf");
+    let exports = SERVER.directory(context).join("exports.conf");
     let exports = exports.display();
     let name = scope.map(|s| format!(" Server_Scope = \"{s}\"; Server_Owner = \"{s}\";"));
     let name = name.unwrap_or_default();
@@ -158,19 +136,19 @@ pub(super) fn write_exports(context: &Context) -> Result<(), Failure> {
             text += &export.block()?;
         }
     }
-    let path = directory(context).join("exports.conf");
+    let path = SERVER.directory(context).join("exports.conf");
     std::fs::write(&path, text).map_err(|e| Failure::io("write exports.conf", &e))
 }
 
 /// Makes a running Ganesha read its exports again.
 pub(super) fn reload(context: &Context) -> Result<bool, Failure> {
-    let Some(pid) = process(context) else { return Ok(false) };
+    let Some(pid) = SERVER.process(context) else { return Ok(false) };
     kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| Failure::io("signal NFS-Ganesha", &e))?;
     Ok(true)
 }
 
 fn port_mapper_pid(context: &Context) -> PathBuf {
-    directory(context).join("rpcbind.pid")
+    SERVER.directory(context).join("rpcbind.pid")
 }
 
 fn port_mapper_answers() -> bool {
@@ -183,7 +161,7 @@ fn start_port_mapper(context: &Context) -> Result<(), Failure> {
     if port_mapper_answers() {
         return Ok(());
     }
-    for dir in [Path::new("/run/rpcbind"), &directory(context)] {
+    for dir in [Path::new("/run/rpcbind"), &SERVER.directory(context)] {
         std::fs::create_dir_all(dir)
             .map_err(|e| Failure::io(&format!("create {}", dir.display()), &e))?;
     }
@@ -219,7 +197,7 @@ fn stop_port_mapper(context: &Context) -> Result<(), Failure> {
 }
 
 fn stop(context: &Context) -> Result<i32, Failure> {
-    if let Some(pid) = process(context) {
+    if let Some(pid) = SERVER.process(context) {
         let holder = [holders::Holder { pid, name: "ganesha.nfsd".to_owned() }];
         if !holders::send_away(&holder, Signal::SIGTERM, END)
             && !holders::send_away(&holder, Signal::SIGKILL, context.left())
@@ -231,7 +209,7 @@ fn stop(context: &Context) -> Result<i32, Failure> {
         }
     }
     stop_port_mapper(context)?;
-    match std::fs::remove_file(pid_file(context)) {
+    match std::fs::remove_file(SERVER.pid_file(context)) {
         Ok(()) => Ok(rc::OK),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(rc::OK),
         Err(e) => Err(Failure::io("remove the pid file", &e)),

@@ -4,6 +4,7 @@
 
 use super::context::{Context, Failure};
 use super::nfs::{MOUNT_PORT, PORT};
+use super::nfs_process::Server;
 use super::nfs_tree::Tree;
 use super::{Action, Agent, holders, rpc};
 use crate::exec;
@@ -18,8 +19,6 @@ use std::time::Duration;
 pub(super) const SERVE: &str = "serve";
 /// Time for an orderly end; nothing is lost by a kill, every reply is durable.
 const END: Duration = Duration::from_millis(300);
-/// One question of the monitor.
-const ASK: Duration = Duration::from_secs(5);
 /// Part of every file handle: the same on every node, so that handles outlive the move to another one.
 const GENERATION: u64 = 1;
 
@@ -70,24 +69,11 @@ impl Export {
     }
 }
 
-fn directory(context: &Context) -> PathBuf {
-    context.run_dir.join("nfs")
-}
-
-fn pid_file(context: &Context) -> PathBuf {
-    directory(context).join("pid")
-}
+const SERVER: Server = Server { place: "nfs", mark: SERVE, title: "the NFS server" };
 
 /// One file for each export.
 pub(super) fn exports_dir(context: &Context) -> PathBuf {
-    directory(context).join("exports")
-}
-
-fn process(context: &Context) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(pid_file(context)).ok()?.trim().parse().ok()?;
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    // The words end with a zero each; a process that has ended has none.
-    words.ends_with(format!("\0{SERVE}\0").as_bytes()).then_some(pid)
+    SERVER.exports_dir(context)
 }
 
 /// Runs an action.
@@ -95,31 +81,24 @@ pub(super) fn run(context: &Context, action: Action) -> Result<i32, Failure> {
     match action {
         Action::Start => start(context),
         Action::Stop => stop(context),
-        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => monitor(context),
+        Action::Monitor | Action::Notify | Action::Promote | Action::Demote => {
+            SERVER.monitor(context)
+        }
     }
-}
-
-fn monitor(context: &Context) -> Result<i32, Failure> {
-    if process(context).is_none() {
-        return Ok(rc::NOT_RUNNING);
-    }
-    rpc::null_call(PORT, 3, ASK.min(context.left()))
-        .map_err(|e| Failure::io("the NFS server runs but does not answer", &e))?;
-    Ok(rc::OK)
 }
 
 fn start(context: &Context) -> Result<i32, Failure> {
-    if process(context).is_some() && rpc::null_call(PORT, 3, ASK).is_ok() {
+    if SERVER.serves(context) {
         return Ok(rc::OK);
     }
     stop(context)?;
     std::fs::create_dir_all(exports_dir(context))
         .map_err(|e| Failure::io("create the directory of exports", &e))?;
     let own = std::env::current_exe().map_err(|e| Failure::io("find the own executable", &e))?;
-    let log = directory(context).join("log");
+    let log = SERVER.directory(context).join("log");
     let pid = exec::detach(&own, &["agent", "ocf:crm:nfsserver", SERVE], Some(&log))
         .map_err(|e| Failure::io("start the NFS server", &e))?;
-    std::fs::write(pid_file(context), pid.to_string())
+    std::fs::write(SERVER.pid_file(context), pid.to_string())
         .map_err(|e| Failure::io("write the NFS server's pid", &e))?;
     for port in [PORT, MOUNT_PORT] {
         rpc::wait_for(port, 3, context.left()).map_err(|e| {
@@ -132,7 +111,7 @@ fn start(context: &Context) -> Result<i32, Failure> {
 }
 
 fn stop(context: &Context) -> Result<i32, Failure> {
-    if let Some(pid) = process(context) {
+    if let Some(pid) = SERVER.process(context) {
         let holder = [holders::Holder { pid, name: "the NFS server".to_owned() }];
         if !holders::send_away(&holder, Signal::SIGTERM, END)
             && !holders::send_away(&holder, Signal::SIGKILL, context.left())
@@ -141,7 +120,7 @@ fn stop(context: &Context) -> Result<i32, Failure> {
             return Err(Failure::new(rc::ERR_GENERIC, why));
         }
     }
-    match std::fs::remove_file(pid_file(context)) {
+    match std::fs::remove_file(SERVER.pid_file(context)) {
         Ok(()) => Ok(rc::OK),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(rc::OK),
         Err(e) => Err(Failure::io("remove the pid file", &e)),
