@@ -237,12 +237,14 @@ fn in_sync(status: &VolumeStatus) -> bool {
 /// Waits until the volume is up, connected and in sync on all of `nodes`.
 ///
 /// # Errors
-/// When that takes too long; the last state is in the message.
+/// When that takes too long; the last state is in the message. At once when the replicas have parted (split brain): only a person can say
+/// whose changes may go.
 pub fn wait_for_sync(lab: &Lab, nodes: &[String]) -> Result<()> {
-    wait::until("the volume to be in sync", SYNC_LIMIT, || {
+    let parted = wait::until("the volume to be in sync", SYNC_LIMIT, || {
         for name in nodes {
             match node::volume(lab, name)? {
                 Some(status) if in_sync(&status) => {}
+                Some(status) if parted(&status).is_some() => return Ok(parted(&status)),
                 other => bail!("{name}: {other:?}"),
             }
             // The data may be there before the cluster has it in writing: only then may the other node die.
@@ -252,8 +254,23 @@ pub fn wait_for_sync(lab: &Lab, nodes: &[String]) -> Result<()> {
                 }
             }
         }
-        Ok(Some(()))
-    })
+        Ok(Some(String::new()))
+    })?;
+    if !parted.is_empty() {
+        bail!(
+            "{parted}: both replicas of {VOLUME} were written to without the other\n  \
+             say whose changes may go, on that node: crm volume resolve {VOLUME} --discard NODE ({})",
+            nodes.join(" or ")
+        );
+    }
+    Ok(())
+}
+
+/// The peer that a replica refuses, and why.
+fn parted(status: &VolumeStatus) -> Option<String> {
+    let peer = status.peers.iter().find(|p| p.connection == Connection::StandAlone)?;
+    let why = peer.why.as_deref().unwrap_or("their data have parted");
+    Some(format!("{} is StandAlone: {why}", peer.node))
 }
 
 /// The node that holds the service address, if one does. The kernel is asked, not the cluster. On loopback addresses the node that shows
