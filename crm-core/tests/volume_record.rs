@@ -1,6 +1,6 @@
 //! The in-sync record in the hands of one controller: whose word counts, and when a primary may leave its peers behind.
 
-use crm_core::cib::{Cib, Replica, Volume};
+use crm_core::cib::{AgentName, Cib, NvSet, Primitive, Replica, Resource, Volume};
 use crm_core::controller::{Controller, Effect, Event, Leadership, Start, VolumeSeen};
 use crm_core::store::{Command, Member, State, VolumeRecord};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,7 @@ fn seen(away: &[&str], primary: bool) -> Event {
         name: "r0".to_owned(),
         up: true,
         score: Some(10_000),
+        undecided: false,
         primary,
         away: set(away),
     })
@@ -153,4 +154,57 @@ fn news_of_one_peer_does_not_answer_the_question_about_another() {
     state.apply(Command::VolumeInSync { volume, epoch: 2, in_sync });
     let (dropped, _) = alpha.happens(Event::State(Arc::new(state)));
     assert_eq!(dropped, vec![set(&["delta"])]);
+}
+
+/// The promotion score of alpha's replica.
+fn score(alpha: &Alpha) -> Option<&str> {
+    alpha.controller.own_status().attrs.get("master-drbd").map(String::as_str)
+}
+
+fn booted(away: &[&str]) -> Event {
+    let (name, away) = ("r0".to_owned(), set(away));
+    Event::Volume(VolumeSeen { name, up: true, score: None, undecided: true, primary: false, away })
+}
+
+/// As [`state`], with a resource that manages the volume.
+fn managed(nodes: &[&str]) -> State {
+    let mut state = state(nodes);
+    let (class, provider) = ("ocf".to_owned(), Some("crm".to_owned()));
+    let mut drbd = Primitive {
+        id: "drbd".to_owned(),
+        agent: AgentName { class, provider, kind: "volume".to_owned() },
+        description: None,
+        params: NvSet::default(),
+        meta: NvSet::default(),
+        utilization: NvSet::default(),
+        ops: Vec::new(),
+        layout: Vec::new(),
+    };
+    drbd.params.set("volume", "r0");
+    let mut cib = state.cib.clone();
+    cib.resources.push(Resource::Primitive(drbd));
+    let (base, cib) = (state.version, Box::new(cib));
+    let (author, message) = ("test".to_owned(), "manage".to_owned());
+    state.apply(Command::CommitCib { base, cib, author, message, when_ms: 0 });
+    state
+}
+
+#[test]
+fn two_of_three_that_boot_without_the_third_have_a_promotable_replica() {
+    let mut alpha = Alpha::new(&managed(&["alpha", "delta", "gamma"]));
+    alpha.happens(booted(&["gamma"]));
+    assert_eq!(score(&alpha), Some("100"));
+    // Without a quorum the record here may be an old one.
+    alpha.happens(led(false));
+    assert_eq!(score(&alpha), None);
+}
+
+#[test]
+fn a_replica_that_the_record_left_behind_is_not_vouched_for() {
+    let mut state = managed(&["alpha", "delta", "gamma"]);
+    let (volume, in_sync) = ("r0".to_owned(), set(&["delta", "gamma"]));
+    state.apply(Command::VolumeInSync { volume, epoch: 2, in_sync });
+    let mut alpha = Alpha::new(&state);
+    alpha.happens(booted(&["gamma"]));
+    assert_eq!(score(&alpha), None);
 }

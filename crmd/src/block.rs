@@ -5,8 +5,8 @@ use anyhow::Context;
 use crm_core::controller::{Event, VolumeSeen};
 use crm_core::store::State;
 use crm_proto::block::{
-    Connection, Event as BlockEvent, ReplicaSpec, Reply, Request, VolumeSpec, VolumeStatus,
-    socket_path,
+    Connection, DiskState, Event as BlockEvent, ReplicaSpec, Reply, Request, VolumeSpec,
+    VolumeStatus, socket_path,
 };
 use crm_proto::line::Line;
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,6 +159,7 @@ impl Seen {
             name: status.name,
             up: status.up,
             score: status.score,
+            undecided: status.disk == DiskState::Consistent,
             primary: status.primary,
             away,
         })))?;

@@ -15,11 +15,16 @@ pub struct VolumeSeen {
     pub up: bool,
     /// Promotion score; `None` = must not be promoted.
     pub score: Option<i32>,
+    /// Whole, and not known to be the newest (`Consistent`): not all peers could be asked since it booted.
+    pub undecided: bool,
     /// Primary here, with its device.
     pub primary: bool,
     /// Peers that the data plane is not connected to.
     pub away: BTreeSet<String>,
 }
+
+/// Promotion score of a replica that only the record vouches for: any other one that may be promoted is better.
+const VOUCHED_SCORE: i32 = 100;
 
 #[derive(Debug)]
 struct Held {
@@ -44,6 +49,8 @@ pub(super) struct Volumes {
     away: BTreeMap<String, BTreeSet<String>>,
     /// Volumes that the data plane here said it is primary of.
     primary: BTreeSet<String>,
+    /// Volumes whose replica here is whole and waits to hear from those that are away.
+    undecided: BTreeSet<String>,
 }
 
 impl Volumes {
@@ -121,9 +128,30 @@ impl Controller {
             self.volumes.asks.remove(&seen.name);
             self.volumes.back.remove(&seen.name);
         }
-        let score = if seen.up { seen.score } else { None };
-        for resource in self.managers(&seen.name) {
+        if seen.up && seen.undecided {
+            self.volumes.undecided.insert(seen.name.clone());
+            self.score_undecided();
+            return;
+        }
+        self.volumes.undecided.remove(&seen.name);
+        self.score(&seen.name, if seen.up { seen.score } else { None });
+    }
+
+    fn score(&mut self, volume: &str, score: Option<i32>) {
+        for resource in self.managers(volume) {
             self.set_attr(&format!("master-{resource}"), score.map(|s| s.to_string()));
+        }
+    }
+
+    /// Replicas that have booted while others are away for good: with a quorum, the newest record says which ones have every acknowledged write.
+    fn score_undecided(&mut self) {
+        for volume in self.volumes.undecided.clone() {
+            let vouched = self.leadership.quorate
+                && self.record(&volume).in_sync.contains(&self.me)
+                && self.volumes.away.get(&volume).is_some_and(|away| {
+                    !away.is_empty() && away.iter().all(|node| !self.alive(node))
+                });
+            self.score(&volume, vouched.then_some(VOUCHED_SCORE));
         }
     }
 
@@ -244,6 +272,7 @@ impl Controller {
 
     /// Moves everything pending about volumes as far as it may go.
     pub(super) fn settle_volumes(&mut self) {
+        self.score_undecided();
         for (volume, peers) in self.volumes.asks.clone() {
             if peers.iter().any(|peer| !self.is_away(&volume, peer)) {
                 continue; // connected again: it will be told to be in sync, or lost and asked for once more

@@ -590,7 +590,8 @@ impl World {
         if let Some(machine) = self.machines.get_mut(node) {
             machine.away.clone_from(&away);
         }
-        let seen = VolumeSeen { name: "r0".to_owned(), up, score, primary, away };
+        let undecided = up && !primary && score.is_none();
+        let seen = VolumeSeen { name: "r0".to_owned(), up, score, undecided, primary, away };
         self.event(node, Event::Volume(seen));
     }
 
@@ -686,9 +687,12 @@ impl World {
         let unknown = others.iter().any(|o| !connected.contains(&o) && !lost.contains(o));
         let majority = others.len() < 2 || (connected.len() + 1) * 2 > others.len() + 1;
         let Some(machine) = self.machines.get_mut(node) else { return false };
-        if other_primary || unknown || !majority || !machine.replica.up_to_date {
+        // One that waits to hear from those that are away may be vouched for by the record.
+        let ready = machine.replica.up_to_date || connected.len() < others.len();
+        if other_primary || unknown || !majority || !ready {
             return false;
         }
+        machine.replica.up_to_date = true;
         if machine.replica.held < self.acked {
             let what = format!(
                 "{node} promoted with write {} of {} acknowledged",

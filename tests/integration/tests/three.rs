@@ -58,3 +58,21 @@ fn a_minority_that_was_primary_resyncs_when_its_link_is_mended() -> Result<()> {
     stage.scene(&format!("mend {lonely}"), || script::heal(&stage.lab, &lonely))?;
     stage.finish().map(|_| ())
 }
+
+#[test]
+fn two_of_three_serve_after_a_power_failure_of_all() -> Result<()> {
+    let Some(stage) = Stage::playing("three-cold", THREE)? else { return Ok(()) };
+    let absent = stage.active()?;
+    let nodes = stage.lab.nodes()?;
+    stage.scene("cold start without the former primary", || {
+        for name in &nodes {
+            node::kill(&stage.lab, name)?;
+        }
+        for name in nodes.iter().filter(|n| **n != absent) {
+            node::start(&stage.lab, name)?;
+        }
+        cluster::wait_for_service(&stage.lab)
+    })?;
+    stage.scene(&format!("start {absent}"), || script::heal(&stage.lab, &absent))?;
+    stage.finish().map(|_| ())
+}

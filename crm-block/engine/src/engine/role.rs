@@ -3,7 +3,7 @@
 use super::{After, Engine, Stage, Sync, bit};
 use crate::activity::EXTENT_BLOCKS;
 use crate::event::{Effect, Refusal};
-use crate::lineage::{Disk, Hello};
+use crate::lineage::{Disk, Hello, Verdict};
 use crate::meta;
 use crate::wire::Msg;
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,11 +140,16 @@ impl<D: Clone> Engine<D> {
         self.promotion_check();
     }
 
-    /// From `Consistent` to `UpToDate` by a promotion: this replica is whole, nobody is there to compare with, and the control plane, which
-    /// orders a promotion only of a replica that its record names (ADR-0004), says that all others are left behind.
+    /// From `Consistent` to `UpToDate` by a promotion: this replica is whole, those that are connected have the same, those that could tell
+    /// are away, and the control plane, which orders a promotion only of a replica that its record names (ADR-0004), says that these are left
+    /// behind.
     fn vouched(&self, absent: u32, lost: u32) -> bool {
-        let others = self.mask_of(|_| true);
-        self.disk == Disk::Consistent && absent == others && others & !lost == 0
+        let same = |p: u8| {
+            let peer = &self.peers[usize::from(p)];
+            matches!(peer.verdict, Some(Verdict::Equal(_))) && peer.sync == Sync::None
+        };
+        let alike = self.others().all(|p| absent & bit(p) != 0 || same(p));
+        self.disk == Disk::Consistent && absent != 0 && absent & !lost == 0 && alike
     }
 
     pub(super) fn promote_asked(&mut self, peer: u8, id: u64) {
@@ -286,6 +291,12 @@ impl<D: Clone> Engine<D> {
     pub(super) fn settle_generation(&mut self, theirs: &Hello) -> bool {
         let (base, current) = (self.head.base, self.head.current);
         if base == 0 || self.primary {
+            return false;
+        }
+        let left = |p: u8| self.head.bitmap[usize::from(p)] == base;
+        let others = self.others().any(|p| p != theirs.index && !self.head.behind(usize::from(p)));
+        if left(theirs.index) && theirs.current == base && others {
+            // It was left behind by this generation and nothing has come of that since: only those that took part can tell.
             return false;
         }
         self.head.base = 0;
