@@ -37,6 +37,12 @@ use jiff::tz::TimeZone;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// A simulation in the sections and words of `crm_simulate -S`.
+#[must_use]
+pub fn pacemaker_style(run: &crm_core::simulate::Run) -> String {
+    simulate::pacemaker_style(run)
+}
+
 /// What the command needs from packages that it may not depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Hooks {

@@ -31,6 +31,11 @@ struct Told<'a> {
     causes: BTreeMap<String, String>,
 }
 
+/// A simulation in the sections and words of `crm_simulate -S`.
+pub(crate) fn pacemaker_style(run: &Run) -> String {
+    pacemaker::render(run)
+}
+
 /// Carries the command out.
 pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail> {
     let outcomes: Vec<Outcome> = args

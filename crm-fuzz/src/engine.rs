@@ -1,0 +1,103 @@
+//! Both engines behind one face: a document goes in, a decision comes out.
+
+use crate::summary::{self, Decision};
+use crate::tree::Xml;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The time at which everything is evaluated: the documents carry it too (`execution-date`).
+pub const NOW_MS: u64 = 1_700_000_000_000;
+
+/// What the engine of this workspace decides, and what it would print.
+///
+/// # Errors
+/// What the reader refuses.
+pub fn ours(document: &Xml) -> Result<(Decision, String), String> {
+    let document = crm_core::xml::read(&document.to_string(), NOW_MS).map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })?;
+    let text = crm_cli::pacemaker_style(&crm_core::simulate::run(&document, &[]));
+    Ok((summary::read(&text)?, text))
+}
+
+/// Debian's `crm_simulate`.
+#[derive(Debug, Clone)]
+pub struct Oracle {
+    program: PathBuf,
+    file: PathBuf,
+}
+
+impl Oracle {
+    /// Where it is installed; nothing where it is not. `name` keeps several of them apart.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        let program = ["/usr/sbin/crm_simulate", "/usr/bin/crm_simulate"]
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|p| p.is_file())?;
+        let file = std::env::temp_dir().join(format!("crm-fuzz-{}-{name}.xml", std::process::id()));
+        Some(Self { program, file })
+    }
+
+    /// What it decides, and what it printed.
+    ///
+    /// # Errors
+    /// It refused the document, or printed what cannot be read.
+    #[expect(clippy::disallowed_methods, reason = "a development tool drives Debian's program")]
+    pub fn decide(&self, document: &Xml) -> Result<(Decision, String), String> {
+        let note = |e: std::io::Error| format!("{}: {e}", self.file.display());
+        fs::write(&self.file, document.to_string()).map_err(note)?;
+        let mut command = Command::new(&self.program);
+        command.args(["-S", "-x"]).arg(&self.file).env("LC_ALL", "C").stdin(Stdio::null());
+        let output = command.output().map_err(|e| format!("crm_simulate: {e}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let read = summary::read(&text)?;
+        if !output.status.success() && !read.stuck {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("crm_simulate: {}: {}", output.status, why.trim()));
+        }
+        Ok((read, text))
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        // Another one may not have written yet, or it is gone already.
+        drop(fs::remove_file(&self.file));
+    }
+}
+
+/// Where two decisions differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Levels {
+    /// What is seen at the beginning.
+    pub before: bool,
+    /// Final placement.
+    pub placement: bool,
+    /// Set of actions.
+    pub actions: bool,
+    /// Everything executed.
+    pub executed: bool,
+}
+
+impl Levels {
+    /// The levels on which they differ.
+    #[must_use]
+    pub fn of(a: &Decision, b: &Decision) -> Self {
+        // Where a transition got stuck, what was executed of it says nothing.
+        let ended = !a.stuck && !b.stuck;
+        Self {
+            before: a.before != b.before,
+            placement: ended && a.after != b.after,
+            actions: a.actions != b.actions,
+            executed: ended && a.executed != b.executed,
+        }
+    }
+
+    /// Different on L1 or L2.
+    #[must_use]
+    pub const fn decides_differently(self) -> bool {
+        self.placement || self.actions
+    }
+}
