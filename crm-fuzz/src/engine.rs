@@ -17,9 +17,15 @@ pub fn ours(document: &Xml) -> Result<(Decision, String), String> {
     let document = crm_core::xml::read(&document.to_string(), NOW_MS).map_err(|problems| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })?;
-    let text = crm_cli::pacemaker_style(&crm_core::simulate::run(&document, &[]));
+    // A panic is a finding like any other; it must not end the run.
+    let run = || crm_cli::pacemaker_style(&crm_core::simulate::run(&document, &[]));
+    let text = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))
+        .map_err(|_| PANICKED.to_owned())?;
     Ok((summary::read(&text)?, text))
 }
+
+/// What is said of an engine that panicked; where it did is on standard error.
+pub const PANICKED: &str = "panicked";
 
 /// Debian's `crm_simulate`.
 #[derive(Debug, Clone)]
@@ -52,10 +58,11 @@ impl Oracle {
         command.args(["-S", "-x"]).arg(&self.file).env("LC_ALL", "C").stdin(Stdio::null());
         let output = command.output().map_err(|e| format!("crm_simulate: {e}"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let read = summary::read(&text)?;
+        let mut read = summary::read(&text)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        read.stuck = said.contains("An invalid transition was produced");
         if !output.status.success() && !read.stuck {
-            let why = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("crm_simulate: {}: {}", output.status, why.trim()));
+            return Err(format!("crm_simulate: {}: {}", output.status, said.trim()));
         }
         Ok((read, text))
     }

@@ -141,9 +141,14 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
 fn explain(seed: u64, options: &Options) -> Result<(), String> {
     let oracle = Oracle::find("explain").ok_or("crm_simulate is not installed")?;
     let document = cluster(seed, &options.mask);
-    let small = minimise(&document, 1500, &mut |d| matches!(judge(d, &oracle), Verdict::Different(_)));
+    let refused = matches!(judge(&document, &oracle), Verdict::Refused(_));
+    let small = minimise(&document, 1500, &mut |d| match judge(d, &oracle) {
+        Verdict::Different(_) => !refused,
+        Verdict::Refused(why) => refused && why.starts_with("ours"),
+        Verdict::Same { .. } | Verdict::Known(_) => false,
+    });
     let (_, theirs) = oracle.decide(&small)?;
-    let (_, ours) = ours(&small)?;
+    let ours = ours(&small).map_or_else(|why| why, |(_, text)| text);
     let from = |text: &str| {
         let at = text.find("Current cluster status").unwrap_or(0);
         text.get(at..).unwrap_or_default().to_owned()
@@ -178,7 +183,7 @@ fn run() -> Result<bool, String> {
     let all = judge_all(&options)?;
     let (mut same, mut executed, mut refused) = (0_u64, 0_u64, 0_u64);
     let mut known: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut different = Vec::new();
+    let (mut different, mut broken) = (Vec::new(), Vec::new());
     for (seed, verdict) in &all {
         match verdict {
             Verdict::Same { executed: all } => {
@@ -189,11 +194,15 @@ fn run() -> Result<bool, String> {
             Verdict::Different(levels) => different.push((*seed, *levels)),
             Verdict::Refused(why) => {
                 refused += 1;
+                if why.starts_with("ours") {
+                    broken.push(*seed);
+                }
                 say(&format!("seed {seed}: {why}"));
             }
         }
     }
-    for (seed, _) in different.iter().take(options.show) {
+    broken.extend(different.iter().map(|(seed, _)| *seed));
+    for seed in broken.iter().take(options.show) {
         explain(*seed, &options)?;
     }
     for (name, count) in &known {

@@ -66,7 +66,7 @@ const MAY_GO: [&str; 18] = [
     "tags",
 ];
 const SECTIONS: [&str; 5] = ["rsc_defaults", "op_defaults", "tickets", "ticket_state", "template"];
-const OPTIONAL: [&str; 15] = [
+const OPTIONAL: [&str; 14] = [
     "first-action",
     "then-action",
     "kind",
@@ -79,7 +79,6 @@ const OPTIONAL: [&str; 15] = [
     "node-attribute",
     "resource-discovery",
     "loss-policy",
-    "op-digest",
     "on-fail",
     "role",
 ];
@@ -95,12 +94,19 @@ fn cuts(document: &Xml) -> Vec<Cut> {
         let ids = document.find(kind).into_iter().filter_map(|e| e.attr("id"));
         out.extend(ids.map(|id| Cut::Resource(id.to_owned())));
     }
+    let histories = document.find("lrm_resource");
+    let numbered = histories.iter().any(|h| h.attr("id").is_some_and(|id| id.contains(':')));
     let (mut elements, mut unwraps, mut attrs) = (Vec::new(), Vec::new(), Vec::new());
     walk(document, &mut Vec::new(), &mut |element, path| {
-        if MAY_GO.contains(&element.name) || SECTIONS.contains(&element.name) {
+        // Whether there is fencing stays as it is: without devices it changes everything.
+        let stays = ["stonith-enabled", "globally-unique"];
+        let fencing =
+            element.all().iter().any(|e| e.attr("name").is_some_and(|n| stays.contains(&n)));
+        if !fencing && (MAY_GO.contains(&element.name) || SECTIONS.contains(&element.name)) {
             elements.push(Cut::Element(path.to_vec()));
         }
-        if matches!(element.name, "group" | "clone") {
+        // Histories with instance numbers are of a clone.
+        if matches!(element.name, "group" | "clone") && !numbered {
             unwraps.push(Cut::Unwrap(path.to_vec()));
         }
         for (name, _) in &element.attrs {

@@ -54,7 +54,6 @@ pub fn read(text: &str) -> Result<Decision, String> {
     let mut section = "";
     let mut clone: Option<(String, usize)> = None;
     let mut fences = BTreeSet::new();
-    out.stuck = text.contains("An invalid transition was produced");
     for line in text.lines() {
         let header = ["Current cluster status", "Transition Summary", "Executing Cluster Transition", "Revised Cluster Status"]
             .into_iter()

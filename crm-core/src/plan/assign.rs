@@ -9,6 +9,8 @@ use std::cmp::Reverse;
 impl Model<'_> {
     /// Places everything, most important first.
     pub(super) fn assign_all(&mut self) {
+        let props = &self.props;
+        self.props.hands_off = props.exact && props.fencing && !props.fence_device;
         let mut order = self.tops.clone();
         order.sort_by_key(|r| Reverse(self.rscs[*r].meta.priority));
         if self.counts_capacity() {

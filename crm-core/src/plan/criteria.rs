@@ -47,6 +47,10 @@ fn opt_in(model: &mut Model<'_>) {
     let cib = model.cib;
     for constraint in &cib.constraints {
         let Constraint::Location(l) = constraint else { continue };
+        // It says nothing about where the resource may run at all.
+        if model.props.exact && l.role == Some(Role::Promoted) {
+            continue;
+        }
         let Some(n) = model.nodes.iter().position(|node| node.name == l.node) else { continue };
         for r in targets(model, l) {
             for inner in subtree(model, model.top(r)) {

@@ -138,6 +138,7 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         },
         fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith"),
         exact: false,
+        hands_off: false,
         stop_removed: flag(&chain, "stop-removed-resources", true)
             && flag(&chain, "stop-orphan-resources", true),
         shutdown_lock_ms: flag(&chain, "shutdown-lock", false).then(|| {

@@ -399,6 +399,8 @@ pub(super) struct Properties {
     pub(super) fence_device: bool,
     /// Decide as Pacemaker does.
     pub(super) exact: bool,
+    /// Fencing is on and there is nothing to fence with: Pacemaker shows resources as managed and leaves them as they are.
+    pub(super) hands_off: bool,
     pub(super) stop_removed: bool,
     /// `shutdown-lock`: how long (0 = for ever), if at all.
     pub(super) shutdown_lock_ms: Option<u64>,
@@ -545,6 +547,7 @@ impl<'a> Model<'a> {
             && !r.meta.maintenance
             && !r.frozen
             && !self.props.maintenance_mode
+            && !self.props.hands_off
             && !frozen
             && (!r.removed || self.props.stop_removed)
     }

@@ -81,6 +81,8 @@ impl Maker {
         let promotable = self.tops[top].kind == Kind::Promotable;
         let role = if promotable && self.dice.percent(40) {
             Some(self.dice.pick(&["Master", "Slave"]))
+        } else if self.dice.percent(5) {
+            Some(self.dice.pick(&["Master", "Started"]))
         } else {
             None
         };

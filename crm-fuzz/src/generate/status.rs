@@ -422,9 +422,11 @@ impl Maker {
         put("interval", &interval.to_string());
         put("last-rc-change", "1699999900");
         put("exec-time", "10");
-        // A recurring monitor's digest also has its timeout: left out, it is not checked.
-        if *interval == 0 && matches!(*op, "start" | "monitor" | "migrate_from" | "promote" | "migrate_to") {
+        if *interval == 0 {
             put("op-digest", digest);
+        } else {
+            let of_monitors = super::MONITOR_DIGESTS[usize::from(digest != super::DIGESTS[0])];
+            put("op-digest", of_monitors);
         }
         if let Some((source, target)) = peers {
             put("migrate_source", source);
