@@ -18,7 +18,7 @@ crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--
   --seeds A..B    which random clusters (0..300)
   --only, --without   features; `--only help` lists them
   --show N        cut down and print the first N differences (3)
-  --keep DIR      write each difference that is cut down as SEED.xml and SEED.txt
+  --keep DIR      write each difference that is cut down as AREA-SEED.xml and .txt
   --allow N       so many of them may differ
   --print SEED    the document of a seed, nothing else";
 
@@ -147,8 +147,19 @@ fn explain(seed: u64, options: &Options) -> Result<(), String> {
         Verdict::Refused(why) => refused && why.starts_with("ours"),
         Verdict::Same { .. } | Verdict::Known(_) => false,
     });
-    let (_, theirs) = oracle.decide(&small)?;
-    let ours = ours(&small).map_or_else(|why| why, |(_, text)| text);
+    let (their_run, theirs) = oracle.decide(&small)?;
+    let (area, ours) = match ours(&small) {
+        Ok((run, text)) => {
+            let levels = Levels::of(&run, &their_run);
+            let area = match (levels.before, levels.placement) {
+                (true, _) => "nodes",
+                (false, true) => "places",
+                (false, false) => "orders",
+            };
+            (area, text)
+        }
+        Err(why) => ("broken", why),
+    };
     let from = |text: &str| {
         let at = text.find("Current cluster status").unwrap_or(0);
         text.get(at..).unwrap_or_default().to_owned()
@@ -161,8 +172,8 @@ fn explain(seed: u64, options: &Options) -> Result<(), String> {
     if let Some(dir) = &options.keep {
         let note = |e: std::io::Error| format!("{}: {e}", dir.display());
         std::fs::create_dir_all(dir).map_err(note)?;
-        std::fs::write(dir.join(format!("{seed}.xml")), small.to_string()).map_err(note)?;
-        std::fs::write(dir.join(format!("{seed}.txt")), &text).map_err(note)?;
+        std::fs::write(dir.join(format!("{area}-{seed}.xml")), small.to_string()).map_err(note)?;
+        std::fs::write(dir.join(format!("{area}-{seed}.txt")), &text).map_err(note)?;
     } else {
         say(&small.to_string());
         say(&text);

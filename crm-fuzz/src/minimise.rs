@@ -45,7 +45,7 @@ enum Cut {
     Attr(Vec<usize>, String),
 }
 
-const MAY_GO: [&str; 18] = [
+const MAY_GO: [&str; 17] = [
     "cluster_property_set",
     "instance_attributes",
     "meta_attributes",
@@ -60,7 +60,6 @@ const MAY_GO: [&str; 18] = [
     "resource_set",
     "resource_ref",
     "lrm_resource",
-    "lrm_rsc_op",
     "expression",
     "transient_attributes",
     "tags",

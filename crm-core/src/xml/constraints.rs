@@ -109,8 +109,8 @@ impl<'a> Reader<'a> {
             if !self.rule(rule, &about) {
                 continue;
             }
-            let read = rule.attr("score-attribute").and_then(|name| facts.get(name));
-            let score = fixed.or_else(|| Score::parse(read?));
+            let read = |name| facts.get(name).map_or(Some(Score::NEG_INF), |v| Score::parse(v));
+            let score = fixed.or_else(|| rule.attr("score-attribute").and_then(read));
             if let Some(score) = score {
                 out.push((node.name, score, role));
             }
