@@ -24,6 +24,9 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
         let nodes = node.map_or(0..model.nodes.len(), |n| n..n + 1);
         nodes.for_each(|n| prefer(model, r, n, Score::NEG_INF));
     }
+    if model.props.exact {
+        left_alone(model);
+    }
     stickiness(model);
     surplus(model);
     internal_colocations(model);
@@ -93,8 +96,11 @@ fn location(model: &mut Model<'_>, l: &Location) {
         model.because(r, Some(node), "location", text).scored(l.score).by(&l.id);
         match l.role {
             Some(Role::Promoted) => model.rscs[r].promoted_scores.push((node, l.score)),
-            Some(Role::Unpromoted) => {}
-            Some(Role::Started | Role::Stopped) | None => prefer(model, r, node, l.score),
+            // Each instance is unpromoted before it can be promoted: Pacemaker takes it as said of all.
+            Some(Role::Unpromoted) if !model.props.exact => {}
+            Some(Role::Started | Role::Stopped | Role::Unpromoted) | None => {
+                prefer(model, r, node, l.score);
+            }
         }
         match l.discovery.as_deref() {
             Some("never") => no_probe(model, r, &[node]),
@@ -162,6 +168,20 @@ fn exclusive(model: &mut Model<'_>, r: RscIx, l: &Location) {
         }
         let text = format!("only where {} looks for it (resource-discovery=exclusive)", l.id);
         model.because(r, Some(n), "discovery", text).scored(Score::NEG_INF).by(&l.id);
+    }
+}
+
+/// What is not managed is where it is, and those who follow it come there.
+fn left_alone(model: &mut Model<'_>) {
+    for r in 0..model.rscs.len() {
+        if !matches!(model.rscs[r].kind, Kind::Primitive) || model.managed(r) {
+            continue;
+        }
+        let nodes: Vec<NodeIx> = model.rscs[r].active.iter().map(|a| a.node).collect();
+        for node in nodes {
+            let sum = model.rscs[r].scores[node].plus(Score::INF);
+            model.rscs[r].scores[node] = sum;
+        }
     }
 }
 
