@@ -1,4 +1,4 @@
-//! A generator of numbers: same seed, same numbers (SplitMix64).
+//! A generator of numbers: same seed, same numbers (`SplitMix64`).
 
 /// The numbers of one seed.
 #[derive(Debug, Clone)]

@@ -76,6 +76,7 @@ impl Drop for Oracle {
 }
 
 /// Where two decisions differ.
+#[expect(clippy::struct_excessive_bools, reason = "each level differs or not by itself")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Levels {
     /// What is seen at the beginning.

@@ -50,11 +50,13 @@ fn options() -> Result<Options, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{HELP}"));
-        let number = |text: String| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
+        let number =
+            |text: String| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
         match word.as_str() {
             "--seeds" => {
                 let text = value()?;
-                let (a, b) = text.split_once("..").ok_or_else(|| format!("`{text}` is not A..B"))?;
+                let (a, b) =
+                    text.split_once("..").ok_or_else(|| format!("`{text}` is not A..B"))?;
                 out.seeds = number(a.to_owned())?..number(b.to_owned())?;
             }
             "--only" => out.mask.only = features(&value()?)?,
@@ -84,7 +86,9 @@ fn features(list: &str) -> Result<std::collections::BTreeSet<String>, String> {
 
 /// How a seed came out.
 enum Verdict {
-    Same { executed: bool },
+    Same {
+        executed: bool,
+    },
     Known(&'static str),
     Different(Levels),
     /// One of the two did not take it.
@@ -129,7 +133,9 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
             (0..options.jobs).map(|n| scope.spawn(move || work(n.to_string()))).collect();
         let mut all = Vec::new();
         for thread in threads {
-            all.extend(thread.join().map_err(|_| "a seed panicked; run with --jobs 1".to_owned())??);
+            all.extend(
+                thread.join().map_err(|_| "a seed panicked; run with --jobs 1".to_owned())??,
+            );
         }
         Ok(all)
     })?;

@@ -157,7 +157,13 @@ fn cut(document: &Xml, cut: &Cut) -> Option<Xml> {
             let whole = document.all().into_iter().find(|e| {
                 matches!(e.name, "primitive" | "group" | "clone") && e.attr("id") == Some(id)
             })?;
-            gone.extend(whole.all().iter().filter(|e| matches!(e.name, "primitive" | "group")).filter_map(|e| e.attr("id").map(str::to_owned)));
+            gone.extend(
+                whole
+                    .all()
+                    .iter()
+                    .filter(|e| matches!(e.name, "primitive" | "group"))
+                    .filter_map(|e| e.attr("id").map(str::to_owned)),
+            );
             let is = |word: Option<&str>| {
                 word.is_some_and(|w| {
                     let base = w.split(':').next().unwrap_or(w);
@@ -165,7 +171,10 @@ fn cut(document: &Xml, cut: &Cut) -> Option<Xml> {
                 })
             };
             let speaks = |e: &Xml| {
-                let own = matches!(e.name, "primitive" | "group" | "clone" | "lrm_resource" | "resource_ref" | "obj_ref");
+                let own = matches!(
+                    e.name,
+                    "primitive" | "group" | "clone" | "lrm_resource" | "resource_ref" | "obj_ref"
+                );
                 own && is(e.attr("id"))
                     || ["rsc", "with-rsc", "first", "then"].iter().any(|a| is(e.attr(a)))
             };
@@ -183,7 +192,11 @@ fn cut(document: &Xml, cut: &Cut) -> Option<Xml> {
             let parent = at(&mut out, parent)?;
             let whole = parent.children.get(*last)?.clone();
             let id = whole.attr("id")?.to_owned();
-            let inner: Vec<Xml> = whole.children.into_iter().filter(|c| matches!(c.name, "primitive" | "group")).collect();
+            let inner: Vec<Xml> = whole
+                .children
+                .into_iter()
+                .filter(|c| matches!(c.name, "primitive" | "group"))
+                .collect();
             if parent.name != "resources" && inner.len() != 1 {
                 return None;
             }
@@ -224,12 +237,25 @@ fn tidy(element: &mut Xml) {
     }
     element.children.retain(|c| {
         let hollow = c.children.is_empty()
-            && matches!(c.name, "rule" | "resource_set" | "group" | "operations" | "lrm_resource" | "rsc_defaults" | "op_defaults" | "tags" | "tag" | "tickets");
+            && matches!(
+                c.name,
+                "rule"
+                    | "resource_set"
+                    | "group"
+                    | "operations"
+                    | "lrm_resource"
+                    | "rsc_defaults"
+                    | "op_defaults"
+                    | "tags"
+                    | "tag"
+                    | "tickets"
+            );
         let pointless = matches!(c.name, "rsc_colocation" | "rsc_order" | "rsc_location")
             && c.children.is_empty()
             && !["rsc", "first"].iter().any(|a| c.attr(a).is_some());
         let bare = c.name == "rsc_location" && c.children.is_empty() && c.attr("node").is_none();
-        let empty_clone = c.name == "clone" && !c.children.iter().any(|i| matches!(i.name, "primitive" | "group"));
+        let empty_clone = c.name == "clone"
+            && !c.children.iter().any(|i| matches!(i.name, "primitive" | "group"));
         !(hollow || pointless || bare || empty_clone)
     });
 }

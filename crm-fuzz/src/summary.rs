@@ -55,9 +55,14 @@ pub fn read(text: &str) -> Result<Decision, String> {
     let mut clone: Option<(String, usize)> = None;
     let mut fences = BTreeSet::new();
     for line in text.lines() {
-        let header = ["Current cluster status", "Transition Summary", "Executing Cluster Transition", "Revised Cluster Status"]
-            .into_iter()
-            .find(|h| line.get(..h.len()).is_some_and(|start| start.eq_ignore_ascii_case(h)));
+        let header = [
+            "Current cluster status",
+            "Transition Summary",
+            "Executing Cluster Transition",
+            "Revised Cluster Status",
+        ]
+        .into_iter()
+        .find(|h| line.get(..h.len()).is_some_and(|start| start.eq_ignore_ascii_case(h)));
         if let Some(header) = header {
             section = header;
             clone = None;
@@ -126,12 +131,21 @@ fn role(word: &str) -> &str {
 /// Without the instance number.
 fn base(id: &str) -> &str {
     match id.rsplit_once(':') {
-        Some((base, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => base,
+        Some((base, number))
+            if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            base
+        }
         _ => id,
     }
 }
 
-fn status(scene: &mut Scene, words: &str, indent: usize, clone: &mut Option<(String, usize)>) -> Option<()> {
+fn status(
+    scene: &mut Scene,
+    words: &str,
+    indent: usize,
+    clone: &mut Option<(String, usize)>,
+) -> Option<()> {
     for (prefix, online) in [("Online: [", true), ("OFFLINE: [", false)] {
         if let Some(rest) = words.strip_prefix(prefix) {
             for name in rest.trim_end_matches(']').split_whitespace() {
@@ -171,7 +185,9 @@ fn status(scene: &mut Scene, words: &str, indent: usize, clone: &mut Option<(Str
     if word != "Stopped" {
         let word = if word == "Promoted" || word == "Unpromoted" { word } else { "Started" };
         let at = scene.resources.entry(inner.clone()).or_default();
-        at.extend(nodes.trim_end_matches(']').split_whitespace().map(|n| (n.to_owned(), word.to_owned())));
+        at.extend(
+            nodes.trim_end_matches(']').split_whitespace().map(|n| (n.to_owned(), word.to_owned())),
+        );
     }
     Some(())
 }
@@ -210,10 +226,8 @@ fn resource(scene: &mut Scene, name: &str, state: &str) -> Option<()> {
             found = Some(role(word));
         }
     }
-    let found = match found {
-        Some(word @ ("Stopped" | "Promoted" | "Unpromoted")) => word,
-        _ => "Started",
-    };
+    let found =
+        found.filter(|w| matches!(*w, "Stopped" | "Promoted" | "Unpromoted")).unwrap_or("Started");
     if nodes.is_empty() {
         nodes = words.by_ref().take(1).collect();
     }
@@ -240,7 +254,9 @@ fn action(words: &str) -> Option<String> {
     let (details, _) = details.split_once(')')?;
     let sides: Vec<Vec<&str>> =
         details.split("->").map(|side| side.split_whitespace().collect()).collect();
-    let is_role = |w: &str| matches!(w, "Stopped" | "Started" | "Promoted" | "Unpromoted" | "Master" | "Slave");
+    let is_role = |w: &str| {
+        matches!(w, "Stopped" | "Started" | "Promoted" | "Unpromoted" | "Master" | "Slave")
+    };
     let (mut from, mut to, from_role, to_role) = match sides.as_slice() {
         [one] => match one.as_slice() {
             [node] => (*node, *node, "", ""),

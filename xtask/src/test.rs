@@ -2,6 +2,7 @@
 
 use crate::conformance;
 use crate::exec::{self, cargo, command, is_root, say};
+use crate::fuzz;
 use crate::setup;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -113,6 +114,11 @@ pub(crate) fn run() -> Result<(), String> {
     match conformance::run(&[binary.to_string_lossy().into_owned()]) {
         Ok(()) => score.passed += 1,
         Err(why) => score.fail("conformance", &why),
+    }
+    say("== fuzz-scheduler");
+    match fuzz::run(&["--show".to_owned(), "3".to_owned()]) {
+        Ok(()) => score.passed += 1,
+        Err(why) => score.fail("fuzz-scheduler", &why),
     }
     score.tests("doctests", &mut cargo(&["test", "--workspace", "--locked", "--doc"]));
     let docs = ["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"];

@@ -130,7 +130,8 @@ impl Maker {
             0 => {
                 let node = self.node_name();
                 let operation = self.dice.pick(&["eq", "ne"]);
-                let attrs = [("id", id.as_str()), ("attribute", "#uname"), ("operation", operation)];
+                let attrs =
+                    [("id", id.as_str()), ("attribute", "#uname"), ("operation", operation)];
                 Xml::new("expression", &attrs).with("value", &node)
             }
             1 => {

@@ -327,10 +327,13 @@ impl Maker {
         let mut out = Vec::new();
         let mut pairs: Vec<(&str, String)> = Vec::new();
         if self.maybe("stickiness", 70) {
-            pairs.push(("resource-stickiness", self.dice.pick(&["1", "50", "INFINITY"]).to_owned()));
+            pairs
+                .push(("resource-stickiness", self.dice.pick(&["1", "50", "INFINITY"]).to_owned()));
         }
         if self.has("defaults") {
-            for (name, value) in [("migration-threshold", "2"), ("failure-timeout", "60s"), ("is-managed", "true")] {
+            for (name, value) in
+                [("migration-threshold", "2"), ("failure-timeout", "60s"), ("is-managed", "true")]
+            {
                 if self.dice.percent(40) {
                     pairs.push((name, value.to_owned()));
                 }

@@ -53,7 +53,12 @@ impl Maker {
             monitors: Vec::new(),
             digest: DIGESTS[0],
         });
-        self.tops.push(Top { id: id.clone(), kind: Kind::Primitive, leaves: vec![leaf], unique: false });
+        self.tops.push(Top {
+            id: id.clone(),
+            kind: Kind::Primitive,
+            leaves: vec![leaf],
+            unique: false,
+        });
         Xml::new("primitive", &[("id", &id), ("class", "stonith"), ("type", "fence_dummy")])
     }
 

@@ -128,7 +128,11 @@ impl Maker {
         let runs = self.dice.percent(75);
         let home = hosts[self.dice.below(hosts.len())];
         let leaves = self.tops[top].leaves.clone();
-        let cut = if self.maybe("wrong-place", 30) { self.dice.below(leaves.len() + 1) } else { leaves.len() };
+        let cut = if self.maybe("wrong-place", 30) {
+            self.dice.below(leaves.len() + 1)
+        } else {
+            leaves.len()
+        };
         let mut lines = Vec::new();
         for (position, leaf) in leaves.into_iter().enumerate() {
             let mut facts: Vec<Fact> = (0..self.nodes.len()).map(|_| self.idle()).collect();
@@ -216,7 +220,9 @@ impl Maker {
                     (Fact::Running | Fact::Promoted, 4) => Fact::FailedStop,
                     (Fact::Running, 5) if promotable => Fact::FailedPromote,
                     (Fact::Promoted, 5) => Fact::FailedDemote,
-                    (Fact::NotRunning, 0) => Fact::FailedProbe(self.dice.pick(&["1", "5", "6"]).parse().unwrap_or(1)),
+                    (Fact::NotRunning, 0) => {
+                        Fact::FailedProbe(self.dice.pick(&["1", "5", "6"]).parse().unwrap_or(1))
+                    }
                     (Fact::NotRunning, 1) => Fact::FailedStart,
                     _ => fact,
                 };
@@ -330,9 +336,14 @@ impl Maker {
     }
 
     fn orphan(&mut self, node: usize, calls: &mut u32) -> Xml {
-        let attrs = [("id", "orphan"), ("class", "ocf"), ("provider", "pacemaker"), ("type", "Dummy")];
+        let attrs =
+            [("id", "orphan"), ("class", "ocf"), ("provider", "pacemaker"), ("type", "Dummy")];
         let mut history = Xml::new("lrm_resource", &attrs);
-        let entry = if self.dice.percent(50) { Entry::ok("start", 0, 0) } else { Entry::ok("monitor", 0, 7) };
+        let entry = if self.dice.percent(50) {
+            Entry::ok("start", 0, 0)
+        } else {
+            Entry::ok("monitor", 0, 7)
+        };
         let entry = self.entry("orphan", super::DIGESTS[0], node, &entry, calls);
         history.push(entry);
         history
@@ -367,10 +378,18 @@ impl Maker {
         };
         let entries = entries(fact, &names, node, (&of_role(false), &of_role(true)));
         let mut history = if device {
-            Xml::new("lrm_resource", &[("id", &line.key), ("class", "stonith"), ("type", "fence_dummy")])
+            Xml::new(
+                "lrm_resource",
+                &[("id", &line.key), ("class", "stonith"), ("type", "fence_dummy")],
+            )
         } else {
             let kind = if promotable { "Stateful" } else { "Dummy" };
-            let attrs = [("id", line.key.as_str()), ("class", "ocf"), ("provider", "pacemaker"), ("type", kind)];
+            let attrs = [
+                ("id", line.key.as_str()),
+                ("class", "ocf"),
+                ("provider", "pacemaker"),
+                ("type", kind),
+            ];
             Xml::new("lrm_resource", &attrs)
         };
         for entry in &entries {
@@ -381,7 +400,11 @@ impl Maker {
             let made = self.entry(&line.key, digest, node, entry, calls);
             history.push(made);
             if entry.failure && self.dice.percent(70) {
-                let count = if entry.op == "monitor" { self.dice.pick(&["1", "2", "3"]) } else { "INFINITY" };
+                let count = if entry.op == "monitor" {
+                    self.dice.pick(&["1", "2", "3"])
+                } else {
+                    "INFINITY"
+                };
                 let what = format!("{}#{}_{}", line.key, entry.op, entry.interval);
                 pairs.push((format!("fail-count-{what}"), count.to_owned()));
                 pairs.push((format!("last-failure-{what}"), "1699999950".to_owned()));
@@ -397,7 +420,14 @@ impl Maker {
         Some(history)
     }
 
-    fn entry(&mut self, key: &str, digest: &str, node: usize, entry: &Entry<'_>, calls: &mut u32) -> Xml {
+    fn entry(
+        &mut self,
+        key: &str,
+        digest: &str,
+        node: usize,
+        entry: &Entry<'_>,
+        calls: &mut u32,
+    ) -> Xml {
         *calls += 1;
         let Entry { op, interval, rc, expected, status, failure, peers } = entry;
         let stem = match (failure, interval) {
@@ -447,7 +477,8 @@ fn entries<'a>(
         failure: true,
         ..Entry::failed(op, interval, rc, expected)
     };
-    let monitors = |of: &[u32], rc: u8| of.iter().map(|i| Entry::ok("monitor", *i, rc)).collect::<Vec<_>>();
+    let monitors =
+        |of: &[u32], rc: u8| of.iter().map(|i| Entry::ok("monitor", *i, rc)).collect::<Vec<_>>();
     let pending = |op: &'a str| Entry { rc: 193, expected: 0, status: -1, ..Entry::ok(op, 0, 0) };
     let mut out = Vec::new();
     match fact {

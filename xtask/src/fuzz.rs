@@ -1,0 +1,101 @@
+//! `cargo xtask fuzz-scheduler`: this engine and Debian's `crm_simulate` on random clusters, and never more differences than before.
+
+use crate::exec::{self, cargo, read, root, say};
+use std::fs;
+
+/// The fewest differences so far, one line for each range of seeds.
+const RECORD: &str = "tests/fuzz.txt";
+/// What CI and the nightly run look at.
+pub(crate) const CI: &str = "0..300";
+pub(crate) const NIGHTLY: &str = "0..10000";
+
+/// `[--seeds A..B] [--record] ...`: the other words are `crm-fuzz`'s own.
+pub(crate) fn run(words: &[String]) -> Result<(), String> {
+    let at = words.iter().position(|w| w == "--seeds");
+    let seeds = at.and_then(|i| words.get(i + 1)).map_or(CI, String::as_str);
+    let own = words
+        .iter()
+        .enumerate()
+        .filter(|(i, word)| *word != "--record" && at.is_none_or(|at| *i != at && *i != at + 1));
+    let mut command = cargo(&["run", "--quiet", "--locked", "--package", "crm-fuzz", "--"]);
+    command.args(["--seeds", seeds, "--allow", "1000000000"]);
+    command.args(own.map(|(_, word)| word));
+    let text = read(&mut command)?;
+    say(text.trim_end());
+    let line = text.lines().last().unwrap_or_default();
+    if line.starts_with("SKIPPED") {
+        return Ok(());
+    }
+    let now = wrong(line).ok_or_else(|| format!("no count in: {line}"))?;
+    // A selection of features is for looking, not for judging.
+    if words.iter().any(|w| matches!(w.as_str(), "--only" | "--without")) {
+        return Ok(());
+    }
+    let path = root().join(RECORD);
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let then =
+        kept.lines().find_map(|l| l.strip_prefix(seeds)?.strip_prefix(" different ")?.parse().ok());
+    if words.iter().any(|w| w == "--record") && then.is_none_or(|then: u64| now < then) {
+        let mut lines: Vec<String> = kept
+            .lines()
+            .filter(|l| !l.starts_with(&format!("{seeds} ")))
+            .map(str::to_owned)
+            .collect();
+        lines.push(format!("{seeds} different {now}"));
+        fs::write(&path, format!("{}\n", lines.join("\n")))
+            .map_err(|e| format!("{RECORD}: {e}"))?;
+        say(&format!("recorded in {RECORD}"));
+        return Ok(());
+    }
+    let then = then.unwrap_or(0);
+    if now > then {
+        return Err(format!("{now} of the clusters {seeds} differ, {then} in {RECORD}"));
+    }
+    Ok(())
+}
+
+/// Clusters that are decided differently or not at all: `clusters 300  ...  different 7 (...)  refused 1`.
+fn wrong(line: &str) -> Option<u64> {
+    let count = |name: &str| -> Option<u64> {
+        let mut words = line.split_whitespace().skip_while(|w| *w != name);
+        words.next()?;
+        words.next()?.parse().ok()
+    };
+    Some(count("different")? + count("refused")?)
+}
+
+/// What is too long for `cargo xtask test`.
+pub(crate) fn nightly() -> Result<(), String> {
+    let mut broken = Vec::new();
+    let mut step = |name: &str, result: Result<(), String>| match result {
+        Ok(()) => say(&format!("== {name}: passed")),
+        Err(why) => {
+            say(&format!("FAILED {name}: {why}"));
+            broken.push(name.to_owned());
+        }
+    };
+    crate::setup::run()?;
+    let fuzz = ["--seeds", NIGHTLY].map(str::to_owned);
+    step("fuzz-scheduler", run(&fuzz));
+    let laws = ["test", "--locked", "--package", "crm-fuzz"];
+    step("laws on many clusters", exec::run(cargo(&laws).env("CRM_FUZZ_SEEDS", "20000")));
+    for package in ["crm-sim", "crm-core"] {
+        let words = ["test", "--locked", "--package", package, "--", "--ignored"];
+        step(&format!("the long tests of {package}"), exec::run(&mut cargo(&words)));
+    }
+    say(&format!("{} failed", broken.len()));
+    if broken.is_empty() { Ok(()) } else { Err(String::new()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrong;
+
+    #[test]
+    fn what_is_refused_counts_as_different() {
+        let line =
+            "clusters 300  L1&L2 290  known 2  different 7 (L0 1 L1 2 L2 6)  refused 1  L3 250";
+        assert_eq!(wrong(line), Some(8));
+        assert_eq!(wrong("SKIPPED"), None);
+    }
+}
