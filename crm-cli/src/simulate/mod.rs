@@ -33,7 +33,7 @@ struct Told<'a> {
 
 /// A simulation in the sections and words of `crm_simulate -S`.
 pub(crate) fn pacemaker_style(run: &Run) -> String {
-    pacemaker::render(run)
+    pacemaker::render_run(run)
 }
 
 /// Carries the command out.

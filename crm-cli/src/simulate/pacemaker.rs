@@ -4,7 +4,7 @@ use super::Told;
 use super::graph::op_name;
 use crm_core::cib::Role;
 use crm_core::plan::{ActionKind, ClusterOp, Made, NodePicture, Picture, RscPicture, picture};
-use crm_core::simulate::input_for;
+use crm_core::simulate::{Run, input_for};
 use std::fmt::Write as _;
 
 /// All sections.
@@ -28,6 +28,20 @@ pub(super) fn render(told: &Told<'_>, scores: bool) -> String {
             let _infallible = writeln!(out, "  * {line}");
         }
     }
+    decided(&mut out, run);
+    out
+}
+
+/// The same of a simulation alone: nothing assumed, no scores.
+pub(super) fn render_run(run: &Run) -> String {
+    let mut out = String::from("Current cluster status:\n");
+    status(&mut out, &run.before);
+    decided(&mut out, run);
+    out
+}
+
+/// What is done, and what is seen then.
+fn decided(out: &mut String, run: &Run) {
     if !run.plan.summary.is_empty() {
         out.push_str("\nTransition Summary:\n");
         for line in &run.plan.summary {
@@ -41,8 +55,7 @@ pub(super) fn render(told: &Told<'_>, scores: bool) -> String {
         }
     }
     out.push_str("\nRevised Cluster Status:\n");
-    status(&mut out, &run.after);
-    out
+    status(out, &run.after);
 }
 
 fn executed(kind: &ActionKind) -> String {
