@@ -3,7 +3,9 @@
 use super::Told;
 use super::graph::op_name;
 use crm_core::cib::Role;
-use crm_core::plan::{ActionKind, ClusterOp, Made, NodePicture, Picture, RscPicture, picture};
+use crm_core::plan::{
+    ActionKind, ClusterOp, Made, NodePicture, NodePlace, Picture, RscPicture, picture,
+};
 use crm_core::simulate::{Run, input_for};
 use std::fmt::Write as _;
 
@@ -88,17 +90,26 @@ fn executed(kind: &ActionKind) -> String {
 
 fn status(out: &mut String, picture: &Picture) {
     out.push_str("  * Node List:\n");
-    let (mut online, mut offline) = (Vec::new(), Vec::new());
+    let prefix = |node: &NodePicture| match node.place {
+        NodePlace::Member => "",
+        NodePlace::Remote => "Remote",
+        NodePlace::Guest => "Guest",
+    };
+    let mut lists: Vec<(String, Vec<&str>)> =
+        ["Online", "OFFLINE", "RemoteOnline", "RemoteOFFLINE", "GuestOnline"]
+            .map(|word| (word.to_owned(), Vec::new()))
+            .into();
     for node in &picture.nodes {
-        match words(picture, node) {
-            Some(words) => {
-                let _infallible = writeln!(out, "    * Node {}: {words}", node.name);
-            }
-            None if node.online => online.push(node.name.as_str()),
-            None => offline.push(node.name.as_str()),
+        if let Some(words) = words(picture, node) {
+            let _infallible = writeln!(out, "    * {}Node {}: {words}", prefix(node), node.name);
+            continue;
+        }
+        let word = format!("{}{}", prefix(node), if node.online { "Online" } else { "OFFLINE" });
+        if let Some((_, names)) = lists.iter_mut().find(|(list, _)| *list == word) {
+            names.push(node.name.as_str());
         }
     }
-    for (word, names) in [("Online", online), ("OFFLINE", offline)] {
+    for (word, names) in lists {
         if !names.is_empty() {
             let _infallible = writeln!(out, "    * {word}: [ {} ]", names.join(" "));
         }

@@ -3,7 +3,7 @@
 //! what it may run is not started anywhere else.
 
 use super::actions::{ActIx, Link, Table, Task, What};
-use super::model::{Kind, Model, NodeIx, RscIx};
+use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
 use crate::cib::Role;
 
 impl Model<'_> {
@@ -50,7 +50,11 @@ pub(super) fn bind(model: &Model<'_>, table: &mut Table) {
             let fence = table.add(What::Fence, 0, Some(n));
             table.acts[fence].required = true;
             fences.push((n, fence));
-        } else if model.nodes[n].leaving && model.nodes[n].online && model.nodes[n].clean {
+        } else if model.nodes[n].leaving
+            && model.nodes[n].online
+            && model.nodes[n].clean
+            && model.nodes[n].kind == NodeKind::Cluster
+        {
             shutdown(model, table, n);
         }
     }

@@ -51,7 +51,7 @@ impl<'a> Replay<'_, 'a> {
             Some(clone) => self.instance(n, clone, self.b.model.rscs[r].id),
             None => r,
         };
-        if self.b.model.label(found) != id {
+        if self.b.model.rscs[found].id != id && !self.b.model.unique(found) {
             self.model().rscs[found].now.history = Some(id.to_owned());
         }
         Found::Resource(found)

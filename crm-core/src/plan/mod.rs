@@ -38,7 +38,7 @@ mod types;
 pub use digest::digest;
 pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
-pub use picture::{Made, NodePicture, Picture, RscPicture, picture};
+pub use picture::{Made, NodePicture, NodePlace, Picture, RscPicture, picture};
 pub use types::{
     Action, ActionId, ActionKind, ClusterOp, Explained, Input, Instance, NodeView, OpSpec,
     Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow,

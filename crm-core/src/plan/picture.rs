@@ -1,7 +1,7 @@
 //! What runs where as the engine reads it from the histories: the tree of resources with their states, for `status` and simulations.
 
 use super::Input;
-use super::model::{Kind, Model, RscIx};
+use super::model::{Kind, Model, NodeKind, RscIx};
 use crate::cib::Role;
 
 /// A cluster as the engine sees it.
@@ -29,6 +29,20 @@ pub struct NodePicture {
     pub standby: bool,
     /// Is to be left alone.
     pub maintenance: bool,
+    /// How it belongs to the cluster.
+    pub place: NodePlace,
+}
+
+/// How a node belongs to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NodePlace {
+    /// A member.
+    #[default]
+    Member,
+    /// Reached over a connection.
+    Remote,
+    /// The same, and it lives in a resource.
+    Guest,
 }
 
 /// What a resource is made of.
@@ -108,6 +122,11 @@ pub fn picture(input: &Input<'_>) -> Picture {
             pending: n.pending,
             standby: n.standby,
             maintenance: n.maintenance,
+            place: match n.kind {
+                NodeKind::Cluster => NodePlace::Member,
+                NodeKind::Remote { .. } => NodePlace::Remote,
+                NodeKind::Guest { .. } => NodePlace::Guest,
+            },
         })
         .collect();
     let tops = model.tops.clone();

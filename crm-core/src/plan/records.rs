@@ -133,8 +133,11 @@ impl<'a> Replay<'_, 'a> {
 
     /// What can only be said when all histories are read.
     fn late(&mut self) {
+        // What failed inside of something: that is stopped wherever it is, and may start again.
         for container in std::mem::take(&mut self.recover) {
-            self.b.model.fail(container);
+            let at = self.b.model.rscs[container].active.iter().map(|a| a.node);
+            let at: Vec<NodeIx> = at.collect();
+            self.b.model.rscs[container].now.stops.extend(at);
         }
         for n in 0..self.b.model.nodes.len() {
             let node = &self.b.model.nodes[n];
@@ -222,6 +225,7 @@ fn finish(model: &mut Model<'_>) {
             Role::Stopped | Role::Started | Role::Unpromoted | Role::Promoted => role,
         };
         let (failed, held, demote) = (now.failed, now.held, now.demote_only);
+        let stops = now.stops.clone();
         let halt = now.preset == Some(Role::Stopped);
         for seen in &mut rsc.active {
             seen.role = role;
@@ -229,6 +233,7 @@ fn finish(model: &mut Model<'_>) {
             seen.blocked |= held;
             seen.demote_only = demote && role == Role::Promoted;
             seen.halt = halt;
+            seen.changed |= stops.contains(&seen.node);
         }
     }
 }
@@ -248,7 +253,8 @@ fn probes(model: &mut Model<'_>) {
         }
         let told = if unique { &rsc.now.known } else { &known[rsc.id] };
         let inner = rsc.container.is_some() && rsc.connection_of.is_none();
-        out.extend((0..model.nodes.len()).filter(|n| !told.contains(n) && !inner).map(|n| (r, n)));
+        let wanted = |n: &NodeIx| !told.contains(n) && !inner && model.can_be_there(r, *n);
+        out.extend((0..model.nodes.len()).filter(wanted).map(|n| (r, n)));
     }
     model.probes = out;
 }
@@ -274,7 +280,8 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
                     "migrate_from" => "start",
                     other => other,
                 };
-                let one_shot = matches!(task, "start" | "promote");
+                // A promote with other parameters is not repeated; its start will tell.
+                let one_shot = task == "start";
                 if record.interval_ms == 0 && !one_shot {
                     continue;
                 }
@@ -382,6 +389,26 @@ fn but_secrets(
 }
 
 impl Model<'_> {
+    /// It might run there as far as the kinds of both go.
+    fn can_be_there(&self, r: RscIx, n: NodeIx) -> bool {
+        let node = &self.nodes[n];
+        if !node.discovery {
+            return false;
+        }
+        let rsc = &self.rscs[r];
+        let device = rsc.agent.is_some_and(|a| a.class == "stonith");
+        let hosts_node = rsc.fillers.iter().any(|f| self.rscs[*f].connection_of.is_some());
+        match node.kind {
+            NodeKind::Cluster => true,
+            NodeKind::Remote { .. } => !device && rsc.connection_of.is_none(),
+            NodeKind::Guest { container, .. } => {
+                // In a guest that is stopped nothing runs.
+                let stopped = self.rscs[container].now.role == Some(Role::Stopped);
+                !device && rsc.connection_of.is_none() && !hosts_node && !stopped
+            }
+        }
+    }
+
     fn timeout_ms(&self, op: Option<&Op>) -> u64 {
         let own = op.and_then(Op::timeout_ms);
         own.or_else(|| self.cib.op_defaults.get("timeout").and_then(parse_duration_ms))
