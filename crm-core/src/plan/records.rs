@@ -29,6 +29,7 @@ pub(super) fn read<'a>(builder: &mut Builder<'a>, input: &Input<'a>) {
     finish(model);
     probes(model);
     changes(model, input.now_ms);
+    model.shutdown_locks();
     model.thresholds(input.now_ms);
 }
 

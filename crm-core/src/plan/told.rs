@@ -212,6 +212,41 @@ impl<'a> Model<'a> {
         })
     }
 
+    /// What ran on a node that is shut down stays there (`shutdown-lock`).
+    pub(super) fn shutdown_locks(&mut self) {
+        if self.props.shutdown_lock_ms.is_none() {
+            return;
+        }
+        for r in 0..self.rscs.len() {
+            let rsc = &self.rscs[r];
+            let device = rsc.agent.is_some_and(|a| a.class == "stonith");
+            let single = matches!(rsc.kind, Kind::Primitive) && rsc.clone.is_none();
+            if !single || device || rsc.connection_of.is_some() {
+                continue;
+            }
+            let lock = match (rsc.now.lock, rsc.active.as_slice()) {
+                (Some(lock), []) => Some(lock),
+                (Some(lock), _) => {
+                    // It was started elsewhere all the same.
+                    self.forgets.push((r, lock));
+                    None
+                }
+                (None, [one]) => {
+                    let node = &self.nodes[one.node];
+                    (node.leaving && node.clean).then_some(one.node)
+                }
+                (None, _) => None,
+            };
+            self.rscs[r].now.lock = lock;
+            let Some(lock) = lock else { continue };
+            let home = self.nodes[lock].name;
+            for n in (0..self.nodes.len()).filter(|n| *n != lock) {
+                let text = format!("it waits for {home}, which was shut down (shutdown-lock)");
+                self.ban(r, Some(n), "shutdown-lock", text);
+            }
+        }
+    }
+
     /// Bans for failing too often. What failed inside of it counts too.
     pub(super) fn thresholds(&mut self, now_ms: u64) {
         for r in 0..self.rscs.len() {
