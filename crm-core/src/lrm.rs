@@ -123,7 +123,9 @@ impl NodeRecord {
         } else {
             format!("{id}_last_0")
         };
-        let op = OpRecord { peer, ..operation(result, slot) };
+        // As from another planner: what is pending is newer than anything that has ended.
+        let transition = Some(("simulation".to_owned(), 0));
+        let op = OpRecord { peer, transition, ..operation(result, slot) };
         // Older records name instances that are alike by number.
         let alike = |r: &RscRecord| r.id.rsplit_once(':').is_some_and(|(base, _)| base == id);
         let at = self.resources.iter().position(|r| r.id == id);

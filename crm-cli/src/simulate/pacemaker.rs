@@ -209,6 +209,18 @@ fn instances(
     }
 }
 
+/// Pacemaker's word for an operation that has begun and not ended.
+fn under_way(op: &str) -> Option<&'static str> {
+    Some(match op {
+        "start" => "Starting",
+        "stop" => "Stopping",
+        "promote" => "Promoting",
+        "demote" => "Demoting",
+        "migrate_to" | "migrate_from" => "Migrating",
+        _ => return None,
+    })
+}
+
 fn state(r: &RscPicture) -> String {
     let role = r.active.iter().map(|(_, role)| *role).max().unwrap_or(Role::Stopped);
     let mut words = Vec::new();
@@ -219,7 +231,9 @@ fn state(r: &RscPicture) -> String {
         words.push("FAILED");
     }
     if !r.failed || role == Role::Promoted {
+        let busy = r.pending.as_deref().and_then(under_way);
         words.push(match role {
+            _ if busy.is_some() => busy.unwrap_or_default(),
             Role::Stopped => "Stopped",
             Role::Started => "Started",
             Role::Unpromoted => "Unpromoted",

@@ -66,10 +66,13 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads a Pacemaker duration (`15s`, `15`, `500ms`, `1min`, `2h`) into milliseconds; bare numbers are seconds.
+/// Reads a Pacemaker duration (`15s`, `15`, `500ms`, `1min`, `2h`, `PT1M30S`) into milliseconds; bare numbers are seconds.
 #[must_use]
 pub fn parse_duration_ms(text: &str) -> Option<u64> {
     let text = text.trim();
+    if let Some(rest) = text.strip_prefix(['P', 'p']) {
+        return parse_iso_duration_ms(rest);
+    }
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
@@ -81,4 +84,33 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor)
+}
+
+/// What comes after the `P` of an ISO 8601 duration. `T` may be left out where the unit is clear; months have 30 days, years 365.
+fn parse_iso_duration_ms(text: &str) -> Option<u64> {
+    let (mut sum, mut number, mut time) = (0_u64, String::new(), false);
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            number.push(c);
+            continue;
+        }
+        let seconds = match c.to_ascii_uppercase() {
+            'T' if number.is_empty() => {
+                time = true;
+                continue;
+            }
+            'Y' => 365 * 86_400,
+            'M' if !time => 30 * 86_400,
+            'W' => 7 * 86_400,
+            'D' => 86_400,
+            'H' => 3_600,
+            'M' => 60,
+            'S' => 1,
+            _ => return None,
+        };
+        let count: u64 = number.parse().ok()?;
+        number.clear();
+        sum = sum.checked_add(count.checked_mul(seconds)?.checked_mul(1_000)?)?;
+    }
+    (number.is_empty() && !text.is_empty()).then_some(sum)
 }

@@ -29,12 +29,14 @@ pub(super) enum OnFail {
     Fence,
 }
 
-/// The configured operation of a name and interval; a disabled one does not count.
+/// The configured operation of a name and interval, the first that is enabled before all others.
 fn configured<'o>(ops: &'o [Op], name: &str, interval_ms: u64) -> Option<&'o Op> {
-    ops.iter().find(|op| op.name == name && op.interval_ms() == interval_ms && enabled(op))
+    let mut same = ops.iter().filter(|op| op.name == name && op.interval_ms() == interval_ms);
+    let first = same.clone().next();
+    same.find(|op| enabled(op)).or(first)
 }
 
-fn enabled(op: &Op) -> bool {
+pub(super) fn enabled(op: &Op) -> bool {
     op.attrs.get("enabled").and_then(parse_bool).unwrap_or(true)
 }
 

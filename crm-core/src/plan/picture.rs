@@ -86,6 +86,8 @@ pub struct RscPicture {
     pub managed: bool,
     /// Not configured any more.
     pub removed: bool,
+    /// An operation that is under way.
+    pub pending: Option<String>,
     /// An active instance on a node that may have lost it.
     pub unclean: bool,
 }
@@ -129,8 +131,14 @@ pub fn picture(input: &Input<'_>) -> Picture {
             },
         })
         .collect();
-    let tops = model.tops.clone();
-    let resources = tops.into_iter().map(|r| resource(&model, r)).collect();
+    // The connection of a guest is a matter of the guest; what is gone, of nobody.
+    let shown = |r: &RscIx| {
+        let rsc = &model.rscs[*r];
+        let implied = rsc.connection_of.is_some() && rsc.container.is_some();
+        !implied && (!rsc.removed || !rsc.active.is_empty() || !model.props.exact)
+    };
+    let tops = model.tops.iter().filter(|r| shown(r));
+    let resources = tops.map(|r| resource(&model, *r)).collect();
     Picture { nodes, resources }
 }
 
@@ -158,6 +166,7 @@ fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
         blocked: rsc.blocked(),
         managed: model.managed(r),
         removed: rsc.removed,
+        pending: rsc.now.pending.as_ref().map(|(op, _)| op.clone()),
         unclean: rsc.active.iter().any(|a| !model.nodes[a.node].online),
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn read<'a>(builder: &mut Builder<'a>, input: &Input<'a>) {
         now_ms: input.now_ms,
         recover: Vec::new(),
     };
+    replay.silent_members();
     replay.unseen_remotes(input);
     replay.passes();
     replay.late();
@@ -34,6 +35,19 @@ pub(super) fn read<'a>(builder: &mut Builder<'a>, input: &Input<'a>) {
 }
 
 impl<'a> Replay<'_, 'a> {
+    /// Attributes of members of which nothing is told do not count.
+    fn silent_members(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        for node in &mut self.b.model.nodes {
+            if !self.by_node.contains_key(node.name) {
+                node.standby = false;
+                node.maintenance = false;
+            }
+        }
+    }
+
     /// Remote nodes of which nothing is told are to be fenced when the cluster begins, as members are.
     fn unseen_remotes(&mut self, input: &Input<'a>) {
         let startup = self.b.model.props.fencing
@@ -218,7 +232,7 @@ fn finish(model: &mut Model<'_>) {
         let usual = model.active_role(r);
         let rsc = &mut model.rscs[r];
         let now = &rsc.now;
-        let role = now.role.filter(|role| *role > Role::Stopped).unwrap_or(usual);
+        let role = now.role.unwrap_or(usual);
         let promotable = usual == Role::Unpromoted;
         let role = match role {
             Role::Started if promotable => Role::Unpromoted,
@@ -288,11 +302,13 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
                 }
                 let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
                 let op = prim.ops.iter().find(same);
-                if record.interval_ms > 0 && op.is_none() {
+                if record.interval_ms > 0 && !op.is_some_and(super::onfail::enabled) {
+                    changed = true;
                     continue;
                 }
                 let timeout = model.timeout_ms(op);
-                changed |= note_change(model, (r, n), record, &call(&own, op, timeout));
+                let params = call(&own, op, timeout);
+                changed |= note_change(model, (r, n), record, (&params, &own));
             }
             if changed && model.fresh_fail_count(r, n, None, now_ms) > 0 {
                 model.clear_failures(r, n, "its definition has changed");
@@ -341,7 +357,7 @@ fn note_change(
     model: &mut Model<'_>,
     (r, n): (RscIx, NodeIx),
     record: &OpRecord,
-    params: &BTreeMap<String, String>,
+    (params, own): (&BTreeMap<String, String>, &BTreeMap<String, String>),
 ) -> bool {
     let Some(all) = &record.digest else { return false };
     let restart = record.restart.as_ref().is_some_and(|(list, digest)| {
@@ -361,7 +377,8 @@ fn note_change(
         model.rscs[r].now.recurring.retain(other);
         return restart;
     }
-    let reload = !restart && record.restart.is_some();
+    // Parameters of the start alone reach it only by a start.
+    let reload = !restart && record.restart.is_some() && params == own;
     for seen in model.rscs[r].active.iter_mut().filter(|a| a.node == n) {
         seen.changed |= !reload;
         seen.reload |= reload;

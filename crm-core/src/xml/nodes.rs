@@ -135,6 +135,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// `node-pending-timeout` for a node that is a member since then and does not run the cluster yet.
+    fn waited_enough(&self, since_s: u64) -> bool {
+        let timeout = self.out.cib.properties.get("node-pending-timeout");
+        let timeout = timeout.and_then(crate::cib::parse_duration_ms).unwrap_or(0);
+        timeout > 0 && self.now_ms >= since_s.saturating_mul(1000).saturating_add(timeout)
+    }
+
     fn view(&mut self, state: Element<'_>, name: &str) -> NodeView {
         // A boolean, or since when (0 = not).
         let up = |attr: &str, word: &str| match state.attr(attr) {
@@ -143,6 +150,7 @@ impl<'a> Reader<'a> {
                 .unwrap_or_else(|| value.parse::<u64>().is_ok_and(|since| since > 0)),
             None => false,
         };
+        let since = |attr: &str| state.attr(attr).and_then(|v| v.parse::<u64>().ok());
         let (member, process) = (up("in_ccm", "true"), up("crmd", "online"));
         let join = state.attr("join").unwrap_or("down");
         let expected_up = state.attr("expected") == Some("member");
@@ -175,6 +183,8 @@ impl<'a> Reader<'a> {
             "peer has not been seen by the cluster"
         } else if join == "nack" {
             "peer failed Pacemaker membership criteria"
+        } else if member && !process && self.waited_enough(since("in_ccm").unwrap_or(0)) {
+            "peer pending timed out on joining the process group"
         } else if !terminate && expected_down {
             return if member || process { pending } else { NodeView::GONE };
         } else if !member {
@@ -182,7 +192,7 @@ impl<'a> Reader<'a> {
         } else if !process {
             "peer process is no longer available"
         } else if terminate {
-            "termination was requested"
+            "fencing was requested"
         } else if join == "member" {
             return NodeView::ONLINE;
         } else if matches!(join, "down" | "pending" | "banned") {
