@@ -1,113 +1,143 @@
 //! Phase 7: every primitive gets its node, or none.
 
 use super::ScorePhase;
-use super::colocate::{Pull, factor_of};
-use super::model::{CloneInfo, ColocIx, Kind, Model, MultipleActive, NoQuorum, NodeIx, RscIx};
+use super::model::{Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
 use crate::cib::{Role, Score};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 impl Model<'_> {
-    /// Places everything, most important first.
+    /// Places everything, most important first; connections to remote nodes before what may run there.
     pub(super) fn assign_all(&mut self) {
-        let props = &self.props;
-        self.props.hands_off = props.exact && props.fencing && !props.fence_device;
         let mut order = self.tops.clone();
         order.sort_by_key(|r| Reverse(self.rscs[*r].meta.priority));
         if self.counts_capacity() {
+            self.fill_capacities();
             self.sort_by_hold(&mut order);
         }
         // A node that is reached over a connection can be used when it is known that the connection will be up.
-        for r in order
-            .iter()
-            .filter(|r| self.rscs[**r].connection_of.is_some())
-            .copied()
-            .collect::<Vec<_>>()
-        {
+        let (connections, rest): (Vec<_>, Vec<_>) =
+            order.into_iter().partition(|r| self.rscs[*r].connection_of.is_some());
+        for r in connections {
+            // One that is under way goes on to where it was going.
+            let target = self.rscs[r].now.partial.map(|(_, to)| to);
+            self.assign(r, target);
+        }
+        for r in rest {
             self.assign(r, None);
         }
-        for r in order {
-            self.assign(r, None);
+        // While instances were placed their order was the order of preference.
+        for rsc in &mut self.rscs {
+            rsc.children.sort_unstable();
         }
     }
 
-    fn assign(&mut self, r: RscIx, prefer: Option<NodeIx>) {
-        if self.rscs[r].done || self.rscs[r].assigning {
-            return;
-        }
+    /// Places a resource and all it is made of. Returns the node, of a group its first member's.
+    pub(super) fn assign(&mut self, r: RscIx, prefer: Option<NodeIx>) -> Option<NodeIx> {
         if let Some(parent) = self.rscs[r].parent
             && !self.rscs[parent].assigning
             && !self.rscs[parent].done
         {
-            self.assign(parent, None);
-            return;
+            self.assign(parent, prefer);
+        }
+        if self.rscs[r].done || self.rscs[r].assigning {
+            return self.rscs[r].assigned;
         }
         self.rscs[r].assigning = true;
         match self.rscs[r].kind.clone() {
             Kind::Primitive => self.assign_primitive(r, prefer),
-            Kind::Group { .. } => {
-                self.note_scores(ScorePhase::Group, r);
-                for member in self.rscs[r].children.clone() {
-                    self.assign(member, prefer);
-                }
-                let first = self.rscs[r].children.first().copied();
-                self.rscs[r].assigned = first.and_then(|m| self.rscs[m].assigned);
-                self.rscs[r].done = true;
-            }
+            Kind::Group { colocated, .. } => self.assign_group(r, colocated, prefer),
             Kind::Clone(info) => self.assign_clone(r, &info),
         }
         self.rscs[r].assigning = false;
+        self.rscs[r].assigned
+    }
+
+    fn assign_group(&mut self, r: RscIx, colocated: bool, prefer: Option<NodeIx>) {
+        self.note_scores(ScorePhase::Group, r);
+        let mut first = None;
+        for member in self.rscs[r].children.clone() {
+            let node = self.assign(member, prefer);
+            first = first.or(node);
+        }
+        self.rscs[r].done = true;
+        self.rscs[r].assigned = first.filter(|_| colocated);
     }
 
     fn assign_primitive(&mut self, r: RscIx, prefer: Option<NodeIx>) {
         let this_with = self.this_with_list(r);
         let with_this = self.with_this_list(r);
         for mandatory in [true, false] {
-            let kind = |m: &Self, c: &ColocIx| m.colocs[*c].score.is_infinite() == mandatory;
-            for c in this_with.iter().filter(|c| kind(self, c)).copied().collect::<Vec<_>>() {
-                self.follow(r, c);
+            for ix in &this_with {
+                if self.colocs[*ix].score.is_infinite() == mandatory {
+                    self.follow(r, *ix);
+                }
             }
-            for c in with_this.iter().filter(|c| kind(self, c)).copied().collect::<Vec<_>>() {
-                self.take_preferences(r, c);
+            for ix in &with_this {
+                if self.colocs[*ix].score.is_infinite() == mandatory {
+                    self.take_preferences(r, *ix);
+                }
             }
         }
-        if self.rscs[r].done {
-            return;
+        let stop = self.must_stop(r);
+        if stop.is_some() {
+            self.rscs[r].scores.fill(Score::NEG_INF);
         }
         self.note_scores(ScorePhase::Primitive, r);
-        let chosen = self.choose_or_stay(r, prefer);
-        self.settle(r, chosen);
+        if self.props.exact && self.props.fencing && !self.props.fence_device {
+            // Pacemaker touches nothing as long as it could not fence.
+            self.rscs[r].frozen = true;
+        }
+        if !self.movable(r) {
+            let node = self.stay(r);
+            self.settle(r, node);
+        } else if self.rscs[r].done {
+            // A colocation has decided already.
+        } else if let Some((code, text)) = stop {
+            self.because(r, None, code, text);
+            self.settle(r, None);
+        } else {
+            let node = self.best_node(r, prefer);
+            self.settle(r, node);
+        }
     }
 
     /// Places what `r` follows, then lets that decide.
-    fn follow(&mut self, r: RscIx, ix: ColocIx) {
-        let c = self.colocs[ix].clone();
+    fn follow(&mut self, r: RscIx, ix: super::model::ColocIx) {
+        let c = self.colocs[ix];
+        let wish = c.score < Score::ZERO && !c.score.is_infinite();
+        let before =
+            (wish || c.dependent_role == Some(Role::Promoted)).then(|| self.rscs[r].scores.clone());
         self.assign(c.primary, None);
-        self.apply_colocation(r, &c);
+        self.apply_colocation(r, c.primary, ix);
+        if let Some(before) = before
+            && !self.any_available(&self.rscs[r].scores)
+        {
+            self.rscs[r].scores = before;
+        }
     }
 
-    fn take_preferences(&mut self, r: RscIx, ix: ColocIx) {
-        let mut work = self.rscs[r].scores.clone();
-        let positive_only = matches!(self.rscs[r].kind, Kind::Clone(_));
-        let pull = Pull { target: r, positive_only };
-        self.pull(ix, factor_of(self.colocs[ix].score), pull, &mut work);
-        self.rscs[r].scores = work;
-    }
-
-    /// `Some(node)`, or `None` = stopped.
-    fn choose_or_stay(&mut self, r: RscIx, prefer: Option<NodeIx>) -> Option<NodeIx> {
-        if !self.movable(r) {
-            return self.stay(r);
+    /// The node it is active on; of several one that is up and clean, if what is lost need not be fenced.
+    pub(super) fn current_node(&self, r: RscIx) -> Option<NodeIx> {
+        let mut active = Vec::new();
+        for leaf in self.leaves(r) {
+            active.extend(self.rscs[leaf].active.iter().map(|a| a.node));
         }
-        if let Some((code, text)) = self.must_stop(r) {
-            self.because(r, None, code, text);
-            return None;
+        let first = active.first().copied()?;
+        if let Some((from, _)) = self.rscs[r].now.partial.filter(|(from, _)| active.contains(from))
+        {
+            return Some(from);
         }
-        self.best_node(r, prefer)
+        let up = |n: &NodeIx| {
+            let node = &self.nodes[*n];
+            node.online && node.clean && node.fence.is_none()
+        };
+        let patient = self.rscs[r].meta.needs_fencing;
+        Some(active.iter().copied().find(up).filter(|_| !patient).unwrap_or(first))
     }
 
     /// Not to be touched: it is where it is.
     fn stay(&mut self, r: RscIx) -> Option<NodeIx> {
-        let node = self.rscs[r].active.first().map(|a| a.node);
+        let node = self.current_node(r);
         let rsc = &self.rscs[r];
         if !rsc.blocked() {
             let code = if self.props.maintenance_mode || rsc.meta.is_managed {
@@ -134,62 +164,83 @@ impl Model<'_> {
         if rsc.meta.target_role == Some(Role::Stopped) {
             return Some(("target-role", "target-role is Stopped".to_owned()));
         }
-        if rsc.surplus || self.parent_surplus(r) {
+        if rsc.surplus || rsc.parent.is_some_and(|p| self.rscs[p].surplus) {
             return Some(("clone-max", "more instances are active than clone-max".to_owned()));
         }
         if rsc.active.iter().any(|a| a.halt) || rsc.now.preset == Some(Role::Stopped) {
             return Some(("failed", "failed and on-fail=stop".to_owned()));
         }
-        if rsc.active.len() > 1 && rsc.meta.multiple_active == MultipleActive::StopOnly {
-            return Some((
-                "multiple-active",
-                "active on several nodes and multiple-active=stop_only".to_owned(),
-            ));
-        }
-        if !self.quorate
-            && !self.props.exact
-            && matches!(self.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide)
-        {
+        let quorum_ends_it = matches!(self.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide);
+        if !self.quorate && !self.props.exact && quorum_ends_it {
             let policy = if self.props.no_quorum == NoQuorum::Stop { "stop" } else { "suicide" };
             return Some(("no-quorum", format!("no quorum and no-quorum-policy={policy}")));
         }
         None
     }
 
-    fn parent_surplus(&self, r: RscIx) -> bool {
-        self.rscs[r].parent.is_some_and(|p| self.rscs[p].surplus)
-    }
-
     fn best_node(&mut self, r: RscIx, prefer: Option<NodeIx>) -> Option<NodeIx> {
+        let roomiest = self.ban_full_nodes(r);
+        let here = self.current_node(r);
         let rsc = &self.rscs[r];
-        let here = |n: NodeIx| rsc.active.iter().any(|a| a.node == n);
-        let room = self.counts_capacity().then(|| self.roomy(r));
-        let usable = |n: &NodeIx| {
-            self.nodes[*n].available()
-                && rsc.scores[*n] >= Score::ZERO
-                && room.as_ref().is_none_or(|room| room[*n])
-        };
-        let key = |n: NodeIx| {
-            let node = &self.nodes[n];
-            (node.load, !here(n), node.name)
-        };
-        let better = |a: &NodeIx, b: &NodeIx| {
-            let score = rsc.scores[*b].cmp(&rsc.scores[*a]);
-            score.then_with(|| self.emptier(*a, *b)).then_with(|| key(*a).cmp(&key(*b)))
-        };
-        let best = (0..self.nodes.len()).filter(usable).min_by(better);
-        let Some(best) = best else {
+        let scores = &rsc.scores;
+        let usable = |n: NodeIx| self.nodes[n].available() && scores[n] >= Score::ZERO;
+        let sorted = self.sorted_nodes(scores, here);
+        let best = sorted.first().copied();
+        let preferred = prefer
+            .or(roomiest)
+            .filter(|n| usable(*n) && best.is_some_and(|b| scores[*n] >= scores[b]));
+        let chosen = preferred.or(best).filter(|n| usable(*n));
+        let Some(mut chosen) = chosen else {
             self.explain_nowhere(r);
             return None;
         };
-        let chosen = match prefer {
-            Some(n) if usable(&n) && rsc.scores[n] >= rsc.scores[best] => n,
-            Some(_) | None => best,
-        };
-        let score = rsc.scores[chosen];
+        // What would be equally well off elsewhere stays. Instances that differ have been kept where they are before.
+        let unique = rsc
+            .parent
+            .is_some_and(|p| self.rscs[p].clone_info().is_some_and(|info| info.globally_unique));
+        if let Some(here) = here
+            && preferred.is_none()
+            && !unique
+            && scores[chosen] > Score::ZERO
+            && usable(here)
+            && scores[here] == scores[chosen]
+        {
+            chosen = here;
+        }
+        let score = scores[chosen];
         let text = format!("score {score} is the best");
         self.because(r, Some(chosen), "chosen", text).scored(score);
         Some(chosen)
+    }
+
+    /// Nodes from the best to the worst for something with these scores that is now on `here`.
+    pub(super) fn sorted_nodes(&self, scores: &[Score], here: Option<NodeIx>) -> Vec<NodeIx> {
+        let mut nodes: Vec<NodeIx> = (0..self.nodes.len()).collect();
+        nodes.sort_by(|a, b| self.compare_nodes(*a, *b, scores, here));
+        nodes
+    }
+
+    fn compare_nodes(
+        &self,
+        a: NodeIx,
+        b: NodeIx,
+        scores: &[Score],
+        here: Option<NodeIx>,
+    ) -> Ordering {
+        let worth = |n: NodeIx| if self.nodes[n].available() { scores[n] } else { Score::NEG_INF };
+        let load = || match self.props.strategy {
+            // As few nodes as possible: then nothing is to be spread.
+            Strategy::Minimal if self.props.exact => Ordering::Equal,
+            Strategy::Default | Strategy::Utilization | Strategy::Minimal | Strategy::Balanced => {
+                let fuller = self.nodes[a].load.cmp(&self.nodes[b].load);
+                self.emptier(a, b).then(fuller)
+            }
+        };
+        worth(b)
+            .cmp(&worth(a))
+            .then_with(load)
+            .then_with(|| (here == Some(b)).cmp(&(here == Some(a))))
+            .then_with(|| self.nodes[a].name.cmp(self.nodes[b].name))
     }
 
     fn explain_nowhere(&mut self, r: RscIx) {
@@ -207,8 +258,6 @@ impl Model<'_> {
                 ("standby", "the node is in standby".to_owned())
             } else if node.maintenance {
                 ("maintenance", "the node is in maintenance".to_owned())
-            } else if self.rscs[r].scores[n] >= Score::ZERO {
-                ("capacity", "the node has not enough free capacity".to_owned())
             } else {
                 ("score", format!("score {} forbids it", self.rscs[r].scores[n]))
             };
@@ -217,13 +266,15 @@ impl Model<'_> {
     }
 
     /// Records a placement; promotable instances get their role later.
-    fn settle(&mut self, r: RscIx, node: Option<NodeIx>) {
+    pub(super) fn settle(&mut self, r: RscIx, node: Option<NodeIx>) {
+        self.unassign(r);
         let promotable = self.rscs[r].clone.is_some_and(|c| self.rscs[c].promotable());
-        let current = self.rscs[r].active.first().map(|a| a.role);
+        let current = self.rscs[r].active.iter().map(|a| a.role).max();
         let movable = self.movable(r);
         let rsc = &mut self.rscs[r];
         rsc.done = true;
         rsc.assigned = node;
+        rsc.assigned_score = node.map_or(Score::ZERO, |n| rsc.scores[n]);
         rsc.next_role = match (node, promotable) {
             (None, _) => Role::Stopped,
             (Some(_), _) if !movable => current.unwrap_or(Role::Stopped),
@@ -232,171 +283,25 @@ impl Model<'_> {
         };
         if let Some(n) = node {
             self.nodes[n].load += 1;
+            self.take_capacity(r, n, 1);
         }
         if let Some(n) = self.rscs[r].connection_of {
             self.connection_assigned(r, n);
         }
     }
 
-    /// Takes a trial placement back.
-    fn unassign(&mut self, r: RscIx) {
+    /// Takes a placement back.
+    pub(super) fn unassign(&mut self, r: RscIx) {
         self.rscs[r].done = false;
-        self.rscs[r].assigning = false;
         if matches!(self.rscs[r].kind, Kind::Primitive)
             && let Some(n) = self.rscs[r].assigned.take()
         {
             self.nodes[n].load -= 1;
+            self.take_capacity(r, n, -1);
         }
         self.rscs[r].assigned = None;
         for child in self.rscs[r].children.clone() {
             self.unassign(child);
         }
-    }
-
-    fn assign_clone(&mut self, r: RscIx, info: &CloneInfo) {
-        let available = self.nodes.iter().filter(|n| n.available()).count();
-        self.rscs[r].selective = info.max < available;
-        if info.promotable {
-            self.add_promotion_scores(r);
-        }
-        for c in self.this_with_list(r) {
-            let primary = self.colocs[c].primary;
-            self.assign(primary, None);
-        }
-        for c in self.with_this_list(r) {
-            self.take_preferences(r, c);
-        }
-        self.note_scores(ScorePhase::Clone, r);
-        let mut seats = Seats { taken: vec![0; self.nodes.len()], total: 0 };
-        let order = self.instance_order(r);
-        for instance in &order {
-            self.keep_instance(r, *instance, info, &mut seats);
-        }
-        for instance in &order {
-            if !self.rscs[*instance].done {
-                self.place_instance(r, *instance, info, &mut seats);
-            }
-        }
-        self.rscs[r].done = true;
-        if info.promotable {
-            self.set_roles(r, info);
-        }
-    }
-
-    /// Instances in the order in which they are placed.
-    pub(super) fn instance_order(&self, clone: RscIx) -> Vec<RscIx> {
-        let mut order = self.rscs[clone].children.clone();
-        order.sort_by_cached_key(|i| {
-            let leaves = self.leaves(*i);
-            let active = leaves.iter().find_map(|l| self.rscs[*l].active.first());
-            let failed = leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.failed));
-            let fixed = leaves.iter().any(|l| !self.movable(*l));
-            let usable = active.is_some_and(|a| self.nodes[a.node].available());
-            (
-                self.rscs[*i].surplus,
-                !(fixed && active.is_some()),
-                active.is_none(),
-                !usable,
-                failed,
-                self.rscs[*i].number,
-            )
-        });
-        order
-    }
-
-    fn instance_node(&self, instance: RscIx) -> Option<NodeIx> {
-        self.leaves(instance).iter().find_map(|l| self.rscs[*l].active.first()).map(|a| a.node)
-    }
-
-    /// An active instance stays where it is if nothing speaks against it.
-    fn keep_instance(&mut self, clone: RscIx, i: RscIx, info: &CloneInfo, seats: &mut Seats) {
-        let Some(node) = self.instance_node(i) else { return };
-        let fixed = self.leaves(i).iter().any(|l| !self.movable(*l));
-        let allowed = self.nodes[node].available() && self.rscs[clone].scores[node] >= Score::ZERO;
-        if !fixed && (!allowed || seats.full(node, info) || self.rscs[i].surplus) {
-            return;
-        }
-        if fixed {
-            self.assign(i, Some(node));
-            if let Some(n) = self.rscs[i].assigned {
-                seats.take(n);
-            }
-            return;
-        }
-        // Another node may be better for an instance: then one is reserved for it, and this one tries again
-        // without it. Instances are interchangeable, so moving this one would only make two swap.
-        let saved = self.save(i);
-        let mut reserved = Vec::new();
-        while seats.total + reserved.len() < info.max {
-            self.ban_full(clone, i, info, seats);
-            self.assign(i, Some(node));
-            let Some(n) = self.rscs[i].assigned else { break };
-            if n == node {
-                break;
-            }
-            self.unassign(i);
-            self.restore(&saved);
-            seats.taken[n] += 1;
-            reserved.push(n);
-        }
-        for n in reserved {
-            seats.taken[n] -= 1;
-        }
-        if self.rscs[i].assigned.is_some() {
-            seats.take(node);
-        } else {
-            self.unassign(i);
-            self.restore(&saved);
-        }
-    }
-
-    fn place_instance(&mut self, clone: RscIx, i: RscIx, info: &CloneInfo, seats: &mut Seats) {
-        if seats.total >= info.max {
-            self.rscs[i].surplus = true;
-        }
-        self.ban_full(clone, i, info, seats);
-        self.assign(i, None);
-        if let Some(n) = self.rscs[i].assigned {
-            seats.take(n);
-        }
-    }
-
-    /// Nodes that have their share of instances, or that the clone must not use.
-    fn ban_full(&mut self, clone: RscIx, i: RscIx, info: &CloneInfo, seats: &Seats) {
-        for leaf in self.leaves(i) {
-            for n in 0..self.nodes.len() {
-                let banned = self.rscs[clone].scores[n] < Score::ZERO;
-                if banned || seats.taken[n] >= info.node_max {
-                    self.rscs[leaf].scores[n] = Score::NEG_INF;
-                }
-            }
-        }
-    }
-
-    fn save(&self, i: RscIx) -> Vec<(RscIx, Vec<Score>)> {
-        self.leaves(i).into_iter().map(|l| (l, self.rscs[l].scores.clone())).collect()
-    }
-
-    fn restore(&mut self, saved: &[(RscIx, Vec<Score>)]) {
-        for (leaf, scores) in saved {
-            self.rscs[*leaf].scores.clone_from(scores);
-        }
-    }
-}
-
-/// How many instances a clone has where.
-struct Seats {
-    taken: Vec<usize>,
-    total: usize,
-}
-
-impl Seats {
-    fn full(&self, node: NodeIx, info: &CloneInfo) -> bool {
-        self.total >= info.max || self.taken[node] >= info.node_max
-    }
-
-    fn take(&mut self, node: NodeIx) {
-        self.taken[node] += 1;
-        self.total += 1;
     }
 }

@@ -1,186 +1,289 @@
-//! How resources pull and push each other: colocations applied to node scores.
+//! How resources pull and push each other: which colocations count for a resource, and what a placed resource means for those that follow it.
 
 use super::model::{Coloc, ColocIx, Kind, Model, NodeIx, RscIx};
 use crate::cib::{Role, Score};
+use std::cmp::Ordering;
 
-/// Where a dependent's preferences are collected for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pull {
-    /// The resource that is being placed.
-    pub(super) target: RscIx,
-    /// Its clone takes no negative preferences.
-    pub(super) positive_only: bool,
+/// What a colocation decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Nothing (yet).
+    Nothing,
+    /// Where the dependent may go.
+    Place,
+    /// Which role the dependent may have; where it goes is decided.
+    Role,
 }
 
-/// 32-bit as in Pacemaker: the rounding is part of the result.
-pub(super) fn factor_of(score: Score) -> f32 {
-    #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
-    let value = score.value() as f32;
-    value / 1_000_000.0
-}
-
-/// `factor` times `score`, rounded half away from zero; what was not zero never becomes zero.
-fn scaled(factor: f32, score: Score) -> Score {
-    #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
-    let product = factor * score.value() as f32;
-    #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
-    let rounded = product.round() as i64;
-    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 {
-        // Pacemaker takes the sign of the factor here, whatever the score's.
-        return Score::new(if factor < 0.0 { -1 } else { 1 });
-    }
-    Score::new(rounded)
-}
-
-impl Model<'_> {
-    fn group_end(&self, r: RscIx, last: bool) -> bool {
-        let Some(parent) = self.rscs[r].parent else { return false };
-        if !matches!(self.rscs[parent].kind, Kind::Group { colocated: true, .. }) {
-            return false;
-        }
-        let children = &self.rscs[parent].children;
-        if last { children.last() == Some(&r) } else { children.first() == Some(&r) }
-    }
-
+impl<'a> Model<'a> {
     /// Colocations that decide where `r` goes because of others; a group's are its first member's, a clone's its instances'.
     pub(super) fn this_with_list(&self, r: RscIx) -> Vec<ColocIx> {
-        let mut out = self.gather(r, false);
-        out.sort_by_cached_key(|c| self.coloc_key(self.colocs[*c].primary, *c));
-        out.dedup();
-        out
+        self.colocations_of(r, false)
     }
 
     /// Colocations through which others want to be where `r` is; a group's are its last member's.
     pub(super) fn with_this_list(&self, r: RscIx) -> Vec<ColocIx> {
-        let mut out = self.gather(r, true);
-        out.sort_by_cached_key(|c| self.coloc_key(self.colocs[*c].dependent, *c));
+        self.colocations_of(r, true)
+    }
+
+    fn colocations_of(&self, r: RscIx, with: bool) -> Vec<ColocIx> {
+        let mut out = Vec::new();
+        self.collect(r, r, with, &mut out);
+        out.sort_by(|a, b| self.compare_colocations(*a, *b, with));
         out.dedup();
         out
     }
 
-    fn gather(&self, r: RscIx, with: bool) -> Vec<ColocIx> {
-        let index = if with { &self.with_this } else { &self.this_with };
-        let mut out = index[r].clone();
-        let explicit = |out: &mut Vec<ColocIx>, members: &[RscIx]| {
-            for member in members {
-                out.extend(index[*member].iter().filter(|c| !self.colocs[**c].internal));
+    /// Adds what `at` (a resource, its parents, their other members) has for `of`.
+    fn collect(&self, at: RscIx, of: RscIx, with: bool, out: &mut Vec<ColocIx>) {
+        let own = if with { &self.with_this[at] } else { &self.this_with[at] };
+        let rsc = &self.rscs[at];
+        match rsc.kind {
+            Kind::Primitive if at == of => {
+                out.extend(own);
+                if let Some(parent) = rsc.parent {
+                    self.collect(parent, of, with, out);
+                }
             }
-        };
-        if matches!(self.rscs[r].kind, Kind::Group { .. }) {
-            explicit(&mut out, &self.rscs[r].children);
-        }
-        let Some(parent) = self.rscs[r].parent else { return out };
-        match self.rscs[parent].kind {
+            // Another member of the group: only what the user said of it.
+            Kind::Primitive => out.extend(own.iter().filter(|c| !self.colocs[**c].internal)),
+            Kind::Group { colocated, .. } => {
+                let end = if with { rsc.children.last() } else { rsc.children.first() };
+                if at != of && end != Some(&of) {
+                    if !with {
+                        self.collect_past_unmanaged(at, of, out);
+                    }
+                    return;
+                }
+                out.extend(own);
+                if let Some(parent) = rsc.parent {
+                    self.collect(parent, of, with, out);
+                }
+                if colocated {
+                    for member in rsc.children.iter().filter(|m| **m != of) {
+                        self.collect(*member, of, with, out);
+                    }
+                }
+            }
             Kind::Clone(_) => {
-                // Where every node gets an instance, preferences of dependents choose none of them.
-                let all = self.rscs[parent].selective;
-                let binds = |c: &ColocIx| {
-                    let score = self.colocs[*c].score;
-                    all || score < Score::ZERO || (!with && score == Score::INF)
-                };
-                out.extend(self.gather(parent, with).into_iter().filter(binds));
+                out.extend(own);
+                if let Some(parent) = rsc.parent {
+                    self.collect(parent, of, with, out);
+                }
             }
-            Kind::Group { .. } if self.group_end(r, with) => {
-                out.extend(self.gather(parent, with));
-            }
-            Kind::Group { .. } | Kind::Primitive => {}
         }
-        out
     }
 
-    /// Priority, then groups before primitives and clones before groups, promotable ones first, then id.
-    fn coloc_key(&self, other: RscIx, c: ColocIx) -> (i64, u8, bool, String, String, ColocIx) {
-        let rsc = &self.rscs[other];
-        let variant = match rsc.kind {
+    /// Later members follow the first one through the chain of the group; one that is not managed breaks the chain.
+    fn collect_past_unmanaged(&self, group: RscIx, of: RscIx, out: &mut Vec<ColocIx>) {
+        let mut earlier = self.rscs[group].children.iter().take_while(|m| **m != of);
+        if earlier.any(|m| !self.movable(*m)) {
+            let mandatory = |c: &&ColocIx| self.colocs[**c].score == Score::INF;
+            out.extend(self.this_with[group].iter().filter(mandatory));
+        }
+    }
+
+    /// By the other side: higher priority, clones before groups before primitives, promotable ones first, id; then the later-written one.
+    fn compare_colocations(&self, a: ColocIx, b: ColocIx, with: bool) -> Ordering {
+        let other = |c: ColocIx| {
+            let c = &self.colocs[c];
+            &self.rscs[if with { c.dependent } else { c.primary }]
+        };
+        let variant = |kind: &Kind| match kind {
             Kind::Clone(_) => 0,
             Kind::Group { .. } => 1,
             Kind::Primitive => 2,
         };
-        let id = self.colocs[c].id.to_owned();
-        (-i64::from(rsc.meta.priority), variant, !rsc.promotable(), self.label(other), id, c)
+        let (x, y) = (other(a), other(b));
+        y.meta
+            .priority
+            .cmp(&x.meta.priority)
+            .then_with(|| variant(&x.kind).cmp(&variant(&y.kind)))
+            .then_with(|| y.promotable().cmp(&x.promotable()))
+            .then_with(|| x.id.cmp(y.id))
+            .then_with(|| x.number.cmp(&y.number))
+            .then(b.cmp(&a))
     }
 
-    fn attribute_at<'s>(&'s self, node: NodeIx, c: &Coloc<'_>) -> Option<&'s str> {
+    pub(super) fn attribute_at<'s>(&'s self, node: NodeIx, c: &Coloc<'_>) -> Option<&'s str> {
         self.nodes[node].attribute(c.attribute)
     }
 
-    /// The effect of a placed `primary` on where `dependent` may go.
-    pub(super) fn apply_colocation(&mut self, dependent: RscIx, c: &Coloc<'_>) {
-        let primary = c.primary;
-        if c.dependent_role.is_some() {
-            // It is about the role of an instance, not about where it runs: see `promote`.
-            return;
+    /// Do two nodes count as one place for this colocation? Two without the attribute do.
+    pub(super) fn same_place(&self, a: NodeIx, b: NodeIx, c: &Coloc<'_>) -> bool {
+        if a == b || c.attribute == "#uname" {
+            return a == b;
         }
-        match &self.rscs[primary].kind {
-            Kind::Primitive => self.apply_one(dependent, primary, c),
-            Kind::Group { .. } => {
-                let members = &self.rscs[primary].children;
-                let member = if c.score == Score::INF { members.last() } else { members.first() };
-                if let Some(member) = member.copied() {
-                    self.apply_one(dependent, member, c);
-                }
-            }
-            Kind::Clone(_) => self.apply_clone(dependent, primary, c),
+        match (self.attribute_at(a, c), self.attribute_at(b, c)) {
+            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 
-    /// A wish (finite score) that would leave the dependent nowhere to go is dropped.
-    fn apply_one(&mut self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) {
-        let before = (!c.score.is_infinite()).then(|| self.rscs[dependent].scores.clone());
-        self.apply_placed(dependent, primary, c);
-        if let Some(before) = before
-            && !self.any_available(&self.rscs[dependent].scores)
-        {
-            self.rscs[dependent].scores = before;
+    /// Where it will be: of a collection only if that is one node.
+    pub(super) fn place_of(&self, r: RscIx) -> Option<NodeIx> {
+        let rsc = &self.rscs[r];
+        if matches!(rsc.kind, Kind::Primitive) {
+            return rsc.assigned;
         }
+        let mut at = rsc.children.iter().filter_map(|c| self.place_of(*c));
+        let first = at.next()?;
+        at.all(|n| n == first).then_some(first)
+    }
+
+    /// Score of [`Self::place_of`] when it was chosen.
+    fn place_score(&self, r: RscIx) -> Score {
+        let leaves = self.leaves(r);
+        let placed = leaves.into_iter().find(|l| self.rscs[*l].assigned.is_some());
+        placed.map_or(Score::ZERO, |l| self.rscs[l].assigned_score)
+    }
+
+    /// The role it will have as far as that is decided.
+    pub(super) fn role_of(&self, r: RscIx) -> Option<Role> {
+        let rsc = &self.rscs[r];
+        if !matches!(rsc.kind, Kind::Primitive) {
+            return rsc.children.iter().filter_map(|c| self.role_of(*c)).max();
+        }
+        if rsc.done {
+            return Some(rsc.next_role);
+        }
+        rsc.meta.target_role.filter(|role| match role {
+            Role::Stopped => true,
+            Role::Unpromoted => rsc.clone.is_some_and(|c| self.rscs[c].promotable()),
+            Role::Started | Role::Promoted => false,
+        })
+    }
+
+    /// What a colocation with `primary` decides for `dependent` now. `early`: what it would, before either has its place.
+    fn effect(&self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>, early: bool) -> Effect {
+        if !early && !self.rscs[primary].done {
+            return Effect::Nothing;
+        }
+        let promotable = self.rscs[dependent].clone.is_some_and(|c| self.rscs[c].promotable());
+        let by_role = matches!(c.dependent_role, Some(Role::Promoted | Role::Unpromoted));
+        if by_role && promotable && self.rscs[dependent].done {
+            return Effect::Role;
+        }
+        if !early && self.rscs[dependent].done {
+            return Effect::Nothing;
+        }
+        let fits = |role: Option<Role>, r: RscIx| role.is_none() || role == self.role_of(r);
+        if fits(c.dependent_role, dependent) && fits(c.primary_role, primary) {
+            Effect::Place
+        } else {
+            Effect::Nothing
+        }
+    }
+
+    /// Would the colocation bind the dependent to the primary's node?
+    pub(super) fn binds_place(&self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) -> bool {
+        self.effect(dependent, primary, c, true) == Effect::Place
+    }
+
+    /// The effect of a placed `primary` on where `dependent` may go; returns what it means for the dependent's promotion.
+    pub(super) fn apply_colocation(
+        &mut self,
+        dependent: RscIx,
+        primary: RscIx,
+        ix: ColocIx,
+    ) -> Score {
+        let c = self.colocs[ix];
+        if let Kind::Group { colocated, .. } = self.rscs[dependent].kind {
+            return self.apply_to_group(dependent, colocated, primary, ix);
+        }
+        match self.rscs[primary].kind {
+            Kind::Primitive => match self.effect(dependent, primary, &c, false) {
+                Effect::Nothing => Score::ZERO,
+                Effect::Place => {
+                    self.apply_placed(dependent, primary, &c);
+                    Score::ZERO
+                }
+                Effect::Role => self.promotion_delta(dependent, primary, &c),
+            },
+            Kind::Group { colocated, .. } => {
+                if !self.rscs[primary].done {
+                    return Score::ZERO;
+                }
+                let members = self.rscs[primary].children.clone();
+                let stands_for_all = match (colocated, c.score == Score::INF) {
+                    // The whole group has to be able to run.
+                    (true, true) => members.last().copied().into_iter().collect(),
+                    (true, false) => members.first().copied().into_iter().collect(),
+                    // Members that may be apart are no place to follow.
+                    (false, true) => Vec::new(),
+                    (false, false) => members,
+                };
+                let deltas = stands_for_all.into_iter();
+                let mut sum = Score::ZERO;
+                for member in deltas {
+                    sum = sum.plus(self.apply_colocation(dependent, member, ix));
+                }
+                sum
+            }
+            Kind::Clone(_) => self.apply_clone(dependent, primary, ix),
+        }
+    }
+
+    fn apply_to_group(
+        &mut self,
+        group: RscIx,
+        colocated: bool,
+        primary: RscIx,
+        ix: ColocIx,
+    ) -> Score {
+        let mut members = self.rscs[group].children.clone();
+        if colocated {
+            members.truncate(1);
+        } else if self.colocs[ix].score == Score::INF {
+            return Score::ZERO;
+        }
+        let mut sum = Score::ZERO;
+        for member in members {
+            sum = sum.plus(self.apply_colocation(member, primary, ix));
+        }
+        sum
     }
 
     fn apply_placed(&mut self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) {
-        let rsc = &self.rscs[primary];
-        if !rsc.done || c.primary_role.is_some_and(|role| role != rsc.next_role) {
-            return;
-        }
-        let Some(node) = rsc.assigned else {
+        let Some(node) = self.rscs[primary].assigned else {
             if c.score > Score::ZERO {
                 let other = self.rscs[primary].id;
                 let text = format!("follows {other}, which runs nowhere ({})", c.id);
                 let wish = c.score.negated();
                 self.because(dependent, None, "colocation", text).scored(wish).by(other);
-                for score in &mut self.rscs[dependent].scores {
-                    *score = score.plus(c.score.negated());
-                }
+                self.add_where_possible(dependent, c, |_| Some(c.score.negated()));
             }
             return;
         };
-        let reach = self.reach(&[node], c);
-        self.apply_reach(dependent, &reach, c);
-        self.tell_reach(dependent, primary, &[node], c);
+        let same: Vec<bool> = (0..self.nodes.len()).map(|n| self.same_place(n, node, c)).collect();
+        self.add_where_possible(dependent, c, |n| match same[n] {
+            true if c.score < Score::INF => Some(c.score),
+            false if c.score == Score::INF => Some(Score::NEG_INF),
+            true | false => None,
+        });
+        self.tell_places(dependent, primary, &[node], c);
     }
 
-    /// Nodes that count as "the same" as one of `nodes` for this colocation.
-    fn reach(&self, nodes: &[NodeIx], c: &Coloc<'_>) -> Vec<bool> {
-        let same = |n: NodeIx, m: NodeIx| {
-            n == m || {
-                let value = self.attribute_at(n, c);
-                value.is_some() && value == self.attribute_at(m, c)
+    /// Adds to the dependent's scores; a wish (finite score) that would leave it nowhere to go is dropped.
+    fn add_where_possible(
+        &mut self,
+        dependent: RscIx,
+        c: &Coloc<'_>,
+        more: impl Fn(NodeIx) -> Option<Score>,
+    ) {
+        let mut work = self.rscs[dependent].scores.clone();
+        for (n, score) in work.iter_mut().enumerate() {
+            if let Some(more) = more(n) {
+                *score = score.plus(more);
             }
-        };
-        (0..self.nodes.len()).map(|n| nodes.iter().any(|m| same(n, *m))).collect()
-    }
-
-    fn apply_reach(&mut self, dependent: RscIx, reach: &[bool], c: &Coloc<'_>) {
-        for (score, inside) in self.rscs[dependent].scores.iter_mut().zip(reach) {
-            if *inside {
-                if c.score < Score::INF {
-                    *score = score.plus(c.score);
-                }
-            } else if c.score == Score::INF {
-                *score = Score::NEG_INF;
-            }
+        }
+        if c.score.is_infinite() || self.any_available(&work) {
+            self.rscs[dependent].scores = work;
         }
     }
 
-    fn tell_reach(&mut self, dependent: RscIx, primary: RscIx, at: &[NodeIx], c: &Coloc<'_>) {
+    fn tell_places(&mut self, dependent: RscIx, primary: RscIx, at: &[NodeIx], c: &Coloc<'_>) {
         if c.internal {
             return;
         }
@@ -197,125 +300,174 @@ impl Model<'_> {
         }
     }
 
-    fn apply_clone(&mut self, dependent: RscIx, clone: RscIx, c: &Coloc<'_>) {
+    fn apply_clone(&mut self, dependent: RscIx, clone: RscIx, ix: ColocIx) -> Score {
+        let c = self.colocs[ix];
         if !self.rscs[clone].done {
-            return;
+            return Score::ZERO;
         }
-        if !c.score.is_infinite() {
-            for instance in self.rscs[clone].children.clone() {
-                if let Some(leaf) = self.leaves(instance).first().copied() {
-                    self.apply_one(dependent, leaf, c);
-                }
+        if self.rscs[clone].promotable() && c.primary_role.is_some() {
+            if !self.rscs[dependent].done {
+                self.follow_role(dependent, clone, &c);
+                return Score::ZERO;
             }
-            return;
+            if c.dependent_role == Some(Role::Promoted) {
+                return self.partner_delta(dependent, clone, &c);
+            }
         }
-        let nodes = self.clone_nodes(clone, c.primary_role);
-        let reach = self.reach(&nodes, c);
-        if nodes.is_empty() && c.score == Score::INF {
+        if self.interleaves(&c) {
+            return self.follow_partner(dependent, clone, ix);
+        }
+        if c.score == Score::INF {
+            let nodes = self.unblocked_places(clone);
+            self.keep_to(dependent, clone, &c, &nodes, false);
+            return Score::ZERO;
+        }
+        let mut sum = Score::ZERO;
+        for instance in self.rscs[clone].children.clone() {
+            sum = sum.plus(self.apply_colocation(dependent, instance, ix));
+        }
+        sum
+    }
+
+    /// Nodes where a clone will have an instance that is not blocked.
+    fn unblocked_places(&self, clone: RscIx) -> Vec<(NodeIx, Score)> {
+        let instances = self.rscs[clone].children.iter();
+        let free = instances.filter(|i| !self.any_blocked(**i));
+        free.filter_map(|i| Some((self.place_of(*i)?, self.place_score(*i)))).collect()
+    }
+
+    fn any_blocked(&self, r: RscIx) -> bool {
+        self.leaves(r).into_iter().any(|l| self.rscs[l].blocked())
+    }
+
+    /// The dependent may only be where the clone is (in the role asked for).
+    fn keep_to(
+        &mut self,
+        dependent: RscIx,
+        clone: RscIx,
+        c: &Coloc<'_>,
+        at: &[(NodeIx, Score)],
+        merge: bool,
+    ) {
+        for n in 0..self.nodes.len() {
+            let found = at.iter().find(|(m, _)| self.same_place(n, *m, c));
+            let old = self.rscs[dependent].scores[n];
+            self.rscs[dependent].scores[n] = match found {
+                None => Score::NEG_INF,
+                Some((_, score)) if merge => old.plus(*score),
+                Some(_) => old,
+            };
+        }
+        if at.is_empty() {
             let role = if c.primary_role == Some(Role::Promoted) { "promoted" } else { "running" };
             let id = self.rscs[clone].id;
             let text = format!("follows {id}, which is {role} nowhere ({})", c.id);
             self.because(dependent, None, "colocation", text).scored(Score::NEG_INF).by(id);
         } else {
-            self.tell_reach(dependent, clone, &nodes, c);
+            let nodes: Vec<NodeIx> = at.iter().map(|(n, _)| *n).collect();
+            self.tell_places(dependent, clone, &nodes, c);
         }
-        self.apply_reach(dependent, &reach, c);
     }
 
-    /// Nodes where instances of a clone will be, in a role if one is asked for.
-    fn clone_nodes(&self, clone: RscIx, role: Option<Role>) -> Vec<NodeIx> {
-        let instances = self.rscs[clone].children.iter();
-        let at = instances.filter_map(|i| {
-            let leaf = self.leaves(*i).last().copied()?;
-            let rsc = &self.rscs[leaf];
-            let matches = role.is_none_or(|role| rsc.next_role == role);
-            rsc.assigned.filter(|_| matches)
-        });
-        at.collect()
-    }
-
-    /// Adds to `nodes` what `dependent` (and what depends on it) prefers.
-    pub(super) fn pull(&mut self, ix: ColocIx, factor: f32, pull: Pull, nodes: &mut Vec<Score>) {
-        let c = self.colocs[ix].clone();
-        // A group speaks through its first member, which the others follow one by one.
-        let src = self.preference_source(c.dependent);
-        if self.rscs[src].merging || src == pull.target || !self.influences(&c) {
-            return;
-        }
-        self.rscs[src].merging = true;
-        let mut work = nodes.clone();
-        self.add_matching(&c, factor, pull, &mut work);
-        if self.any_available(&work) {
-            for next in self.with_this_list(src) {
-                let further = factor * factor_of(self.colocs[next].score);
-                self.pull(next, further, pull, &mut work);
-            }
-            if !pull.positive_only {
-                // A clone's own table does not know yet what its instances follow.
-                self.only_promotable(&c, factor, &mut work);
-            }
-            *nodes = work;
-        }
-        self.rscs[src].merging = false;
-    }
-
-    /// A dependent that is not critical does not drag an active primary.
-    fn influences(&self, c: &Coloc<'_>) -> bool {
-        self.rscs[c.dependent].meta.critical || !self.is_active(c.primary)
-    }
-
-    fn add_matching(&self, c: &Coloc<'_>, factor: f32, pull: Pull, work: &mut [Score]) {
-        let table = &self.rscs[self.preference_source(c.dependent)].scores;
-        for (n, weight) in work.iter_mut().enumerate() {
-            let best = self.best_matching(n, table, c);
-            if factor < 0.0 && best < Score::ZERO {
-                // A dependent that keeps away and cannot be there anyway says nothing.
+    /// A dependent that looks for its place follows instances in a role.
+    fn follow_role(&mut self, dependent: RscIx, clone: RscIx, c: &Coloc<'_>) {
+        let mut at = Vec::new();
+        for instance in self.rscs[clone].children.clone() {
+            let Some(node) = self.place_of(instance) else { continue };
+            if self.role_of(instance) != c.primary_role {
                 continue;
             }
-            let sum = weight.plus(scaled(factor, best));
-            if !pull.positive_only || sum >= Score::ZERO || *weight < Score::ZERO {
-                *weight = sum;
-            } else if *weight > Score::ZERO {
-                *weight = Score::new(1);
+            at.push((node, self.place_score(instance)));
+            if c.score < Score::INF {
+                for n in 0..self.nodes.len() {
+                    if self.same_place(n, node, c) {
+                        let sum = self.rscs[dependent].scores[n].plus(c.score);
+                        self.rscs[dependent].scores[n] = sum;
+                    }
+                }
             }
         }
-    }
-
-    fn best_matching(&self, n: NodeIx, table: &[Score], c: &Coloc<'_>) -> Score {
-        let usable = |m: NodeIx| self.nodes[m].available();
-        if c.attribute == "#uname" {
-            return if usable(n) { table[n] } else { Score::NEG_INF };
-        }
-        let value = self.attribute_at(n, c);
-        let same = |m: &NodeIx| value.is_some() && self.attribute_at(*m, c) == value;
-        let scores = (0..table.len()).filter(|m| usable(*m) && same(m)).map(|m| table[m]);
-        scores.max().unwrap_or(Score::NEG_INF)
-    }
-
-    /// Whose table stands for a resource's preferences.
-    fn preference_source(&self, r: RscIx) -> RscIx {
-        match self.rscs[r].kind {
-            Kind::Group { .. } => self.rscs[r].children.first().copied().unwrap_or(r),
-            Kind::Primitive | Kind::Clone(_) => r,
+        // Otherwise an instance that is to be promoted could not even be unpromoted before.
+        let both = c.dependent_role == Some(Role::Promoted) && c.primary_role == c.dependent_role;
+        if c.score == Score::INF && !both {
+            self.keep_to(dependent, clone, c, &at, true);
+        } else if !at.is_empty() {
+            let nodes: Vec<NodeIx> = at.iter().map(|(n, _)| *n).collect();
+            self.tell_places(dependent, clone, &nodes, c);
         }
     }
 
-    /// What must be promoted where this goes should not be sent where it cannot be promoted, if another node will do.
-    /// Goes beyond Pacemaker, which would wait there forever.
-    fn only_promotable(&self, c: &Coloc<'_>, factor: f32, work: &mut Vec<Score>) {
-        let mandatory = c.score == Score::INF && factor > 0.0;
-        if self.props.exact || !mandatory || c.dependent_role != Some(Role::Promoted) {
-            return;
+    /// Each instance follows the one on its own node?
+    fn interleaves(&self, c: &Coloc<'_>) -> bool {
+        match (self.rscs[c.dependent].clone_info(), self.rscs[c.primary].clone_info()) {
+            (Some(d), Some(p)) => d.interleave && d.node_max == p.node_max,
+            _ => false,
         }
-        let Some(can) = self.promotable_nodes(c.dependent) else { return };
-        let mut narrowed = work.clone();
-        for (n, score) in narrowed.iter_mut().enumerate() {
-            if !can[n] {
-                *score = Score::NEG_INF;
-            }
+    }
+
+    fn follow_partner(&mut self, dependent: RscIx, clone: RscIx, ix: ColocIx) -> Score {
+        let c = self.colocs[ix];
+        if let Some(partner) = self.partner(dependent, clone) {
+            return self.apply_colocation(dependent, partner, ix);
         }
-        if self.any_available(&narrowed) {
-            *work = narrowed;
+        if c.score == Score::INF && !self.rscs[dependent].done {
+            let other = self.rscs[clone].id;
+            let text = format!("no instance of {other} is where it could be ({})", c.id);
+            self.because(dependent, None, "colocation", text).scored(Score::NEG_INF).by(other);
+            self.settle(dependent, None);
+        }
+        Score::ZERO
+    }
+
+    /// The instance of a clone that is where `r` is, or where `r` would like best to be.
+    fn partner(&self, r: RscIx, clone: RscIx) -> Option<RscIx> {
+        let nodes = match self.place_of(r) {
+            Some(node) => vec![node],
+            None => self.sorted_nodes(&self.rscs[r].scores, None),
+        };
+        let instances = &self.rscs[clone].children;
+        let fits = |i: &RscIx, n: NodeIx| !self.any_blocked(*i) && self.place_of(*i) == Some(n);
+        nodes.into_iter().find_map(|n| instances.iter().copied().find(|i| fits(i, n)))
+    }
+
+    /// What following `primary` means for the promotion of a placed dependent.
+    fn promotion_delta(&self, dependent: RscIx, primary: RscIx, c: &Coloc<'_>) -> Score {
+        let Some(node) = self.rscs[dependent].assigned else { return Score::ZERO };
+        let other = self.rscs[primary].assigned;
+        if other.is_none() && !self.props.exact {
+            // What is followed has been stopped: no reason to take the instance's role away.
+            return Score::ZERO;
+        }
+        if other.is_some() && c.primary_role.is_some() && c.primary_role != self.role_of(primary) {
+            return Score::ZERO;
+        }
+        let same = match other {
+            Some(other) => self.same_place(node, other, c),
+            None => self.attribute_at(node, c).is_none(),
+        };
+        match (same, c.dependent_role) {
+            (false, Some(Role::Promoted)) if c.score == Score::INF => Score::NEG_INF,
+            (false, _) => Score::ZERO,
+            (true, Some(Role::Unpromoted)) => c.score.negated(),
+            (true, _) => c.score,
+        }
+    }
+
+    /// The same where the other side is a role of another promotable clone.
+    fn partner_delta(&self, dependent: RscIx, clone: RscIx, c: &Coloc<'_>) -> Score {
+        let Some(node) = self.place_of(dependent) else { return Score::ZERO };
+        let mut instances = self.rscs[clone].children.iter();
+        let partner = instances.any(|i| {
+            self.role_of(*i) == c.primary_role
+                && !self.any_blocked(*i)
+                && self.place_of(*i).is_some_and(|n| self.same_place(n, node, c))
+        });
+        if partner {
+            c.score
+        } else if c.score == Score::INF {
+            Score::NEG_INF
+        } else {
+            Score::ZERO
         }
     }
 }

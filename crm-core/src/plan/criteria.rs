@@ -1,19 +1,47 @@
 //! Phase 4: what each resource thinks of each node before anything is placed: locations, stickiness, bans.
 
-use super::model::{Coloc, Kind, Model, NodeIx, RscIx};
+use super::model::{Coloc, Kind, Model, MultipleActive, NodeIx, RscIx};
 use crate::cib::{Colocation, Constraint, Location, LocationTarget, ResourceSet, Role, Score};
 use regex::Regex;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Neither the resource nor anything it is made of may be there.
+fn ban(model: &mut Model<'_>, r: RscIx, node: NodeIx) {
+    model.rscs[r].scores[node] = Score::NEG_INF;
+    for child in model.rscs[r].children.clone() {
+        ban(model, child, node);
+    }
+}
+
+/// What a location constraint says about probes on its nodes; the stronger word holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Discovery {
+    Never,
+    Exclusive,
+}
+
+/// By resource and node.
+type Discoveries = BTreeMap<(RscIx, NodeIx), Discovery>;
 
 /// Applies locations and stickiness and reads the colocations.
 pub(super) fn apply<'a>(model: &mut Model<'a>) {
     let bans: Vec<Vec<Score>> = model.rscs.iter().map(|r| r.scores.clone()).collect();
-    opt_in(model);
-    let cib = model.cib;
-    for constraint in &cib.constraints {
-        if let Constraint::Location(l) = constraint {
-            location(model, l);
+    for rsc in &mut model.rscs {
+        rsc.rank = Score::new(i64::from(rsc.meta.priority));
+        if !model.props.symmetric {
+            // Nowhere, unless a location constraint allows it.
+            rsc.scores.fill(Score::NEG_INF);
+            rsc.opted_in = vec![false; model.nodes.len()];
         }
     }
+    let cib = model.cib;
+    let mut discoveries = Discoveries::new();
+    for constraint in &cib.constraints {
+        if let Constraint::Location(l) = constraint {
+            location(model, l, &mut discoveries);
+        }
+    }
+    discover(model, &discoveries);
     for (r, ban) in bans.into_iter().enumerate() {
         for (n, score) in ban.into_iter().enumerate() {
             let merged = model.rscs[r].scores[n].plus(score);
@@ -22,13 +50,11 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
     }
     for (r, node) in std::mem::take(&mut model.bans) {
         let nodes = node.map_or(0..model.nodes.len(), |n| n..n + 1);
-        nodes.for_each(|n| prefer(model, r, n, Score::NEG_INF));
+        nodes.for_each(|n| ban(model, r, n));
     }
-    if model.props.exact {
-        left_alone(model);
-    }
+    unmanaged(model);
+    several(model);
     stickiness(model);
-    surplus(model);
     internal_colocations(model);
     super::remote::constrain(model);
     for constraint in &cib.constraints {
@@ -39,73 +65,54 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
     index(model);
 }
 
-/// Asymmetric clusters: nowhere, unless a location constraint allows it.
-fn opt_in(model: &mut Model<'_>) {
-    if model.props.symmetric {
-        return;
-    }
-    for rsc in &mut model.rscs {
-        rsc.scores.fill(Score::NEG_INF);
-    }
-    let cib = model.cib;
-    for constraint in &cib.constraints {
-        let Constraint::Location(l) = constraint else { continue };
-        // It says nothing about where the resource may run at all.
-        if model.props.exact && l.role == Some(Role::Promoted) {
-            continue;
-        }
-        let Some(n) = model.nodes.iter().position(|node| node.name == l.node) else { continue };
-        for r in targets(model, l) {
-            for inner in subtree(model, model.top(r)) {
-                model.rscs[inner].scores[n] = Score::ZERO;
-            }
-        }
-    }
-}
-
-/// A resource and all below it.
-fn subtree(model: &Model<'_>, r: RscIx) -> Vec<RscIx> {
-    let mut out = vec![r];
-    let mut at = 0;
-    while at < out.len() {
-        let children = model.rscs[out[at]].children.clone();
-        out.extend(children);
-        at += 1;
-    }
-    out
-}
-
 fn targets(model: &Model<'_>, l: &Location) -> Vec<RscIx> {
     match &l.target {
         LocationTarget::Resource(id) => model.constrained(id).into_iter().collect(),
         LocationTarget::Pattern(pattern) => {
-            let Ok(regex) = Regex::new(pattern) else { return Vec::new() };
-            let ids = model.by_id.keys().filter(|id| regex.is_match(id));
-            let mut out: Vec<RscIx> = ids.filter_map(|id| model.constrained(id)).collect();
-            out.sort_unstable();
-            out.dedup();
-            out
+            let Some(matches) = matches(pattern) else { return Vec::new() };
+            let tops = model.tops.iter().copied();
+            tops.filter(|r| matches(model.rscs[*r].id).is_some()).collect()
         }
     }
 }
 
-fn location(model: &mut Model<'_>, l: &Location) {
+/// Which ids a pattern is about (`!` before it: all others), with what its parts matched. `None` = it is no pattern.
+#[must_use]
+pub fn matches(pattern: &str) -> Option<impl Fn(&str) -> Option<Vec<String>> + use<>> {
+    let (pattern, others) = match pattern.strip_prefix('!') {
+        Some(rest) => (rest, true),
+        None => (pattern, false),
+    };
+    let regex = Regex::new(pattern).ok()?;
+    Some(move |id: &str| match regex.captures(id) {
+        Some(found) if !others => {
+            let part =
+                |p: Option<regex::Match<'_>>| p.map_or_else(String::new, |m| m.as_str().to_owned());
+            Some(found.iter().map(part).collect())
+        }
+        None if others => Some(Vec::new()),
+        Some(_) | None => None,
+    })
+}
+
+fn location(model: &mut Model<'_>, l: &Location, discoveries: &mut Discoveries) {
     let Some(node) = model.nodes.iter().position(|n| n.name == l.node) else { return };
     for r in targets(model, l) {
         let text = location_words(l);
         model.because(r, Some(node), "location", text).scored(l.score).by(&l.id);
         match l.role {
             Some(Role::Promoted) => model.rscs[r].promoted_scores.push((node, l.score)),
-            // Each instance is unpromoted before it can be promoted: Pacemaker takes it as said of all.
-            Some(Role::Unpromoted) if !model.props.exact => {}
-            Some(Role::Started | Role::Stopped | Role::Unpromoted) | None => {
-                prefer(model, r, node, l.score);
+            // What is to be stopped is nowhere anyway.
+            Some(Role::Stopped) => {}
+            // What is promoted has been unpromoted before: a word about that role is one about all.
+            Some(Role::Started | Role::Unpromoted) | None => {
+                let discovery = match l.discovery.as_deref() {
+                    Some("never") => Some(Discovery::Never),
+                    Some("exclusive") => Some(Discovery::Exclusive),
+                    Some(_) | None => None,
+                };
+                prefer(model, r, node, (l.score, discovery), discoveries);
             }
-        }
-        match l.discovery.as_deref() {
-            Some("never") => no_probe(model, r, &[node]),
-            Some("exclusive") => exclusive(model, r, l),
-            Some(_) | None => {}
         }
     }
 }
@@ -126,61 +133,75 @@ fn location_words(l: &Location) -> String {
     }
 }
 
-/// Adds a score; clones pass it to their instances, groups to their first member.
-fn prefer(model: &mut Model<'_>, r: RscIx, node: NodeIx, score: Score) {
-    let sum = model.rscs[r].scores[node].plus(score);
-    model.rscs[r].scores[node] = sum;
-    let children = model.rscs[r].children.clone();
-    let first_only = matches!(model.rscs[r].kind, Kind::Group { colocated: true, .. });
-    let reached = if first_only { 1 } else { children.len() };
-    for child in children.into_iter().take(reached) {
-        prefer(model, child, node, score);
+/// Adds a score; clones pass it to their instances, groups to their first member (the others are allowed there, no more).
+fn prefer(
+    model: &mut Model<'_>,
+    r: RscIx,
+    node: NodeIx,
+    (score, discovery): (Score, Option<Discovery>),
+    discoveries: &mut Discoveries,
+) {
+    let rsc = &mut model.rscs[r];
+    if rsc.opted_in.get(node) == Some(&false) {
+        rsc.opted_in[node] = true;
+        rsc.scores[node] = Score::ZERO;
+    }
+    rsc.scores[node] = rsc.scores[node].plus(score);
+    if let Some(word) = discovery {
+        let known = discoveries.entry((r, node)).or_insert(word);
+        *known = word.max(*known);
+    }
+    let colocated = matches!(rsc.kind, Kind::Group { colocated: true, .. });
+    if matches!(rsc.kind, Kind::Group { .. }) {
+        rsc.located.push((node, score));
+    }
+    for (place, child) in rsc.children.clone().into_iter().enumerate() {
+        let share = if colocated && place > 0 { Score::ZERO } else { score };
+        prefer(model, child, node, (share, discovery), discoveries);
     }
 }
 
-fn no_probe(model: &mut Model<'_>, r: RscIx, nodes: &[NodeIx]) {
-    for inner in subtree(model, r) {
-        model.rscs[inner].no_probe.extend(nodes);
-    }
-}
-
-/// `resource-discovery=exclusive`: only the nodes named by such constraints.
-fn exclusive(model: &mut Model<'_>, r: RscIx, l: &Location) {
-    let named: Vec<&str> = model
-        .cib
-        .constraints
-        .iter()
-        .filter_map(|c| match c {
-            Constraint::Location(o)
-                if o.target == l.target && o.discovery.as_deref() == Some("exclusive") =>
-            {
-                Some(o.node.as_str())
+/// `resource-discovery`: `exclusive` leaves only the nodes that are named so, `never` only spares the probes.
+fn discover(model: &mut Model<'_>, discoveries: &Discoveries) {
+    let mut exclusive = BTreeSet::new();
+    for ((r, node), word) in discoveries {
+        match word {
+            Discovery::Never => {
+                model.rscs[*r].no_probe.insert(*node);
             }
-            Constraint::Location(_) | Constraint::Colocation(_) | Constraint::Order(_) => None,
-        })
-        .collect();
-    let others: Vec<NodeIx> =
-        (0..model.nodes.len()).filter(|n| !named.contains(&model.nodes[*n].name)).collect();
-    no_probe(model, r, &others);
-    for n in others {
-        for inner in subtree(model, r) {
-            model.rscs[inner].scores[n] = Score::NEG_INF;
+            Discovery::Exclusive => {
+                exclusive.insert(*r);
+            }
         }
-        let text = format!("only where {} looks for it (resource-discovery=exclusive)", l.id);
-        model.because(r, Some(n), "discovery", text).scored(Score::NEG_INF).by(&l.id);
     }
-}
-
-/// What is not managed is where it is, and those who follow it come there.
-fn left_alone(model: &mut Model<'_>) {
+    if exclusive.is_empty() {
+        return;
+    }
     for r in 0..model.rscs.len() {
-        if !matches!(model.rscs[r].kind, Kind::Primitive) || model.managed(r) {
+        if !exclusive.contains(&r) && !exclusive.contains(&model.top(r)) {
             continue;
         }
-        let nodes: Vec<NodeIx> = model.rscs[r].active.iter().map(|a| a.node).collect();
-        for node in nodes {
-            let sum = model.rscs[r].scores[node].plus(Score::INF);
-            model.rscs[r].scores[node] = sum;
+        for n in 0..model.nodes.len() {
+            if discoveries.get(&(r, n)) != Some(&Discovery::Exclusive) {
+                model.rscs[r].no_probe.insert(n);
+                model.rscs[r].scores[n] = Score::NEG_INF;
+                let text = "only where it is looked for (resource-discovery=exclusive)".to_owned();
+                model.because(r, Some(n), "discovery", text).scored(Score::NEG_INF);
+            }
+        }
+    }
+}
+
+/// What is not managed stays where it is, and what it is bound to had better know.
+fn unmanaged(model: &mut Model<'_>) {
+    for r in 0..model.rscs.len() {
+        let held = model.rscs[r].active.iter().any(|a| a.blocked);
+        if !model.props.exact || model.rscs[r].frozen || (model.managed(r) && !held) {
+            continue;
+        }
+        for seen in model.rscs[r].active.clone() {
+            let score = &mut model.rscs[r].scores[seen.node];
+            *score = score.plus(Score::INF);
         }
     }
 }
@@ -191,7 +212,8 @@ fn stickiness(model: &mut Model<'_>) {
         let score = rsc.meta.stickiness;
         let Some(seen) = rsc.sole_active() else { continue };
         let node = seen.node;
-        if score <= Score::ZERO || !model.managed(r) {
+        let allowed = rsc.opted_in.get(node) != Some(&false);
+        if score <= Score::ZERO || !model.movable(r) || !allowed {
             continue;
         }
         let sum = rsc.scores[node].plus(score);
@@ -201,13 +223,26 @@ fn stickiness(model: &mut Model<'_>) {
     }
 }
 
-/// Instances beyond clone-max have no place.
-fn surplus(model: &mut Model<'_>) {
+/// What is active more than once: it is not started again after it has been stopped (`stop_only`), or its whole group is not touched (`block`).
+fn several(model: &mut Model<'_>) {
     for r in 0..model.rscs.len() {
-        if model.rscs[r].surplus {
-            for leaf in model.leaves(r) {
-                model.rscs[leaf].scores.fill(Score::NEG_INF);
+        let rsc = &mut model.rscs[r];
+        if rsc.active.len() < 2 {
+            continue;
+        }
+        match (rsc.meta.multiple_active, rsc.parent) {
+            (MultipleActive::StopOnly, _) => rsc.scores.fill(Score::NEG_INF),
+            (MultipleActive::Block, Some(parent)) => {
+                let group = &model.rscs[parent];
+                if matches!(group.kind, Kind::Group { .. })
+                    && group.meta.multiple_active == MultipleActive::Block
+                {
+                    for member in group.children.clone() {
+                        model.rscs[member].now.held = true;
+                    }
+                }
             }
+            (MultipleActive::Block, None) | (MultipleActive::StopStart, _) => {}
         }
     }
 }
@@ -220,6 +255,7 @@ fn internal_colocations(model: &mut Model<'_>) {
         let id = model.rscs[r].id;
         for pair in model.rscs[r].children.clone().windows(2) {
             if let [primary, dependent] = *pair {
+                let influence = model.rscs[dependent].meta.critical;
                 model.colocs.push(Coloc {
                     id,
                     score: Score::INF,
@@ -229,6 +265,7 @@ fn internal_colocations(model: &mut Model<'_>) {
                     primary_role: None,
                     attribute: "#uname",
                     internal: true,
+                    influence,
                 });
             }
         }
@@ -240,7 +277,8 @@ const fn role_of(role: Option<Role>) -> Option<Role> {
     match role {
         Some(Role::Promoted) => Some(Role::Promoted),
         Some(Role::Unpromoted) => Some(Role::Unpromoted),
-        Some(Role::Started | Role::Stopped) | None => None,
+        Some(Role::Stopped) => Some(Role::Stopped),
+        Some(Role::Started) | None => None,
     }
 }
 
@@ -260,9 +298,17 @@ fn colocation<'a>(model: &mut Model<'a>, c: &'a Colocation) {
     }
 }
 
-/// Members of a sequential set: each follows the one before it.
+/// Members of a sequential set: each follows the one before it, or keeps away from all before it.
 fn inside_set<'a>(model: &mut Model<'a>, c: &'a Colocation, set: &'a ResourceSet) {
     if !set.sequential {
+        return;
+    }
+    if c.score < Score::ZERO {
+        for (place, dependent) in set.members.iter().enumerate() {
+            for primary in set.members.iter().take(place) {
+                pair(model, c, (&dependent.resource, set.role), (&primary.resource, set.role));
+            }
+        }
         return;
     }
     for two in set.members.windows(2) {
@@ -309,6 +355,7 @@ fn pair<'a>(
     if d == p || c.score == Score::ZERO {
         return;
     }
+    let attribute = c.node_attribute.as_deref().filter(|_| c.sets.is_empty());
     model.colocs.push(Coloc {
         id: &c.id,
         score: c.score,
@@ -316,8 +363,9 @@ fn pair<'a>(
         dependent_role: role_of(dependent.1),
         primary: p,
         primary_role: role_of(primary.1),
-        attribute: c.node_attribute.as_deref().unwrap_or("#uname"),
+        attribute: attribute.unwrap_or("#uname"),
         internal: false,
+        influence: c.influence.unwrap_or(model.rscs[d].meta.critical),
     });
 }
 

@@ -136,9 +136,9 @@ pub(super) fn properties(cib: &Cib) -> Properties {
             Some("balanced") => Strategy::Balanced,
             Some(_) | None => Strategy::Default,
         },
-        fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith"),
+        fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith")
+            || flag(&chain, "have-watchdog", false),
         exact: false,
-        hands_off: false,
         stop_removed: flag(&chain, "stop-removed-resources", true)
             && flag(&chain, "stop-orphan-resources", true),
         shutdown_lock_ms: flag(&chain, "shutdown-lock", false).then(|| {

@@ -1,6 +1,6 @@
 //! The policy engine: what should run where, and the ordered actions that get there. Pure; phases are files.
 //!
-//! `read` (with `meta`, `history`) → `criteria` → `assign` (with `colocate`, `promote`) → `actions` (with `fence`) →
+//! `read` (with `meta`, `history`) → `criteria` → `assign` (with `seats`, `colocate`, `pull`, `promote`, `capacity`) → `actions` (with `fence`) →
 //! `order` → `monitor` → `graph` (with `params`, `digest`), `summary`.
 
 mod actions;
@@ -26,15 +26,18 @@ mod order;
 mod params;
 mod picture;
 mod promote;
+mod pull;
 mod read;
 mod records;
 mod remote;
 mod replay;
+mod seats;
 mod summary;
 mod ticket;
 mod told;
 mod types;
 
+pub use criteria::matches;
 pub use digest::digest;
 pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
@@ -66,9 +69,9 @@ pub fn explain(input: &Input<'_>) -> Explained {
 }
 
 fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
+    ticket::apply(&mut model);
     criteria::apply(&mut model);
     health::apply(&mut model);
-    ticket::apply(&mut model);
     model.assign_all();
     let mut table = actions::Table::build(&mut model);
     let pairs = order::unpack(&model);

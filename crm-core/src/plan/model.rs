@@ -303,8 +303,16 @@ pub(super) struct Rsc<'a> {
     pub(super) no_probe: BTreeSet<NodeIx>,
     /// Location preferences for the promoted role.
     pub(super) promoted_scores: Vec<(NodeIx, Score)>,
-    /// A clone with fewer instances than nodes: its instances have to choose.
-    pub(super) selective: bool,
+    /// Locations of a group, for members that follow others on their own.
+    pub(super) located: Vec<(NodeIx, Score)>,
+    /// In a cluster where nothing is allowed by itself: the nodes that something allows. Empty = all.
+    pub(super) opted_in: Vec<bool>,
+    /// Priority among its like: of an instance also its promotion score.
+    pub(super) rank: Score,
+    /// What decides who is promoted first.
+    pub(super) promotion: Score,
+    /// Score of the node it is placed on, when it was placed.
+    pub(super) assigned_score: Score,
     /// Placement is decided.
     pub(super) done: bool,
     pub(super) assigning: bool,
@@ -345,7 +353,7 @@ impl Rsc<'_> {
 }
 
 /// A colocation between two resources, sets already expanded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Coloc<'a> {
     pub(super) id: &'a str,
     pub(super) score: Score,
@@ -356,6 +364,8 @@ pub(super) struct Coloc<'a> {
     pub(super) attribute: &'a str,
     /// Made by a group between its members.
     pub(super) internal: bool,
+    /// The dependent's preferences count for the primary even while that is active.
+    pub(super) influence: bool,
 }
 
 /// `no-quorum-policy`.
@@ -399,8 +409,6 @@ pub(super) struct Properties {
     pub(super) fence_device: bool,
     /// Decide as Pacemaker does.
     pub(super) exact: bool,
-    /// Fencing is on and there is nothing to fence with: Pacemaker shows resources as managed and leaves them as they are.
-    pub(super) hands_off: bool,
     pub(super) stop_removed: bool,
     /// `shutdown-lock`: how long (0 = for ever), if at all.
     pub(super) shutdown_lock_ms: Option<u64>,
@@ -440,6 +448,8 @@ pub(super) struct Model<'a> {
     pub(super) clears: Vec<(RscIx, NodeIx)>,
     /// Failures counted, by node.
     pub(super) failures: Vec<super::told::Failures>,
+    /// What the nodes have left of each capacity, when capacities count.
+    pub(super) free: Vec<BTreeMap<&'a str, i64>>,
     pub(super) reasons: Vec<Reason>,
     /// Scores as they were when something was placed; only when they are asked for.
     pub(super) trace: Option<Vec<ScoreRow>>,
@@ -467,12 +477,20 @@ impl<'a> Model<'a> {
         let Some(mut trace) = self.trace.take() else { return };
         let mut work = vec![rsc];
         while let Some(r) = work.pop() {
-            let label = self.label(r);
-            for (node, score) in self.nodes.iter().zip(&self.rscs[r].scores) {
+            let (label, rsc) = (self.label(r), &self.rscs[r]);
+            if phase != ScorePhase::Primitive {
+                work.extend(rsc.children.iter().rev());
+            }
+            if rsc.removed || rsc.surplus {
+                continue;
+            }
+            for (n, (node, score)) in self.nodes.iter().zip(&rsc.scores).enumerate() {
+                if rsc.opted_in.get(n) == Some(&false) {
+                    continue;
+                }
                 let (resource, node) = (label.clone(), node.name.to_owned());
                 trace.push(ScoreRow { phase, resource, node, score: *score });
             }
-            work.extend(self.rscs[r].children.iter().rev());
         }
         self.trace = Some(trace);
     }
@@ -547,7 +565,6 @@ impl<'a> Model<'a> {
             && !r.meta.maintenance
             && !r.frozen
             && !self.props.maintenance_mode
-            && !self.props.hands_off
             && !frozen
             && (!r.removed || self.props.stop_removed)
     }
@@ -559,7 +576,8 @@ impl<'a> Model<'a> {
 
     /// Any member or instance is active.
     pub(super) fn is_active(&self, rsc: RscIx) -> bool {
-        self.leaves(rsc).into_iter().any(|l| !self.rscs[l].active.is_empty())
+        let r = &self.rscs[rsc];
+        !r.active.is_empty() || r.children.iter().any(|c| self.is_active(*c))
     }
 
     /// Some node may take a resource with these scores.

@@ -1,50 +1,79 @@
 //! Which instances of a promotable clone are promoted.
 
-use super::colocate::{Pull, factor_of};
-use super::model::{CloneInfo, Model, NoQuorum, NodeIx, RscIx};
+use super::model::{CloneInfo, Kind, Model, NoQuorum, NodeIx, RscIx};
+use super::pull::{Pull, Table, settled, share};
+use super::seats::{Standing, merge_sort};
 use crate::cib::{Role, Score};
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-impl Model<'_> {
-    /// The agent's own word for being promoted on a node: `master-ID` or `promotion-ID`; groups sum over members.
-    fn promotion_attribute(&self, instance: RscIx, node: NodeIx) -> Option<Score> {
-        let at = &self.nodes[node];
-        let empty = BTreeMap::new();
-        let transient = at.transient.or_else(|| self.props.exact.then_some(&empty))?;
-        let leaves = self.leaves(instance);
-        let scores = leaves.iter().filter_map(|leaf| {
-            let (id, key) = (self.rscs[*leaf].id, self.key(*leaf));
-            let exactly = ["master-", "promotion-"].iter().find_map(|prefix| {
-                let name = format!("{prefix}{key}");
-                let own = transient.get(&name).map(String::as_str);
-                own.or_else(|| at.permanent?.get(&name).filter(|_| self.props.exact))
-            });
-            // Older agents name the instance.
-            let numbered = || {
-                let prefix = format!("master-{id}:");
-                let mut named = transient.iter().filter(|(name, _)| name.starts_with(&prefix));
-                named
-                    .next()
-                    .filter(|_| self.props.exact && key == id)
-                    .map(|(_, value)| value.as_str())
-            };
-            Score::parse(exactly.or_else(numbered)?)
-        });
-        scores.reduce(Score::plus)
+impl<'a> Model<'a> {
+    /// The agent's own word for being promoted on a node: `master-ID` or `promotion-ID`; groups sum over members. `None` = it says nothing.
+    fn promotion_score(&self, r: RscIx, node: NodeIx) -> Option<Score> {
+        let rsc = &self.rscs[r];
+        if !matches!(rsc.kind, Kind::Primitive) {
+            let told = rsc.children.iter().filter_map(|m| self.promotion_score(*m, node));
+            return told.reduce(Score::plus);
+        }
+        if !self.props.exact {
+            return self.promotion_attribute(node, rsc.id);
+        }
+        let unique = rsc.clone.and_then(|c| self.rscs[c].clone_info());
+        let unique = unique.is_some_and(|info| info.globally_unique);
+        if !self.tells_promotion(r, node, unique) || rsc.scores[node] < Score::ZERO {
+            return None;
+        }
+        // Agents use the name that the history is kept under.
+        let own = rsc.now.history.clone().unwrap_or_else(|| self.label(r));
+        let alike = || self.promotion_attribute(node, rsc.id).filter(|_| !unique);
+        self.promotion_attribute(node, &own).or_else(alike)
     }
 
-    /// Promotion score where instances run or may run; only known nodes count.
+    /// Is a promotion score on the node about this instance? Where nothing is known of it at all, all of them are.
+    fn tells_promotion(&self, r: RscIx, node: NodeIx, unique: bool) -> bool {
+        let rsc = &self.rscs[r];
+        if !unique {
+            let like = self.instances.get(rsc.id).map_or(&[][..], Vec::as_slice);
+            let here = |i: &&RscIx| self.rscs[**i].active.iter().any(|a| a.node == node);
+            match like.iter().find(here) {
+                Some(active) if *active == r => return true,
+                None if like.iter().any(|i| self.rscs[*i].now.known.contains(&node)) => {
+                    return true;
+                }
+                Some(_) | None => {}
+            }
+        }
+        let unknown = rsc.active.is_empty() && rsc.now.known.is_empty();
+        unknown || rsc.now.known.contains(&node) || rsc.active.iter().any(|a| a.node == node)
+    }
+
+    fn promotion_attribute(&self, node: NodeIx, name: &str) -> Option<Score> {
+        let at = &self.nodes[node];
+        let exact = self.props.exact;
+        let empty = BTreeMap::new();
+        let transient = at.transient.or_else(|| exact.then_some(&empty))?;
+        ["master-", "promotion-"].iter().find_map(|prefix| {
+            let name = format!("{prefix}{name}");
+            let own = transient.get(&name).map(String::as_str);
+            let value = own.or_else(|| at.permanent?.get(&name).filter(|_| exact))?;
+            let score = Score::parse(value);
+            if exact { Some(score.unwrap_or(Score::ZERO)) } else { score }
+        })
+    }
+
+    /// Instances prefer nodes where their agent would like to be promoted, and those that would most are placed first.
     pub(super) fn add_promotion_scores(&mut self, clone: RscIx) {
         for instance in self.rscs[clone].children.clone() {
             for n in 0..self.nodes.len() {
-                let score = self.promotion_attribute(instance, n).unwrap_or(Score::ZERO);
-                if score > Score::ZERO && self.nodes[n].online {
-                    for leaf in self.leaves(instance).into_iter().take(1) {
-                        let sum = self.rscs[leaf].scores[n].plus(score);
-                        self.rscs[leaf].scores[n] = sum;
-                    }
+                if !self.nodes[n].available() {
+                    continue;
                 }
+                let Some(score) = self.promotion_score(instance, n) else { continue };
+                let rsc = &mut self.rscs[instance];
+                if score > Score::ZERO {
+                    rsc.scores[n] = rsc.scores[n].plus(score);
+                }
+                rsc.rank = rsc.rank.max(score);
             }
         }
     }
@@ -57,9 +86,20 @@ impl Model<'_> {
             seen.is_some_and(|s| s.found && s.role == Role::Promoted)
         });
         let silent = if found_promoted && !self.props.exact { Score::ZERO } else { Score::new(-1) };
-        let own = self.promotion_attribute(instance, node).unwrap_or(silent);
-        let located = self.rscs[clone].promoted_scores.iter().filter(|(n, _)| *n == node);
-        located.fold(own, |sum, (_, score)| sum.plus(*score))
+        let own = self.promotion_score(instance, node).unwrap_or(silent);
+        self.with_promoted_locations(own, clone, instance, node)
+    }
+
+    fn with_promoted_locations(
+        &self,
+        own: Score,
+        clone: RscIx,
+        instance: RscIx,
+        node: NodeIx,
+    ) -> Score {
+        let all =
+            self.rscs[instance].promoted_scores.iter().chain(&self.rscs[clone].promoted_scores);
+        all.filter(|(n, _)| *n == node).fold(own, |sum, (_, score)| sum.plus(*score))
     }
 
     /// Nodes where an instance runs and may be promoted now; `None` when that is no node at all.
@@ -78,122 +118,174 @@ impl Model<'_> {
         can.contains(&true).then_some(can)
     }
 
-    /// What role constraints of the clone add to an instance's promotion score; −∞ forbids.
-    fn role_colocations(&self, clone: RscIx, node: NodeIx, base: Score) -> Score {
-        let mut sum = base;
-        for ix in self.this_with_list(clone) {
-            let c = &self.colocs[ix];
-            let Some(role) = c.dependent_role else { continue };
-            let Some(at) = self.role_target(c.primary, c.primary_role, c.score) else { continue };
-            let matches = at.iter().any(|n| {
-                let value = self.nodes[*n].attribute(c.attribute);
-                *n == node || (value.is_some() && value == self.nodes[node].attribute(c.attribute))
-            });
-            if !matches {
-                if c.score == Score::INF && role == Role::Promoted {
-                    return Score::NEG_INF;
-                }
-                continue;
+    /// How much an instance is to be promoted where it will be; −∞ forbids.
+    fn promotion_priority(&mut self, clone: RscIx, instance: RscIx, node: NodeIx) -> Score {
+        let base = match self.fixed_role(instance) {
+            None => self.promotion_base(clone, instance, node),
+            Some(role) => {
+                let promoted = role == Role::Promoted;
+                let own = if promoted { self.rscs[instance].rank } else { Score::NEG_INF };
+                self.with_promoted_locations(own, clone, instance, node)
             }
-            let score = if role == Role::Promoted { c.score } else { c.score.negated() };
+        };
+        let mut sum = base;
+        for ix in self.this_with_list(instance) {
+            let delta = self.apply_colocation(instance, self.colocs[ix].primary, ix);
             // A colocation ranks the candidates; it does not make one of an instance whose agent says no.
-            if score < Score::ZERO || base >= Score::ZERO || self.props.exact {
-                sum = sum.plus(score);
+            if delta < Score::ZERO || base >= Score::ZERO || self.props.exact {
+                sum = sum.plus(delta);
             }
         }
         sum
     }
 
-    /// Where the other side of a role colocation is; `None` = nowhere, so that it decides nothing.
-    fn role_target(&self, primary: RscIx, role: Option<Role>, score: Score) -> Option<Vec<NodeIx>> {
-        let leaves = self.leaves(primary);
-        let relevant = match self.rscs[primary].kind {
-            super::model::Kind::Group { .. } if score == Score::INF => {
-                leaves.last().into_iter().copied().collect()
-            }
-            super::model::Kind::Group { .. } => leaves.first().into_iter().copied().collect(),
-            super::model::Kind::Primitive | super::model::Kind::Clone(_) => leaves,
+    /// The role an instance has to have, whatever its agent says.
+    fn fixed_role(&self, instance: RscIx) -> Option<Role> {
+        let leaves = self.leaves(instance);
+        if leaves.iter().any(|l| !self.movable(*l)) {
+            return leaves.iter().map(|l| self.rscs[*l].next_role).max();
+        }
+        let refused = |l: &RscIx| {
+            let rsc = &self.rscs[*l];
+            matches!(rsc.meta.target_role, Some(Role::Unpromoted | Role::Stopped))
+                || rsc.now.preset == Some(Role::Unpromoted)
+                || rsc.active.iter().any(|a| a.demote_only)
         };
-        let fits = |r: &&RscIx| role.is_none_or(|role| role == self.rscs[**r].next_role);
-        let at: Vec<NodeIx> =
-            relevant.iter().filter(fits).filter_map(|r| self.rscs[*r].assigned).collect();
-        (!at.is_empty()).then_some(at)
+        leaves.iter().all(refused).then_some(Role::Unpromoted)
     }
 
     /// Decides the role of every instance.
     pub(super) fn set_roles(&mut self, clone: RscIx, info: &CloneInfo) {
-        let mut candidates = Vec::new();
+        for instance in self.rscs[clone].children.clone() {
+            let Some(node) = self.place_of(instance) else {
+                self.rscs[instance].promotion = Score::NEG_INF;
+                continue;
+            };
+            let priority = self.promotion_priority(clone, instance, node);
+            let kept = self.fixed_role(instance) == Some(Role::Promoted);
+            self.rscs[instance].rank = priority;
+            self.rscs[instance].promotion = if kept { Score::INF } else { priority };
+        }
+        self.rank_candidates(clone);
         let mut promoted = 0;
         let mut per_node = vec![0; self.nodes.len()];
-        let mut table = vec![Score::ZERO; self.nodes.len()];
-        for instance in self.instance_order(clone) {
-            let Some(node) = self.rscs[instance].assigned else { continue };
-            if self.fixed_promoted(instance) {
-                promoted += 1;
-                per_node[node] += 1;
-                continue;
-            }
-            if self.leaves(instance).iter().any(|l| !self.movable(*l)) {
-                continue;
-            }
-            let base = self.promotion_base(clone, instance, node);
-            let priority = self.role_colocations(clone, node, base);
-            table[node] = table[node].plus(priority);
-            candidates.push((instance, node, priority));
-        }
-        for ix in self.with_this_list(clone) {
-            if self.colocs[ix].primary_role == Some(Role::Promoted) {
-                let pull = Pull { target: clone, positive_only: false };
-                self.pull(ix, factor_of(self.colocs[ix].score), pull, &mut table);
-            }
-        }
-        candidates.sort_by_key(|(i, node, _)| (Reverse(table[*node]), !self.is_promoted(*i)));
-        let refusal = self.no_promotion(clone);
-        for (instance, node, priority) in candidates {
-            self.note_promotion(instance, node, table[node]);
-            let room = promoted < info.promoted_max && per_node[node] < info.promoted_node_max;
-            let verdict = match &refusal {
-                Some(why) => Err(*why),
-                None if priority < Score::ZERO => {
-                    Err(("not-promotable", "no promotion score allows it"))
-                }
-                None if self.demoted(instance) => {
-                    Err(("failed", "it failed while promoted (on-fail=demote)"))
-                }
-                None if !room => Err(("promoted-max", "enough instances are promoted")),
-                None => Ok(()),
-            };
-            match verdict {
+        for instance in self.rscs[clone].children.clone() {
+            let Some(node) = self.place_of(instance) else { continue };
+            self.note_promotion(instance, node, self.rscs[instance].promotion);
+            let seats = (promoted < info.promoted_max, per_node[node] < info.promoted_node_max);
+            match self.verdict(clone, instance, node, seats) {
                 Ok(()) => {
                     promoted += 1;
                     per_node[node] += 1;
                     for leaf in self.leaves(instance) {
-                        self.rscs[leaf].next_role = Role::Promoted;
+                        if self.rscs[leaf].assigned.is_some() {
+                            self.rscs[leaf].next_role = Role::Promoted;
+                        }
                     }
-                    let text = format!("promoted: promotion score {priority}");
+                    let text = format!("promoted: promotion score {}", self.rscs[instance].rank);
                     self.because(instance, Some(node), "chosen", text);
                 }
                 Err((code, text)) => {
-                    let text = format!("not promoted: {text} (promotion score {priority})");
+                    let score = self.rscs[instance].rank;
+                    let text = format!("not promoted: {text} (promotion score {score})");
                     self.because(instance, Some(node), code, text);
                 }
             }
         }
     }
 
-    fn demoted(&self, instance: RscIx) -> bool {
-        let leaves = self.leaves(instance);
-        leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.demote_only))
+    /// Sorts the instances by how much each is to be promoted, with what the dependents of the promoted one prefer.
+    fn rank_candidates(&mut self, clone: RscIx) {
+        let children = self.rscs[clone].children.clone();
+        self.rscs[clone].merging = true;
+        let mut table: Table = self.rscs[clone].scores.iter().copied().map(Some).collect();
+        for i in &children {
+            let score = self.rscs[*i].promotion;
+            if let Some(n) = self.place_of(*i).filter(|_| score >= Score::ZERO) {
+                table[n] = table[n].map(|old| old.plus(score));
+            }
+        }
+        for ix in self.with_this_list(clone) {
+            let c = self.colocs[ix];
+            if c.primary_role == Some(Role::Promoted) && self.influences(ix) {
+                let pull = Pull { primaries: false, optional: true, positive: true };
+                self.pull(c.dependent, ix, share(1.0, c.score), pull, &mut table);
+            }
+        }
+        self.rscs[clone].scores = settled(&table);
+        if self.rscs[clone].no_promotion {
+            self.rscs[clone].scores.fill(Score::NEG_INF);
+        }
+        let mut candidates: Vec<(RscIx, Score, Role, Standing)> = Vec::new();
+        for i in children {
+            let old = self.rscs[i].promotion;
+            let fixed = self.fixed_role(i) == Some(Role::Promoted);
+            let score = match self.place_of(i) {
+                Some(_) if fixed => Score::INF,
+                Some(n) if old >= Score::ZERO => self.rscs[clone].scores[n],
+                Some(_) | None => old,
+            };
+            self.rscs[i].promotion = score;
+            let standing = self.standing(i);
+            candidates.push((i, score, self.current_role(i), standing));
+        }
+        self.rscs[clone].merging = false;
+        let order =
+            |a: &(RscIx, Score, Role, Standing), b: &(RscIx, Score, Role, Standing)| -> Ordering {
+                b.1.cmp(&a.1).then(b.2.cmp(&a.2)).then_with(|| a.3.compare(&b.3))
+            };
+        let sorted = merge_sort(&candidates, &order);
+        self.rscs[clone].children = sorted.into_iter().map(|c| c.0).collect();
     }
 
-    fn is_promoted(&self, instance: RscIx) -> bool {
+    fn current_role(&self, instance: RscIx) -> Role {
         let leaves = self.leaves(instance);
-        leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.role == Role::Promoted))
+        let roles = leaves.iter().flat_map(|l| self.rscs[*l].active.iter().map(|a| a.role));
+        roles.max().unwrap_or(Role::Stopped)
     }
 
-    /// Promoted and not to be touched.
-    fn fixed_promoted(&self, instance: RscIx) -> bool {
-        self.is_promoted(instance) && self.leaves(instance).iter().any(|l| !self.movable(*l))
+    /// May the instance be promoted on its node? `seats`: there is one for the clone, and one for the node.
+    fn verdict(
+        &self,
+        clone: RscIx,
+        instance: RscIx,
+        node: NodeIx,
+        seats: (bool, bool),
+    ) -> Result<(), (&'static str, &'static str)> {
+        let leaves = self.leaves(instance);
+        let promoted = self.current_role(instance) == Role::Promoted;
+        if leaves.iter().any(|l| !self.movable(*l)) {
+            return if promoted { Ok(()) } else { Err(("unmanaged", "it is not managed")) };
+        }
+        if let Some(why) = self.no_promotion(clone) {
+            return Err(why);
+        }
+        if leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.demote_only)) {
+            return Err(("failed", "it failed while promoted (on-fail=demote)"));
+        }
+        if self.rscs[instance].promotion < Score::ZERO {
+            return Err(("not-promotable", "no promotion score allows it"));
+        }
+        if !seats.0 && self.managed(clone) {
+            return Err(("promoted-max", "enough instances are promoted"));
+        }
+        if self.rscs[instance].rank < Score::ZERO {
+            return Err(("not-promotable", "no promotion score allows it"));
+        }
+        if !self.nodes[node].available() {
+            return Err(("node", "its node can not be used"));
+        }
+        if !seats.1 {
+            return Err(("promoted-node-max", "enough instances are promoted on its node"));
+        }
+        if !promoted
+            && !self.quorate
+            && self.props.no_quorum == NoQuorum::Freeze
+            && self.props.exact
+        {
+            return Err(("no-quorum", "no quorum and no-quorum-policy=freeze"));
+        }
+        Ok(())
     }
 
     fn no_promotion(&self, clone: RscIx) -> Option<(&'static str, &'static str)> {

@@ -54,6 +54,7 @@ fn inside(model: &mut Model<'_>, r: RscIx, container: RscIx, connection: bool) {
         primary_role: None,
         attribute: "#uname",
         internal: false,
+        influence: true,
     });
 }
 

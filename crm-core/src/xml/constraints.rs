@@ -5,7 +5,7 @@ use super::rule::About;
 use super::tree::Element;
 use crate::cib::{
     Colocation, Constraint, Location, LocationTarget, LossPolicy, NvSet, Order, OrderAction,
-    OrderKind, ResourceSet, Role, RscTicket, Score, SetMember,
+    OrderKind, Resource, ResourceSet, Role, RscTicket, Score, SetMember,
 };
 use std::collections::BTreeMap;
 
@@ -44,17 +44,19 @@ impl<'a> Reader<'a> {
 
     fn location(&mut self, element: Element<'a>, tags: &Tags<'a>) {
         let role = self.role(element, "role");
-        let mut targets = Vec::new();
+        let mut targets: Vec<Target> = Vec::new();
         if let Some(pattern) = element.attr("rsc-pattern") {
-            targets.push((LocationTarget::Pattern(pattern.to_owned()), role));
+            targets.push((LocationTarget::Pattern(pattern.to_owned()), role, Vec::new()));
         }
         if let Some(id) = element.attr("rsc") {
             let ids = self.members(id, tags);
-            targets.extend(ids.into_iter().map(|id| (LocationTarget::Resource(id), role)));
+            let of = |id| (LocationTarget::Resource(id), role, Vec::new());
+            targets.extend(ids.into_iter().map(of));
         }
         for set in element.named("resource_set") {
             for set in self.set(set, tags) {
-                let of = |m: SetMember| (LocationTarget::Resource(m.resource), set.role.or(role));
+                let role = set.role.or(role);
+                let of = |m: SetMember| (LocationTarget::Resource(m.resource), role, Vec::new());
                 targets.extend(set.members.into_iter().map(of));
             }
         }
@@ -65,20 +67,21 @@ impl<'a> Reader<'a> {
             let score = self.score(element, "score").unwrap_or_default();
             nodes.push((node.to_owned(), score, None));
         }
-        let values = element.attr("rsc").and_then(|id| {
-            let prim = self.out.cib.primitive(id)?;
-            Some((prim.params.clone(), prim.meta.clone()))
-        });
-        for rule in element.named("rule") {
-            nodes.extend(self.located(rule, values.as_ref()));
+        let rules: Vec<Element<'a>> = element.named("rule").collect();
+        if rules.iter().any(|rule| asks_the_resource(*rule)) {
+            targets = targets.into_iter().flat_map(|t| self.spelled_out(t)).collect();
         }
-        for (target, role) in targets {
-            for (node, score, rule_role) in &nodes {
+        for (target, role, captures) in targets {
+            let mut nodes = nodes.clone();
+            for rule in &rules {
+                nodes.extend(self.located(*rule, &target, &captures));
+            }
+            for (node, score, rule_role) in nodes {
                 self.out.cib.constraints.push(Constraint::Location(Location {
                     id: id.clone(),
                     target: target.clone(),
-                    score: *score,
-                    node: node.clone(),
+                    score,
+                    node,
                     role: rule_role.or(role),
                     discovery: discovery.clone(),
                 }));
@@ -86,11 +89,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A pattern as the resources it matches, each with what the parts of the pattern matched.
+    fn spelled_out(&self, target: Target) -> Vec<Target> {
+        let (LocationTarget::Pattern(pattern), role, _) = &target else { return vec![target] };
+        let Some(matches) = crate::plan::matches(pattern) else { return Vec::new() };
+        let tops = self.out.cib.resources.iter().map(Resource::id);
+        let found = tops.filter_map(|id| Some((id, matches(id)?)));
+        found.map(|(id, parts)| (LocationTarget::Resource(id.to_owned()), *role, parts)).collect()
+    }
+
     /// Nodes a rule holds for, with its score there.
     fn located(
         &mut self,
         rule: Element<'a>,
-        values: Option<&(NvSet, NvSet)>,
+        target: &LocationTarget,
+        captures: &[String],
     ) -> Vec<(String, Score, Option<Role>)> {
         let Some(rule) = self.resolve(rule) else {
             self.wrong(rule, format!("no rule has the id `{}`", rule.word("id-ref")));
@@ -98,18 +111,29 @@ impl<'a> Reader<'a> {
         };
         let role = self.role(rule, "role");
         let fixed = self.score(rule, "score");
+        let values: Option<(NvSet, NvSet)> = match target {
+            LocationTarget::Resource(id) => {
+                let prim = self.out.cib.primitive(id);
+                prim.map(|p| (p.params.clone(), p.meta.clone()))
+            }
+            LocationTarget::Pattern(_) => None,
+        };
         let mut out = Vec::new();
         for node in self.all_nodes() {
             let facts = self.node_facts(&node);
             let about = About {
                 node: Some(&facts),
-                values: values.map(|(p, m)| (p, m)),
+                values: values.as_ref().map(|(p, m)| (p, m)),
+                captures,
                 ..About::default()
             };
             if !self.rule(rule, &about) {
                 continue;
             }
-            let read = |name| facts.get(name).map_or(Some(Score::NEG_INF), |v| Score::parse(v));
+            let read = |name| {
+                let value = facts.get(&super::rule::expand(name, captures));
+                value.map_or(Some(Score::NEG_INF), |v| Score::parse(v))
+            };
             let score = fixed.or_else(|| rule.attr("score-attribute").and_then(read));
             if let Some(score) = score {
                 out.push((node.name, score, role));
@@ -141,11 +165,23 @@ impl<'a> Reader<'a> {
             sets,
         };
         if !base.sets.is_empty() {
+            let mut base = base;
+            for (set, written) in base.sets.iter_mut().zip(element.named("resource_set")) {
+                // Then each goes with the one after it, not with the one before it.
+                if written.attr("ordering") == Some("listed") && score > Score::ZERO {
+                    set.members.reverse();
+                }
+            }
             self.out.cib.constraints.push(Constraint::Colocation(base));
             return;
         }
-        for rsc in self.members(element.word("rsc"), tags) {
-            for with in self.members(element.word("with-rsc"), tags) {
+        let (rsc, with) = (element.word("rsc"), element.word("with-rsc"));
+        if [rsc, with].iter().all(|id| !self.knows(id) && tags.contains_key(id)) {
+            // Pacemaker ignores it: two tags or templates cannot be colocated.
+            return;
+        }
+        for rsc in self.members(rsc, tags) {
+            for with in self.members(with, tags) {
                 if self.known(&rsc, &with) {
                     let one = Colocation { rsc: rsc.clone(), with, ..base.clone() };
                     self.out.cib.constraints.push(Constraint::Colocation(one));
@@ -287,6 +323,19 @@ impl<'a> Reader<'a> {
         }
         vec![id.split(':').next().filter(|base| self.knows(base)).unwrap_or(id).to_owned()]
     }
+}
+
+/// Whom a location is about: the resource (or pattern), the role, and what the parts of a pattern matched.
+type Target = (LocationTarget, Option<Role>, Vec<String>);
+
+/// Does a rule depend on which resource it is asked for?
+fn asks_the_resource(rule: Element<'_>) -> bool {
+    let about = |e: Element<'_>| {
+        let names = [e.attr("attribute"), e.attr("score-attribute")];
+        e.attr("value-source").is_some_and(|s| s != "literal")
+            || names.into_iter().flatten().any(|name| name.contains('%'))
+    };
+    about(rule) || rule.descendants().any(about)
 }
 
 /// What tags and templates stand for.

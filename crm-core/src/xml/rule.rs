@@ -18,6 +18,28 @@ pub(super) struct About<'a> {
     pub(super) op: Option<(&'a str, u64)>,
     /// Parameters and meta attributes of the resource, for `value-source`.
     pub(super) values: Option<(&'a crate::cib::NvSet, &'a crate::cib::NvSet)>,
+    /// What the parts of a pattern matched, for `%0` to `%9` in names.
+    pub(super) captures: &'a [String],
+}
+
+/// Puts what the parts of a pattern matched into a name.
+pub(super) fn expand(name: &str, captures: &[String]) -> String {
+    if captures.is_empty() {
+        return name.to_owned();
+    }
+    let mut out = String::new();
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        match rest.peek().and_then(|digit| digit.to_digit(10)).filter(|_| c == '%') {
+            Some(digit) => {
+                rest.next();
+                let part = usize::try_from(digit).ok().and_then(|d| captures.get(d));
+                out.push_str(part.map_or("", String::as_str));
+            }
+            None => out.push(c),
+        }
+    }
+    out
 }
 
 impl<'a> Reader<'a> {
@@ -83,7 +105,7 @@ fn op_expression(part: Element<'_>, about: &About<'_>) -> bool {
 
 fn node_expression(part: Element<'_>, about: &About<'_>) -> bool {
     let Some(node) = about.node else { return false };
-    let value = node.get(part.word("attribute")).map(String::as_str);
+    let value = node.get(&expand(part.word("attribute"), about.captures)).map(String::as_str);
     let literal = part.attr("value");
     let wanted = match (part.attr("value-source"), about.values, literal) {
         (Some("param"), Some((params, _)), Some(name)) => params.get(name),

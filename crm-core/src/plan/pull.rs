@@ -1,0 +1,223 @@
+//! Preferences that travel along colocations: what depends on a resource has a say in where that goes.
+
+use super::model::{ColocIx, Kind, Model, NodeIx, RscIx};
+use crate::cib::{Role, Score};
+
+/// Whose preferences are collected, for whom and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pull {
+    /// Along what a resource follows (not along what follows it).
+    pub(super) primaries: bool,
+    /// A contribution that would leave no node is dropped as a whole.
+    pub(super) optional: bool,
+    /// Nothing may fall below zero because of it.
+    pub(super) positive: bool,
+}
+
+/// Scores by node while they are collected; `None` = a preference would have made it negative.
+pub(super) type Table = Vec<Option<Score>>;
+
+/// 32-bit as in Pacemaker: the rounding is part of the result.
+#[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
+pub(super) fn share(factor: f32, score: Score) -> f32 {
+    factor * score.value() as f32 / 1_000_000.0
+}
+
+/// `factor` times `score`, rounded half away from zero; what was not zero never becomes zero.
+fn scaled(factor: f32, score: Score) -> Score {
+    #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
+    let product = factor * score.value() as f32;
+    #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
+    let rounded = product.round() as i64;
+    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 {
+        // Pacemaker takes the sign of the factor here, whatever the score's.
+        return Score::new(if factor < 0.0 { -1 } else { 1 });
+    }
+    Score::new(rounded)
+}
+
+impl Model<'_> {
+    /// Adds what the dependent of a colocation prefers to the scores of `r`, which is being placed.
+    pub(super) fn take_preferences(&mut self, r: RscIx, ix: ColocIx) {
+        let c = self.colocs[ix];
+        if !self.influences(ix) {
+            return;
+        }
+        let positive = matches!(self.rscs[r].kind, Kind::Clone(_));
+        let pull = Pull { primaries: false, optional: true, positive };
+        let mut table: Table = self.rscs[r].scores.iter().copied().map(Some).collect();
+        self.pull(c.dependent, ix, share(1.0, c.score), pull, &mut table);
+        self.rscs[r].scores = settled(&table);
+    }
+
+    /// A dependent that is not critical does not drag an active primary.
+    pub(super) fn influences(&self, ix: ColocIx) -> bool {
+        self.influences_at(ix, self.colocs[ix].primary)
+    }
+
+    /// The same with `r` (an instance) in the primary's place.
+    pub(super) fn influences_at(&self, ix: ColocIx, r: RscIx) -> bool {
+        let c = &self.colocs[ix];
+        if self.rscs[c.dependent].nests
+            && self.rscs[r].active.len() == 1
+            && !self.rscs[r].active.iter().any(|a| a.failed)
+        {
+            // A connection is moved easily, the container it leads to is not.
+            return false;
+        }
+        c.influence || !self.is_active(r)
+    }
+
+    /// Adds to `table` what `source` (the other side of the colocation), and what is bound to it in turn, prefers.
+    pub(super) fn pull(
+        &mut self,
+        source: RscIx,
+        ix: ColocIx,
+        factor: f32,
+        pull: Pull,
+        table: &mut Table,
+    ) {
+        if self.rscs[source].merging {
+            return;
+        }
+        self.rscs[source].merging = true;
+        if let Kind::Group { .. } = self.rscs[source].kind {
+            // A group speaks through its first member, which the others follow one by one.
+            if let Some(first) = self.rscs[source].children.first().copied() {
+                self.pull(first, ix, factor, pull, table);
+            }
+        } else {
+            let mut work = table.clone();
+            self.add_matching(source, ix, factor, pull, &mut work);
+            if self.pull_further(source, factor, pull, &mut work) {
+                self.only_promotable(ix, factor, pull, &mut work);
+                if pull.positive {
+                    for score in &mut work {
+                        score.get_or_insert(Score::new(1));
+                    }
+                }
+                *table = work;
+            }
+        }
+        self.rscs[source].merging = false;
+    }
+
+    /// Lets what is bound to `source` speak too. False when nothing would be left and all of it is to be forgotten.
+    fn pull_further(&mut self, source: RscIx, factor: f32, pull: Pull, work: &mut Table) -> bool {
+        if !self.any_open(work) {
+            return !pull.optional;
+        }
+        let list =
+            if pull.primaries { self.this_with_list(source) } else { self.with_this_list(source) };
+        for next in list {
+            let c = self.colocs[next];
+            let other = if pull.primaries { c.primary } else { c.dependent };
+            if pull.primaries || self.influences(next) {
+                let deeper = Pull { optional: true, ..pull };
+                self.pull(other, next, share(factor, c.score), deeper, work);
+            }
+        }
+        true
+    }
+
+    fn any_open(&self, table: &Table) -> bool {
+        let open = |s: &Option<Score>| s.is_some_and(|s| s >= Score::ZERO);
+        table.iter().zip(&self.nodes).any(|(s, n)| open(s) && n.available())
+    }
+
+    fn add_matching(&self, source: RscIx, ix: ColocIx, factor: f32, pull: Pull, work: &mut Table) {
+        let own = self.preferences(source, ix);
+        let bests = self.best_by_place(&own, ix);
+        for (entry, best) in work.iter_mut().zip(bests) {
+            if factor < 0.0 && best < Score::ZERO && !self.gives_way(ix, best) {
+                continue;
+            }
+            let Some(old) = *entry else { continue };
+            let sum = old.plus(scaled(factor, best));
+            if !pull.positive || sum >= Score::ZERO || old < Score::ZERO {
+                *entry = Some(sum);
+            } else if old > Score::ZERO {
+                *entry = None;
+            }
+        }
+    }
+
+    /// A dependent that keeps away from the primary and cannot be on a node says nothing about that node, unless it can run on one node only:
+    /// then the primary may leave that, if nothing holds it.
+    fn gives_way(&self, ix: ColocIx, best: Score) -> bool {
+        let c = &self.colocs[ix];
+        let allowed = self.rscs[c.dependent].scores.iter().filter(|s| **s >= Score::ZERO).count();
+        self.rscs[c.primary].meta.stickiness < best.negated() && self.influences(ix) && allowed == 1
+    }
+
+    /// A resource's scores. A later member of a group that follows something on its own has not got the group's locations yet.
+    fn preferences(&self, source: RscIx, ix: ColocIx) -> Vec<Score> {
+        let rsc = &self.rscs[source];
+        let mut scores = rsc.scores.clone();
+        let c = &self.colocs[ix];
+        let group = rsc.parent.map(|p| &self.rscs[p]).filter(|p| {
+            matches!(p.kind, Kind::Group { .. }) && p.children.first() != Some(&source)
+        });
+        if let Some(group) = group.filter(|_| source == c.dependent && !c.internal) {
+            for (n, score) in &group.located {
+                scores[*n] = scores[*n].plus(*score);
+            }
+        }
+        scores
+    }
+
+    /// For each node the best score among the usable nodes that are one place with it.
+    fn best_by_place(&self, own: &[Score], ix: ColocIx) -> Vec<Score> {
+        let c = &self.colocs[ix];
+        let usable = |m: &NodeIx| self.nodes[*m].available();
+        let best = |n: NodeIx| {
+            if c.attribute == "#uname" {
+                return Some(own[n]).filter(|_| usable(&n));
+            }
+            let same = (0..own.len()).filter(|m| usable(m) && self.same_place(n, *m, c));
+            same.map(|m| own[m]).max()
+        };
+        (0..own.len()).map(|n| best(n).unwrap_or(Score::NEG_INF)).collect()
+    }
+
+    /// A resource's own scores with those of all that it follows.
+    pub(super) fn with_primaries(&mut self, r: RscIx) -> Table {
+        let source = match self.rscs[r].kind {
+            Kind::Group { .. } => self.rscs[r].children.last().copied().unwrap_or(r),
+            Kind::Primitive | Kind::Clone(_) => r,
+        };
+        let mut table: Table = self.rscs[source].scores.iter().copied().map(Some).collect();
+        let pull = Pull { primaries: true, optional: true, positive: false };
+        self.rscs[source].merging = true;
+        self.rscs[r].merging = true;
+        self.pull_further(source, 1.0, pull, &mut table);
+        self.rscs[source].merging = false;
+        self.rscs[r].merging = false;
+        table
+    }
+
+    /// What must be promoted where this goes should not be sent where it cannot be promoted, if another node will do.
+    /// Goes beyond Pacemaker, which would wait there forever.
+    fn only_promotable(&self, ix: ColocIx, factor: f32, pull: Pull, work: &mut Table) {
+        let c = &self.colocs[ix];
+        // A clone's own table does not know yet what its instances follow.
+        let mandatory = c.score == Score::INF && factor > 0.0 && !pull.positive;
+        if self.props.exact || !mandatory || c.dependent_role != Some(Role::Promoted) {
+            return;
+        }
+        let Some(can) = self.promotable_nodes(c.dependent) else { return };
+        let narrowed: Table = work
+            .iter()
+            .zip(can)
+            .map(|(score, can)| if can { *score } else { Some(Score::NEG_INF) })
+            .collect();
+        if self.any_open(&narrowed) {
+            *work = narrowed;
+        }
+    }
+}
+
+/// The table as plain scores.
+pub(super) fn settled(table: &Table) -> Vec<Score> {
+    table.iter().map(|s| s.unwrap_or(Score::new(1))).collect()
+}
