@@ -269,6 +269,9 @@ impl<'a> Model<'a> {
         if !seats.0 && self.managed(clone) {
             return Err(("promoted-max", "enough instances are promoted"));
         }
+        if leaves.iter().any(|l| self.rscs[*l].assigned.is_none()) {
+            return Err(("member", "a member of it is to be stopped"));
+        }
         if self.rscs[instance].rank < Score::ZERO {
             return Err(("not-promotable", "no promotion score allows it"));
         }

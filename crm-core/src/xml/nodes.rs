@@ -98,6 +98,12 @@ impl<'a> Reader<'a> {
                     attrs.insert(pair.name, value);
                 }
             }
+            let more = self.attributes(group, "utilization", Sets::Plain).pairs;
+            if let Some(node) = self.out.cib.node_mut(name) {
+                let known = |p: &crate::cib::Nv| node.utilization.get(&p.name).is_some();
+                let more: Vec<_> = more.into_iter().filter(|p| !known(p)).collect();
+                node.utilization.pairs.extend(more);
+            }
         }
         let node = self.out.status.nodes.entry(name.to_owned()).or_default();
         *node = NodeStatus { session: 1, attrs, ..NodeStatus::default() };
