@@ -47,6 +47,7 @@ pub(crate) fn known(cib: &Cib, id: &str) -> Result<(), Fail> {
 fn carrier<'a>(cib: &'a Cib, id: &'a str) -> &'a str {
     match cib.top_of(id) {
         Some(Resource::Clone(clone)) if !in_cloned_group(clone, id) => &clone.id,
+        Some(Resource::Bundle(bundle)) => &bundle.id,
         Some(Resource::Clone(_) | Resource::Group(_) | Resource::Primitive(_)) | None => id,
     }
 }
@@ -54,7 +55,7 @@ fn carrier<'a>(cib: &'a Cib, id: &'a str) -> &'a str {
 fn in_cloned_group(clone: &crm_core::cib::CloneResource, id: &str) -> bool {
     match clone.child.as_ref() {
         Resource::Group(group) => group.members.iter().any(|m| m.id == id),
-        Resource::Primitive(_) | Resource::Clone(_) => false,
+        Resource::Primitive(_) | Resource::Clone(_) | Resource::Bundle(_) => false,
     }
 }
 

@@ -203,6 +203,7 @@ fn definition(statement: &Statement) -> Option<(u8, String)> {
         StatementKind::Primitive(p, _) => Some((0, p.id.clone())),
         StatementKind::Group(g) => Some((0, g.id.clone())),
         StatementKind::Clone(c) => Some((0, c.id.clone())),
+        StatementKind::Bundle(b) => Some((0, b.bundle.id.clone())),
         StatementKind::Constraint(c) => Some((0, c.id().to_owned())),
         StatementKind::Volume(v) => Some((1, v.name.clone())),
         StatementKind::Node { .. }
@@ -224,7 +225,7 @@ const fn rank(kind: &StatementKind) -> u8 {
         StatementKind::Node { .. } | StatementKind::Volume(_) => 0,
         StatementKind::Primitive(..) => 1,
         StatementKind::Group(_) => 2,
-        StatementKind::Clone(_) => 3,
+        StatementKind::Clone(_) | StatementKind::Bundle(_) => 3,
         StatementKind::Constraint(_)
         | StatementKind::Property(_)
         | StatementKind::RscDefaults(_)

@@ -155,6 +155,17 @@ fn show(out: &mut String, picture: &Picture, r: &RscPicture, indent: usize) {
                 show(out, picture, member, indent + 2);
             }
         }
+        Made::Bundle { unique, image } => {
+            let word =
+                if r.children.len() == 1 { "Container bundle" } else { "Container bundle set" };
+            let unique = if *unique { " (unique)" } else { "" };
+            let managed = if r.managed { "" } else { " (unmanaged)" };
+            let _infallible =
+                writeln!(out, "{pad}* {word}: {} [{image}]{unique}{managed}:", r.label);
+            for replica in &r.children {
+                show(out, picture, replica, indent + 2);
+            }
+        }
         Made::Clone { promotable, unique, of } => {
             let mut notes = Vec::new();
             if *promotable {

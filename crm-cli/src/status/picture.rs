@@ -346,6 +346,16 @@ fn tree<'a>(reply: &'a StatusReply, resource: &'a Resource) -> Tree<'a> {
             flags: flags(reply, &[&g.meta]),
             members: g.members.iter().map(|p| prim(reply, p, &[&p.meta, &g.meta], false)).collect(),
         }),
+        // Our nodes run no containers: what is inside of a bundle is shown as what is known of it.
+        Resource::Bundle(b) => Tree::Group(GroupRow {
+            id: &b.id,
+            flags: flags(reply, &[&b.meta]),
+            members: b
+                .child
+                .iter()
+                .map(|p| prim(reply, p, &[&p.meta, &b.meta], b.promotable()))
+                .collect(),
+        }),
         Resource::Clone(c) => {
             let promotable = c.promotable();
             let mut members = Vec::new();
@@ -362,7 +372,8 @@ fn tree<'a>(reply: &'a StatusReply, resource: &'a Resource) -> Tree<'a> {
                         .iter()
                         .map(|p| prim(reply, p, &[&p.meta, &g.meta, &c.meta], promotable)),
                 ),
-                Resource::Clone(_) => {}
+                // A clone is never of these.
+                Resource::Clone(_) | Resource::Bundle(_) => {}
             }
             let nodes = reply.state.cib.nodes.len();
             let max = c.meta.get("clone-max").and_then(|v| v.parse().ok()).unwrap_or(nodes);

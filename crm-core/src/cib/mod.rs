@@ -2,11 +2,13 @@
 //!
 //! Values are kept as the user wrote them (Pacemaker's words); typed accessors interpret them.
 
+mod bundle;
 mod constraint;
 mod nv;
 mod resource;
 mod score;
 
+pub use bundle::{Bundle, Container, Engine, Network, PortMapping, StorageMapping};
 pub use constraint::{
     Colocation, Constraint, Location, LocationTarget, LossPolicy, Order, OrderAction, OrderKind,
     ResourceSet, RscTicket, SetMember,

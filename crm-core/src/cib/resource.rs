@@ -1,5 +1,6 @@
 //! Resources: primitives, groups, clones (promotable ones included).
 
+use super::bundle::Bundle;
 use super::nv::{NvSet, parse_duration_ms};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -157,6 +158,8 @@ pub enum Resource {
     Group(Group),
     /// A clone or promotable clone.
     Clone(CloneResource),
+    /// Containers, perhaps with a primitive inside of each.
+    Bundle(Box<Bundle>),
 }
 
 impl Resource {
@@ -167,6 +170,7 @@ impl Resource {
             Self::Primitive(p) => &p.id,
             Self::Group(g) => &g.id,
             Self::Clone(c) => &c.id,
+            Self::Bundle(b) => &b.id,
         }
     }
 
@@ -177,6 +181,7 @@ impl Resource {
             Self::Primitive(p) => &p.meta,
             Self::Group(g) => &g.meta,
             Self::Clone(c) => &c.meta,
+            Self::Bundle(b) => &b.meta,
         }
     }
 
@@ -186,6 +191,7 @@ impl Resource {
             Self::Primitive(p) => &mut p.meta,
             Self::Group(g) => &mut g.meta,
             Self::Clone(c) => &mut c.meta,
+            Self::Bundle(b) => &mut b.meta,
         }
     }
 
@@ -195,17 +201,18 @@ impl Resource {
             Self::Primitive(p) => out.push(p),
             Self::Group(g) => out.extend(&g.members),
             Self::Clone(c) => c.child.collect_primitives(out),
+            Self::Bundle(b) => out.extend(&b.child),
         }
     }
 
-    /// This resource, or the one inside it, called `id`. Group members are not [`Resource`]s: a member's id gives `None`; use [`Self::primitive`].
+    /// This resource, or the one inside it, called `id`. Members of groups and what is in bundles are not [`Resource`]s: a member's id gives `None`; use [`Self::primitive`].
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Self> {
         if self.id() == id {
             return Some(self);
         }
         match self {
-            Self::Primitive(_) | Self::Group(_) => None,
+            Self::Primitive(_) | Self::Group(_) | Self::Bundle(_) => None,
             Self::Clone(c) => c.child.find(id),
         }
     }
@@ -216,7 +223,7 @@ impl Resource {
             return Some(self);
         }
         match self {
-            Self::Primitive(_) | Self::Group(_) => None,
+            Self::Primitive(_) | Self::Group(_) | Self::Bundle(_) => None,
             Self::Clone(c) => c.child.find_mut(id),
         }
     }
@@ -235,6 +242,7 @@ impl Resource {
             Self::Primitive(p) => (p.id == id).then_some(p),
             Self::Group(g) => g.members.iter_mut().find(|p| p.id == id),
             Self::Clone(c) => c.child.primitive_mut(id),
+            Self::Bundle(b) => b.child.as_mut().filter(|p| p.id == id),
         }
     }
 }

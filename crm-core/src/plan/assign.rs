@@ -46,7 +46,10 @@ impl Model<'_> {
         match self.rscs[r].kind.clone() {
             Kind::Primitive => self.assign_primitive(r, prefer),
             Kind::Group { colocated, .. } => self.assign_group(r, colocated, prefer),
-            Kind::Clone(info) => self.assign_clone(r, &info),
+            Kind::Clone(info) => {
+                self.assign_clone(r, &info);
+                self.assign_replicas(r);
+            }
         }
         self.rscs[r].assigning = false;
         self.rscs[r].assigned

@@ -65,6 +65,8 @@ impl<'a> Model<'a> {
                     }
                 }
             }
+            Kind::Clone(_)
+                if rsc.bundle.is_some() && at != of && !self.bundle_speaks_for(at, of) => {}
             Kind::Clone(_) => {
                 out.extend(own);
                 if let Some(parent) = rsc.parent {
@@ -106,13 +108,13 @@ impl<'a> Model<'a> {
     }
 
     pub(super) fn attribute_at<'s>(&'s self, node: NodeIx, c: &Coloc<'_>) -> Option<&'s str> {
-        self.nodes[node].attribute(c.attribute)
+        self.nodes[self.outside(node)].attribute(c.attribute)
     }
 
     /// Do two nodes count as one place for this colocation? Two without the attribute do.
     pub(super) fn same_place(&self, a: NodeIx, b: NodeIx, c: &Coloc<'_>) -> bool {
         if a == b || c.attribute == "#uname" {
-            return a == b;
+            return self.outside(a) == self.outside(b);
         }
         match (self.attribute_at(a, c), self.attribute_at(b, c)) {
             (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
@@ -133,7 +135,7 @@ impl<'a> Model<'a> {
     }
 
     /// Score of [`Self::place_of`] when it was chosen.
-    fn place_score(&self, r: RscIx) -> Score {
+    pub(super) fn place_score(&self, r: RscIx) -> Score {
         let leaves = self.leaves(r);
         let placed = leaves.into_iter().find(|l| self.rscs[*l].assigned.is_some());
         placed.map_or(Score::ZERO, |l| self.rscs[l].assigned_score)
@@ -141,7 +143,7 @@ impl<'a> Model<'a> {
 
     /// The role it will have as far as that is decided.
     pub(super) fn role_of(&self, r: RscIx) -> Option<Role> {
-        let rsc = &self.rscs[r];
+        let rsc = &self.rscs[self.inside(r)];
         if !matches!(rsc.kind, Kind::Primitive) {
             return rsc.children.iter().filter_map(|c| self.role_of(*c)).max();
         }
@@ -160,9 +162,10 @@ impl<'a> Model<'a> {
         if !early && !self.rscs[primary].done {
             return Effect::Nothing;
         }
-        let promotable = self.rscs[dependent].clone.is_some_and(|c| self.rscs[c].promotable());
+        let actor = self.inside(dependent);
+        let promotable = self.rscs[actor].clone.is_some_and(|c| self.rscs[c].promotable());
         let by_role = matches!(c.dependent_role, Some(Role::Promoted | Role::Unpromoted));
-        if by_role && promotable && self.rscs[dependent].done {
+        if by_role && promotable && self.rscs[actor].done {
             return Effect::Role;
         }
         if !early && self.rscs[dependent].done {
@@ -220,6 +223,9 @@ impl<'a> Model<'a> {
                     sum = sum.plus(self.apply_colocation(dependent, member, ix));
                 }
                 sum
+            }
+            Kind::Clone(_) if self.rscs[primary].bundle.is_some() => {
+                self.apply_bundle(dependent, primary, ix)
             }
             Kind::Clone(_) => self.apply_clone(dependent, primary, ix),
         }
@@ -336,12 +342,12 @@ impl<'a> Model<'a> {
         free.filter_map(|i| Some((self.place_of(*i)?, self.place_score(*i)))).collect()
     }
 
-    fn any_blocked(&self, r: RscIx) -> bool {
+    pub(super) fn any_blocked(&self, r: RscIx) -> bool {
         self.leaves(r).into_iter().any(|l| self.rscs[l].blocked())
     }
 
     /// The dependent may only be where the clone is (in the role asked for).
-    fn keep_to(
+    pub(super) fn keep_to(
         &mut self,
         dependent: RscIx,
         clone: RscIx,

@@ -57,6 +57,7 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
     stickiness(model);
     internal_colocations(model);
     super::remote::constrain(model);
+    super::bundled::constrain(model);
     for constraint in &cib.constraints {
         if let Constraint::Colocation(c) = constraint {
             colocation(model, c);
@@ -158,6 +159,9 @@ fn prefer(
     for (place, child) in rsc.children.clone().into_iter().enumerate() {
         let share = if colocated && place > 0 { Score::ZERO } else { score };
         prefer(model, child, node, (share, discovery), discoveries);
+    }
+    for ip in model.addresses(r) {
+        prefer(model, ip, node, (score, discovery), discoveries);
     }
 }
 

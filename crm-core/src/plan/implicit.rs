@@ -3,10 +3,11 @@
 //! Owned here, so that the model can borrow it as it borrows what is configured.
 
 use super::Input;
+use super::bundle::Parts;
 use super::meta::lookup;
 use super::model::{Model, NodeKind};
 use crate::cib::{AgentName, Cib, Nv, NvSet, Op, Primitive, Resource, parse_duration_ms};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Resources and nodes that follow from the configuration. Empty in our own plans: our nodes know no remote ones.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ pub(super) struct Implicit {
     pub(super) remotes: BTreeSet<String>,
     /// Connections of guests (id = name of the node, meta `container` = what it lives in).
     pub(super) connections: Vec<Primitive>,
+    /// What bundles consist of, by id.
+    pub(super) bundles: BTreeMap<String, Parts>,
 }
 
 impl Implicit {
@@ -40,6 +43,10 @@ impl Implicit {
                 Resource::Group(g) => g.members.iter().for_each(|p| out.primitive(p, cib)),
                 // Neither instances of a connection nor nodes inside of instances would have names of their own.
                 Resource::Clone(_) => {}
+                Resource::Bundle(b) => {
+                    out.remotes.extend(b.node_names());
+                    out.bundles.insert(b.id.clone(), Parts::of(b));
+                }
             }
         }
         out
@@ -63,7 +70,11 @@ impl Implicit {
 #[must_use]
 pub fn remote_nodes(cib: &Cib) -> Vec<(String, &'static str)> {
     let implicit = Implicit::in_cib(cib);
-    let guest = |name: &String| implicit.connections.iter().any(|c| c.id == *name);
+    let bundled = |name: &String| {
+        let replicas = implicit.bundles.values().flat_map(|b| &b.replicas);
+        replicas.filter_map(|r| r.connection.as_ref()).any(|c| c.id == *name)
+    };
+    let guest = |name: &String| bundled(name) || implicit.connections.iter().any(|c| c.id == *name);
     let kind = |name: &String| if guest(name) { "container" } else { "remote" };
     implicit.remotes.iter().map(|name| (name.clone(), kind(name))).collect()
 }
@@ -73,7 +84,7 @@ pub(super) fn is_connection(agent: &AgentName) -> bool {
     agent.class == "ocf" && agent.provider.as_deref() == Some("pacemaker") && agent.kind == "remote"
 }
 
-fn set(pairs: &[(&str, Option<&str>)]) -> NvSet {
+pub(super) fn set(pairs: &[(&str, Option<&str>)]) -> NvSet {
     let mut out = NvSet::default();
     for (name, value) in pairs {
         if let Some(value) = value {

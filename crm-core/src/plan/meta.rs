@@ -159,6 +159,7 @@ pub fn globally_unique(cib: &Cib, primitive: &str) -> bool {
             let several = count(&[&clone.meta], &["clone-node-max"]).is_some_and(|n| n > 1);
             flag(&[&clone.meta], "globally-unique", several)
         }
+        Some(Resource::Bundle(bundle)) => bundle.replicas_per_host() > 1,
         Some(Resource::Primitive(_) | Resource::Group(_)) | None => false,
     }
 }

@@ -5,6 +5,8 @@
 
 mod actions;
 mod assign;
+mod bundle;
+mod bundled;
 mod capacity;
 mod colocate;
 mod criteria;

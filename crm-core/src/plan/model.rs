@@ -293,6 +293,8 @@ pub(super) struct Rsc<'a> {
     /// `reconnect_interval` of a connection.
     pub(super) reconnect_ms: u64,
     pub(super) meta: Meta,
+    /// What makes it a bundle.
+    pub(super) bundle: Option<BundleIx>,
     /// Where it is active (primitives).
     pub(super) active: Vec<Seen>,
     /// More instances are active than configured: this one must go.
@@ -350,6 +352,28 @@ impl Rsc<'_> {
             Kind::Primitive | Kind::Group { .. } => false,
         }
     }
+}
+
+/// A container of a bundle with what belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplicaIx {
+    pub(super) container: RscIx,
+    pub(super) ip: Option<RscIx>,
+    pub(super) connection: Option<RscIx>,
+    /// The node inside.
+    pub(super) node: Option<NodeIx>,
+    /// The instance that runs there.
+    pub(super) child: Option<RscIx>,
+}
+
+/// A bundle: a collection whose instances are containers.
+#[derive(Debug)]
+pub(super) struct BundleIx {
+    pub(super) replicas: Vec<ReplicaIx>,
+    /// The clone of what runs inside.
+    pub(super) child: Option<RscIx>,
+    /// What is inside has the attributes of the node outside.
+    pub(super) on_host: bool,
 }
 
 /// A colocation between two resources, sets already expanded.
@@ -517,10 +541,10 @@ impl<'a> Model<'a> {
         out
     }
 
-    /// The resource that contains `rsc` at the top.
+    /// The resource that contains `rsc` at the top; what a bundle consists of stands for itself.
     pub(super) fn top(&self, rsc: RscIx) -> RscIx {
         let mut at = rsc;
-        while let Some(parent) = self.rscs[at].parent {
+        while let Some(parent) = self.rscs[at].parent.filter(|p| self.rscs[*p].bundle.is_none()) {
             at = parent;
         }
         at

@@ -67,17 +67,39 @@ impl Model<'_> {
             match self.cib.resource(self.rscs[parent].id) {
                 Some(crate::cib::Resource::Group(g)) => chain.push(&g.params),
                 Some(crate::cib::Resource::Clone(c)) => chain.push(&c.params),
-                Some(crate::cib::Resource::Primitive(_)) | None => {}
+                Some(crate::cib::Resource::Primitive(_) | crate::cib::Resource::Bundle(_))
+                | None => {}
             }
             at = self.rscs[parent].parent;
         }
         instance_attributes(&chain)
     }
 
+    /// Where something will be, or else is.
+    fn location_of(&self, r: RscIx) -> Option<NodeIx> {
+        self.rscs[r].assigned.or_else(|| self.rscs[r].active.first().map(|a| a.node))
+    }
+
+    /// A connection into a container without an address goes to the node that the container is on.
+    pub(super) fn with_address(
+        &self,
+        params: &BTreeMap<String, String>,
+        host: &str,
+    ) -> BTreeMap<String, String> {
+        let mut out = params.clone();
+        if let Some(address) = out.get_mut("addr").filter(|a| *a == "#uname") {
+            host.clone_into(address);
+        }
+        out
+    }
+
     /// The complete call of an operation.
     pub(super) fn op_spec(&self, call: OpCall<'_>) -> OpSpec {
         let r = &self.rscs[call.rsc];
         let mut params = self.attributes_of(call.rsc);
+        if let Some(host) = r.container.and_then(|c| self.location_of(c)) {
+            params = self.with_address(&params, self.nodes[host].name);
+        }
         let digest = digest(&params);
         let timeout_ms = call
             .config

@@ -1,8 +1,8 @@
 //! What runs where as the engine reads it from the histories: the tree of resources with their states, for `status` and simulations.
 
 use super::Input;
-use super::model::{Kind, Model, NodeKind, RscIx};
-use crate::cib::Role;
+use super::model::{BundleIx, Kind, Model, NodeKind, ReplicaIx, RscIx};
+use crate::cib::{Resource, Role};
 
 /// A cluster as the engine sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,6 +63,13 @@ pub enum Made {
         unique: bool,
         /// Id of what is cloned.
         of: String,
+    },
+    /// A bundle; its children are its replicas.
+    Bundle {
+        /// Several replicas may run on one node.
+        unique: bool,
+        /// Image of the containers.
+        image: String,
     },
 }
 
@@ -142,8 +149,51 @@ pub fn picture(input: &Input<'_>) -> Picture {
     Picture { nodes, resources }
 }
 
+/// A bundle with one line for each replica.
+fn bundle(model: &Model<'_>, r: RscIx, parts: &BundleIx) -> RscPicture {
+    let configured = model.cib.resources.iter().find_map(|c| match c {
+        Resource::Bundle(b) if b.id == model.rscs[r].id => Some(b),
+        Resource::Bundle(_) | Resource::Primitive(_) | Resource::Group(_) | Resource::Clone(_) => {
+            None
+        }
+    });
+    let image = configured.and_then(|b| b.container.attrs.get("image")).unwrap_or_default();
+    let replica = |replica: &ReplicaIx| {
+        let (shown, active) = model.replica_shown(replica);
+        let named = replica.connection.unwrap_or(replica.container);
+        let address = replica.ip.and_then(|ip| model.rscs[ip].prim?.params.get("ip"));
+        let address = address.map(|ip| format!(" ({ip})")).unwrap_or_default();
+        RscPicture {
+            label: format!("{}{address}", model.rscs[named].id),
+            active: active
+                .iter()
+                .map(|(n, role)| (model.nodes[*n].name.to_owned(), *role))
+                .collect(),
+            ..resource(model, shown)
+        }
+    };
+    RscPicture {
+        label: model.rscs[r].id.to_owned(),
+        made: Made::Bundle {
+            unique: configured.is_some_and(|b| b.replicas_per_host() > 1),
+            image: image.to_owned(),
+        },
+        children: parts.replicas.iter().map(replica).collect(),
+        active: Vec::new(),
+        failed: false,
+        blocked: false,
+        managed: model.managed(r),
+        removed: false,
+        pending: None,
+        unclean: false,
+    }
+}
+
 fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
     let rsc = &model.rscs[r];
+    if let Some(parts) = &rsc.bundle {
+        return bundle(model, r, parts);
+    }
     let made = match &rsc.kind {
         Kind::Primitive => {
             Made::Primitive { agent: rsc.agent.map_or_else(String::new, ToString::to_string) }

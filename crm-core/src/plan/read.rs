@@ -39,6 +39,7 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             reasons: Vec::new(),
             trace: None,
         },
+        implicit,
         findings: BTreeMap::new(),
         labels: BTreeMap::new(),
     };
@@ -48,6 +49,10 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
         }
     }
     for resource in &input.cib.resources {
+        if matches!(resource, Resource::Bundle(b) if !implicit.bundles.contains_key(&b.id)) {
+            // Our own nodes run no containers.
+            continue;
+        }
         let top = builder.add(resource, &Context::top(input));
         builder.model.tops.push(top);
     }
@@ -138,11 +143,11 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
 }
 
 /// Where in the tree a resource is.
-struct Context<'a> {
+pub(super) struct Context<'a> {
     /// Attribute sets of the parents, nearest first, then `rsc_defaults`.
-    metas: Chain<'a>,
+    pub(super) metas: Chain<'a>,
     params: Chain<'a>,
-    parent: Option<RscIx>,
+    pub(super) parent: Option<RscIx>,
     clone: Option<RscIx>,
     number: u32,
     cloned: bool,
@@ -166,7 +171,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    fn metas_with(&self, own: &'a crate::cib::NvSet) -> Chain<'a> {
+    pub(super) fn metas_with(&self, own: &'a crate::cib::NvSet) -> Chain<'a> {
         std::iter::once(own).chain(self.metas.iter().copied()).collect()
     }
 
@@ -174,7 +179,7 @@ impl<'a> Context<'a> {
         std::iter::once(own).chain(self.params.iter().copied()).collect()
     }
 
-    fn below(&self, metas: Chain<'a>, params: Chain<'a>) -> Self {
+    pub(super) fn below(&self, metas: Chain<'a>, params: Chain<'a>) -> Self {
         Self {
             metas,
             params,
@@ -190,6 +195,7 @@ impl<'a> Context<'a> {
 /// Makes the model; what is recorded of resources that are not configured, or of more instances than wanted, adds to it.
 pub(super) struct Builder<'a> {
     pub(super) model: Model<'a>,
+    pub(super) implicit: &'a Implicit,
     /// Primitives by label, as Pacemaker names them.
     pub(super) labels: BTreeMap<String, RscIx>,
     /// What the histories say, by primitive id, then node.
@@ -213,6 +219,8 @@ impl<'a> Builder<'a> {
                 inner.promotable = c.promotable();
                 self.find(&c.child, &inner, input);
             }
+            // Our own nodes run no containers.
+            Resource::Bundle(_) => {}
         }
     }
 
@@ -269,10 +277,15 @@ impl<'a> Builder<'a> {
                 group
             }
             Resource::Clone(c) => self.add_clone(c, at),
+            Resource::Bundle(b) => self.add_bundle(b, at),
         }
     }
 
-    fn add_clone(&mut self, c: &'a crate::cib::CloneResource, at: &Context<'a>) -> RscIx {
+    pub(super) fn add_clone(
+        &mut self,
+        c: &'a crate::cib::CloneResource,
+        at: &Context<'a>,
+    ) -> RscIx {
         let metas = at.metas_with(&c.meta);
         let exact = self.model.props.exact;
         let info = meta::clone_info(&metas, c.promotable(), self.model.nodes.len(), exact);
@@ -376,7 +389,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add_primitive(&mut self, prim: &'a Primitive, at: &Context<'a>) -> RscIx {
+    pub(super) fn add_primitive(&mut self, prim: &'a Primitive, at: &Context<'a>) -> RscIx {
         let metas = at.metas_with(&prim.meta);
         let r = self.push(&prim.id, Kind::Primitive, Some(prim), &metas, at);
         self.model.instances.entry(&prim.id).or_default().push(r);
@@ -395,7 +408,7 @@ impl<'a> Builder<'a> {
         r
     }
 
-    fn push(
+    pub(super) fn push(
         &mut self,
         id: &'a str,
         kind: Kind,
@@ -431,6 +444,7 @@ impl<'a> Builder<'a> {
             fillers: Vec::new(),
             nests: false,
             reconnect_ms: 0,
+            bundle: None,
             meta,
             active: Vec::new(),
             surplus: false,

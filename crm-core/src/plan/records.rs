@@ -262,7 +262,7 @@ fn probes(model: &mut Model<'_>) {
     let mut out = Vec::new();
     for (r, rsc) in model.rscs.iter().enumerate() {
         let unique = model.unique(r);
-        let first = rsc.clone.is_none() || unique || rsc.number == 0;
+        let first = rsc.clone.is_none() || unique || rsc.number == 0 || model.bundled(r);
         if !matches!(rsc.kind, Kind::Primitive) || rsc.removed || !first {
             continue;
         }
@@ -288,6 +288,7 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
             if !model.rscs[r].active.iter().any(|a| a.node == n) {
                 continue;
             }
+            let own = model.with_address(&own, model.nodes[n].name);
             let mut changed = false;
             for record in since(&ops, span) {
                 let task = match record.op.as_str() {

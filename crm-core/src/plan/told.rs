@@ -67,16 +67,6 @@ impl<'a> Model<'a> {
         if promotable { Role::Unpromoted } else { Role::Started }
     }
 
-    /// It runs inside a bundle's container.
-    pub(super) const fn bundled(&self, _r: RscIx) -> bool {
-        false
-    }
-
-    /// The instance inside the bundle's container that is the node `n`.
-    pub(super) const fn bundled_on(&self, _r: RscIx, _n: NodeIx) -> Option<RscIx> {
-        None
-    }
-
     /// Whom a ban concerns: instances that are alike go together.
     pub(super) fn collective(&self, r: RscIx) -> RscIx {
         if self.unique(r) || self.rscs[r].clone.is_none() { r } else { self.top(r) }

@@ -17,6 +17,7 @@ pub(crate) fn resource_ids(cib: &Cib) -> Vec<String> {
             Resource::Primitive(_) => {}
             Resource::Group(group) => out.extend(group.members.iter().map(|m| m.id.clone())),
             Resource::Clone(clone) => visit(&clone.child, out),
+            Resource::Bundle(bundle) => out.extend(bundle.child.iter().map(|p| p.id.clone())),
         }
     }
     let mut out = Vec::new();
@@ -41,6 +42,7 @@ pub(crate) fn in_use(cib: &Cib, id: &str) -> bool {
                 Resource::Primitive(_) => false,
                 Resource::Group(group) => group.members.iter().any(|m| m.id == id),
                 Resource::Clone(clone) => inside(&clone.child, id),
+                Resource::Bundle(bundle) => bundle.child.as_ref().is_some_and(|p| p.id == id),
             }
     }
     cib.resources.iter().any(|r| inside(r, id)) || cib.constraints.iter().any(|c| c.id() == id)
@@ -52,7 +54,7 @@ pub(crate) fn take_primitive(cib: &mut Cib, id: &str) -> Option<Primitive> {
         cib.resources.iter().position(|r| matches!(r, Resource::Primitive(p) if p.id == id))?;
     match cib.resources.remove(index) {
         Resource::Primitive(primitive) => Some(primitive),
-        Resource::Group(_) | Resource::Clone(_) => None,
+        Resource::Group(_) | Resource::Clone(_) | Resource::Bundle(_) => None,
     }
 }
 
@@ -89,7 +91,7 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
     next.constraints.retain(|c| !doomed.iter().any(|id| id == c.id()));
     let mut inner_last: Vec<&String> = doomed.iter().collect();
     inner_last.sort_by_key(|id| match cib.resource(id) {
-        Some(Resource::Clone(_)) => 0,
+        Some(Resource::Clone(_) | Resource::Bundle(_)) => 0,
         Some(Resource::Group(_)) => 1,
         Some(Resource::Primitive(_)) | None => 2,
     });
@@ -142,6 +144,10 @@ fn remove_resource(cib: &mut Cib, id: &str, at: At<'_>) -> Done {
                 cib.resources.splice(index..index, members);
             }
             Resource::Clone(clone) => cib.resources.insert(index, *clone.child),
+            Resource::Bundle(bundle) => {
+                let child = bundle.child.map(Resource::Primitive);
+                cib.resources.splice(index..index, child);
+            }
         }
         return Ok(());
     }
@@ -163,7 +169,7 @@ fn remove_resource(cib: &mut Cib, id: &str, at: At<'_>) -> Done {
 
 fn group_with<'a>(resource: &'a mut Resource, id: &str) -> Option<&'a mut crate::cib::Group> {
     match resource {
-        Resource::Primitive(_) => None,
+        Resource::Primitive(_) | Resource::Bundle(_) => None,
         Resource::Group(group) => group.members.iter().any(|m| m.id == id).then_some(group),
         Resource::Clone(clone) => group_with(&mut clone.child, id),
     }
@@ -246,6 +252,7 @@ pub(crate) fn rename(cib: &mut Cib, from: &str, to: &str, at: At<'_>) -> Done {
             Resource::Primitive(p) => &mut p.id,
             Resource::Group(g) => &mut g.id,
             Resource::Clone(c) => &mut c.id,
+            Resource::Bundle(b) => &mut b.id,
         };
         if id == from {
             to.clone_into(id);
@@ -261,6 +268,13 @@ pub(crate) fn rename(cib: &mut Cib, from: &str, to: &str, at: At<'_>) -> Done {
                 hit
             }),
             Resource::Clone(c) => in_resource(&mut c.child, from, to),
+            Resource::Bundle(b) => match &mut b.child {
+                Some(child) if child.id == from => {
+                    to.clone_into(&mut child.id);
+                    true
+                }
+                Some(_) | None => false,
+            },
         }
     }
     if ids(cib).iter().any(|id| id == to) {
@@ -338,6 +352,7 @@ pub(crate) fn set(cib: &mut Cib, path: &str, value: &str, place: &Place) -> Done
             match cib.resource_mut(id) {
                 Some(Resource::Group(g)) => set_attribute(&mut g.params, &mut g.meta, rest, value),
                 Some(Resource::Clone(c)) => set_attribute(&mut c.params, &mut c.meta, rest, value),
+                Some(Resource::Bundle(b)) => b.meta.set(rest, value),
                 Some(Resource::Primitive(_)) | None => return Err(missing(cib, id, place)),
             }
         }

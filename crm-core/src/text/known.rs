@@ -8,6 +8,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "clone",
     "ms",
     "master",
+    "bundle",
     "location",
     "colocation",
     "collocation",
@@ -26,7 +27,6 @@ pub(crate) const STATEMENTS: &[&str] = &[
 /// Statements of the crm shell that are not read yet, with what to do instead.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("rsc_template", "write its parameters and operations out in each primitive"),
-    ("bundle", "use a primitive of a container agent"),
     ("rsc_ticket", "tickets (multi-site clusters) are not supported"),
     ("fencing_topology", "fencing levels are not supported"),
     ("fencing-topology", "fencing levels are not supported"),

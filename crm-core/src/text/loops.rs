@@ -72,7 +72,7 @@ fn end_of(cib: &Cib, id: &str, last: bool) -> String {
 fn groups(cib: &Cib) -> Vec<Vec<String>> {
     fn visit(resource: &Resource, out: &mut Vec<Vec<String>>) {
         match resource {
-            Resource::Primitive(_) => {}
+            Resource::Primitive(_) | Resource::Bundle(_) => {}
             Resource::Group(g) => out.push(g.members.iter().map(|m| m.id.clone()).collect()),
             Resource::Clone(c) => visit(&c.child, out),
         }

@@ -27,8 +27,8 @@ pub use session::{Event, Session};
 pub use show::{objects, show, show_object};
 pub use size::{parse_size, show_size};
 pub use statement::{
-    CloneStatement, GroupStatement, ModgroupStatement, Statement, StatementKind, Verb,
-    VolumeStatement,
+    BundleStatement, CloneStatement, GroupStatement, ModgroupStatement, Statement, StatementKind,
+    Verb, VolumeStatement,
 };
 pub use validate::validate;
 

@@ -7,7 +7,8 @@ use super::lexer::{Lines, Logical};
 use super::nearest::nearest;
 use super::parser;
 use super::statement::{
-    CloneStatement, GroupStatement, Statement, StatementKind, Verb, VolumeStatement,
+    BundleStatement, CloneStatement, GroupStatement, Statement, StatementKind, Verb,
+    VolumeStatement,
 };
 use super::{FIRST_VOLUME_PORT, validate};
 use crate::cib::{
@@ -217,6 +218,7 @@ impl Session {
             StatementKind::Primitive(primitive, bare) => self.primitive(*primitive, bare, &at)?,
             StatementKind::Group(group) => self.group(group, &at)?,
             StatementKind::Clone(clone) => self.clone_of(clone, &at)?,
+            StatementKind::Bundle(bundle) => self.bundle(*bundle, &at)?,
             StatementKind::Constraint(constraint) => self.constraint(constraint, &at)?,
             StatementKind::Property(set) => {
                 merge(&mut self.cib.properties, set, "cib-bootstrap-options", &place)?;
@@ -341,6 +343,11 @@ impl Session {
                 let message = format!("`{id}` is a group; groups hold primitives only");
                 Err(Diagnostic::error("CRM0011", place, message))
             }
+            Resource::Bundle(_) => {
+                let message =
+                    format!("`{id}` is a bundle; it cannot be inside of another resource");
+                Err(Diagnostic::error("CRM0011", place, message))
+            }
             Resource::Clone(_) => {
                 let message = format!("`{id}` is a clone; it cannot be inside of another resource");
                 Err(Diagnostic::error("CRM0011", place, message))
@@ -359,6 +366,18 @@ impl Session {
         let child = Box::new(self.cib.resources.remove(index));
         let clone = CloneResource { id, description, child, ms, params, meta };
         self.cib.resources.push(Resource::Clone(clone));
+        Ok(())
+    }
+
+    fn bundle(&mut self, statement: BundleStatement, at: &dyn Fn(&str, &str) -> Place) -> Done {
+        let BundleStatement { mut bundle, child } = statement;
+        self.free(&bundle.id, &at(&bundle.id, ""))?;
+        if let Some(child) = child {
+            let place = at(&bundle.id, &format!("ref/{child}"));
+            self.joinable(&child, &place, false)?;
+            bundle.child = edit::take_primitive(&mut self.cib, &child);
+        }
+        self.cib.resources.push(Resource::Bundle(Box::new(bundle)));
         Ok(())
     }
 

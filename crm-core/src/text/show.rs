@@ -3,8 +3,8 @@
 use super::known;
 use super::size::show_size;
 use crate::cib::{
-    Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node, Nv, NvSet,
-    Order, OrderAction, OrderKind, Primitive, Resource, ResourceSet, Role, Section, Volume,
+    Bundle, Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node, Nv,
+    NvSet, Order, OrderAction, OrderKind, Primitive, Resource, ResourceSet, Role, Section, Volume,
 };
 use std::fmt::Write as _;
 
@@ -83,6 +83,12 @@ fn visit(resource: &Resource, out: &mut Vec<(u8, String, String, String)>) {
             visit(&c.child, out);
             out.push((if c.ms { 4 } else { 5 }, id.clone(), id, clone(c)));
         }
+        Resource::Bundle(b) => {
+            if let Some(child) = &b.child {
+                out.push((2, child.id.clone(), child.id.clone(), primitive(child)));
+            }
+            out.push((5, id.clone(), id, bundle(b)));
+        }
     }
 }
 
@@ -135,9 +141,13 @@ fn pair(nv: &Nv) -> String {
 fn section(out: &mut String, name: &str, pairs: &[Nv]) {
     if !pairs.is_empty() {
         let _ = write!(out, "{JOIN}{name}");
-        for nv in pairs {
-            let _ = write!(out, " {}", pair(nv));
-        }
+        self::pairs(out, pairs);
+    }
+}
+
+fn pairs(out: &mut String, pairs: &[Nv]) {
+    for nv in pairs {
+        let _ = write!(out, " {}", pair(nv));
     }
 }
 
@@ -227,6 +237,32 @@ fn clone(c: &CloneResource) -> String {
     let keyword = if c.ms { "ms" } else { "clone" };
     let mut out = format!("{keyword} {} {}", c.id, c.child.id());
     holder(&mut out, c.description.as_deref(), &c.params, &c.meta);
+    out
+}
+
+fn bundle(b: &Bundle) -> String {
+    let mut out = format!("bundle {}", b.id);
+    description(&mut out, b.description.as_deref());
+    section(&mut out, b.container.engine.name(), &b.container.attrs.pairs);
+    if let Some(network) = &b.network {
+        let _ = write!(out, "{JOIN}network");
+        pairs(&mut out, &network.attrs.pairs);
+        for port in &network.ports {
+            let _ = write!(out, " port-mapping id={}", value(&port.id));
+            pairs(&mut out, &port.attrs.pairs);
+        }
+    }
+    if !b.storage.is_empty() {
+        let _ = write!(out, "{JOIN}storage");
+        for mapping in &b.storage {
+            let _ = write!(out, " storage-mapping id={}", value(&mapping.id));
+            pairs(&mut out, &mapping.attrs.pairs);
+        }
+    }
+    if let Some(child) = &b.child {
+        let _ = write!(out, "{JOIN}primitive {}", child.id);
+    }
+    section(&mut out, "meta", &b.meta.pairs);
     out
 }
 

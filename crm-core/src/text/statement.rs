@@ -1,7 +1,7 @@
 //! What one statement of a configure text says.
 
 use super::diagnostic::Place;
-use crate::cib::{Constraint, NvSet, Primitive, Replica};
+use crate::cib::{Bundle, Constraint, NvSet, Primitive, Replica};
 
 /// One statement with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,15 @@ pub struct CloneStatement {
     pub meta: NvSet,
 }
 
+/// `bundle`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleStatement {
+    /// All but what is inside.
+    pub bundle: Bundle,
+    /// What is inside, by id.
+    pub child: Option<String>,
+}
+
 /// `modgroup`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModgroupStatement {
@@ -107,6 +116,8 @@ pub enum StatementKind {
     Group(GroupStatement),
     /// `clone`, `ms`, `master`.
     Clone(CloneStatement),
+    /// `bundle`.
+    Bundle(Box<BundleStatement>),
     /// `location`, `colocation`, `order`.
     Constraint(Constraint),
     /// `property`.

@@ -129,7 +129,7 @@ impl Check<'_> {
     fn inherited_params(&self, id: &str) -> Vec<String> {
         fn visit(resource: &Resource, out: &mut Vec<String>) {
             let own = match resource {
-                Resource::Primitive(_) => return,
+                Resource::Primitive(_) | Resource::Bundle(_) => return,
                 Resource::Group(g) => &g.params,
                 Resource::Clone(c) => {
                     visit(&c.child, out);
@@ -199,6 +199,16 @@ impl Check<'_> {
                 allowed.extend(known::GROUP_META);
                 for member in &group.members {
                     self.meta(&member.id, &member.meta, known::META);
+                }
+            }
+            Resource::Bundle(bundle) => {
+                let message = format!("`bundle` is not supported yet (`{}`)", bundle.id);
+                let finding = Finding::new("CRM0003", &bundle.id, "", message)
+                    .help("nodes do not run containers yet; `crm simulate` plans with bundles");
+                self.add(Severity::Error, finding);
+                allowed.extend(known::CLONE_META);
+                if let Some(child) = &bundle.child {
+                    self.meta(&child.id, &child.meta, known::META);
                 }
             }
             Resource::Clone(clone) => {

@@ -4,6 +4,7 @@
 //! reader does not know is refused with its place; nothing that could change a decision is left out silently.
 
 mod attributes;
+mod bundle;
 mod constraints;
 mod folded;
 mod history;

@@ -32,6 +32,7 @@ impl<'a> Reader<'a> {
             "primitive" => self.primitive(element, defaults).map(Resource::Primitive),
             "group" => self.group(element, defaults).map(Resource::Group),
             "clone" | "master" => self.clone_of(element, defaults).map(Resource::Clone),
+            "bundle" => self.bundle(element, defaults).map(Box::new).map(Resource::Bundle),
             _ => {
                 self.unknown(element, "resources");
                 None
@@ -39,7 +40,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn id(&mut self, element: Element<'a>) -> Option<String> {
+    pub(super) fn id(&mut self, element: Element<'a>) -> Option<String> {
         let id = element.attr("id").map(str::to_owned);
         if id.is_none() {
             self.wrong(element, format!("`{}` without an id", element.name()));
@@ -88,7 +89,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn primitive(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Primitive> {
+    pub(super) fn primitive(
+        &mut self,
+        element: Element<'a>,
+        defaults: Defaults<'a>,
+    ) -> Option<Primitive> {
         let id = self.id(element)?;
         let template = match element.attr("template") {
             None => None,
@@ -207,7 +212,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Sections `rsc_defaults` and `op_defaults`: their rules may be about the agent or the operation.
-type Defaults<'a> = (Option<Element<'a>>, Option<Element<'a>>);
+pub(super) type Defaults<'a> = (Option<Element<'a>>, Option<Element<'a>>);
 
 fn triple(agent: &AgentName) -> (&str, &str, &str) {
     (&agent.class, agent.provider.as_deref().unwrap_or_default(), &agent.kind)

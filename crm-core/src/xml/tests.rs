@@ -1,7 +1,7 @@
 //! Claims about the reader.
 
 use super::{Problem, parse_time_ms, read};
-use crate::cib::{Constraint, Score};
+use crate::cib::{Constraint, Resource, Score};
 use crate::plan::NodeView;
 
 const HEAD: &str = r#"<cib validate-with="pacemaker-3.9" have-quorum="1" dc-uuid="1"><configuration>
@@ -71,4 +71,21 @@ fn times_are_read_as_they_are_written() {
     assert_eq!(parse_time_ms("2014-05-07T02:28:00+02:00"), Some(1_399_422_480_000));
     assert_eq!(parse_time_ms("7"), Some(7000));
     assert_eq!(parse_time_ms("soon"), None);
+}
+
+#[test]
+fn a_bundle_is_read_with_its_mappings_and_what_is_inside() {
+    let bundle = r#"<bundle id="b"><podman image="i" replicas="3" promoted-max="1"/>
+        <network control-port="3121"><port-mapping id="p" port="80"/></network>
+        <storage><storage-mapping id="s" source-dir="/a" target-dir="/b"/></storage>
+        <primitive id="a" class="ocf" provider="crm" type="Dummy"/></bundle>"#;
+    let cib = read(&document(bundle, "", ""), 0).unwrap().cib;
+    let Some(Resource::Bundle(b)) = cib.resource("b") else { panic!("{cib:?}") };
+    assert_eq!((b.replicas(), b.replicas_per_host(), b.promotable()), (3, 1, true));
+    assert_eq!(b.node_names(), ["b-0", "b-1", "b-2"]);
+    assert_eq!(b.storage[0].attrs.get("target-dir"), Some("/b"));
+    assert!(cib.primitive("a").is_some(), "constraints may name what is inside");
+    let apart = bundle.replace("control-port=\"3121\"", "");
+    let problems = read(&document(&apart, "", ""), 0).unwrap_err();
+    assert!(problems[0].text.contains("cannot be reached"), "{problems:?}");
 }

@@ -84,7 +84,7 @@ pub(super) struct Volume {
     pub(super) replicas: Ordered<String>,
 }
 
-/// A primitive, group, clone or promotable clone: exactly one of the first four.
+/// A primitive, group, clone, promotable clone or bundle: exactly one of the first five.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resource {
@@ -92,6 +92,7 @@ pub(super) struct Resource {
     pub(super) group: Option<Spanned<String>>,
     pub(super) clone: Option<Spanned<String>>,
     pub(super) promotable: Option<Spanned<String>>,
+    pub(super) bundle: Option<Spanned<String>>,
     pub(super) agent: Option<Spanned<String>>,
     pub(super) description: Option<String>,
     #[serde(default)]
@@ -105,6 +106,14 @@ pub(super) struct Resource {
     pub(super) layout: Option<Spanned<Vec<String>>>,
     pub(super) members: Option<Vec<Spanned<Self>>>,
     pub(super) of: Option<Box<Spanned<Self>>>,
+    pub(super) docker: Option<Pairs>,
+    pub(super) podman: Option<Pairs>,
+    pub(super) rkt: Option<Pairs>,
+    pub(super) network: Option<Pairs>,
+    #[serde(default)]
+    pub(super) ports: Ordered<Pairs>,
+    #[serde(default)]
+    pub(super) storage: Ordered<Pairs>,
 }
 
 #[derive(Debug, serde::Deserialize)]

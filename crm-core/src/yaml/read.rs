@@ -2,9 +2,10 @@
 
 use super::raw::{self, Pairs};
 use crate::cib::{
-    Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node, Nv, NvSet,
-    Op, Order, OrderAction, OrderKind, Primitive, Replica, Resource, ResourceSet, Role, Score,
-    Section, SetMember, Volume,
+    Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, Group, Location,
+    LocationTarget, Network, Node, Nv, NvSet, Op, Order, OrderAction, OrderKind, PortMapping,
+    Primitive, Replica, Resource, ResourceSet, Role, Score, Section, SetMember, StorageMapping,
+    Volume,
 };
 use crate::text::parser::{agent_name, constraint_action, constraint_role, is_id, order_kind};
 use crate::text::{AgentCatalog, Diagnostic, Place, Severity, Spans, nearest, parse_size, resolve};
@@ -223,14 +224,14 @@ impl Reader<'_> {
     fn resource(&mut self, spanned: Spanned<raw::Resource>) -> Option<Resource> {
         let place = self.at(&spanned, 1);
         let raw = spanned.value;
-        let kinds = [&raw.primitive, &raw.group, &raw.clone, &raw.promotable];
+        let kinds = [&raw.primitive, &raw.group, &raw.clone, &raw.promotable, &raw.bundle];
         if kinds.iter().filter(|k| k.is_some()).count() != 1 {
             let message = "this is not exactly one kind of resource".to_owned();
             self.bad(
                 "CRM0040",
                 &place,
                 message,
-                "one of `primitive:`, `group:`, `clone:`, `promotable:`",
+                "one of `primitive:`, `group:`, `clone:`, `promotable:`, `bundle:`",
             );
             return None;
         }
@@ -251,10 +252,59 @@ impl Reader<'_> {
                 "`members` or `of`, `params`, `meta`, `description`",
             );
         }
+        if raw.bundle.is_some() {
+            return self.bundle(raw, &place).map(Box::new).map(Resource::Bundle);
+        }
         match raw.group.is_some() {
             true => self.group(raw, &place).map(Resource::Group),
             false => self.clone_of(raw, &place).map(Resource::Clone),
         }
+    }
+
+    fn bundle(&mut self, raw: raw::Resource, place: &Place) -> Option<Bundle> {
+        let id = self.id(raw.bundle.as_ref()?);
+        let given = [raw.docker, raw.podman, raw.rkt].into_iter().zip(Engine::ALL);
+        let mut given = given.filter_map(|(pairs, engine)| Some((engine, pairs?)));
+        let (Some((engine, pairs)), None) = (given.next(), given.next()) else {
+            let message = format!("the bundle `{id}` has not exactly one kind of containers");
+            self.bad("CRM0040", place, message, "one of `docker:`, `podman:`");
+            return None;
+        };
+        let container = Container { engine, attrs: self.set(&id, engine.name(), pairs) };
+        let attrs = raw.network.map(|pairs| self.set(&id, "network", pairs));
+        let ports: Vec<PortMapping> = raw
+            .ports
+            .0
+            .into_iter()
+            .map(|(name, pairs)| PortMapping { attrs: self.set(&id, "ports", pairs), id: name })
+            .collect();
+        let network = (attrs.is_some() || !ports.is_empty())
+            .then(|| Network { attrs: attrs.unwrap_or_default(), ports });
+        let storage = raw.storage.0.into_iter();
+        let storage = storage
+            .map(|(name, pairs)| StorageMapping {
+                attrs: self.set(&id, "storage", pairs),
+                id: name,
+            })
+            .collect();
+        let child = match raw.of {
+            None => None,
+            Some(of) => {
+                let at = self.at(&of, 1);
+                match self.resource(*of) {
+                    Some(Resource::Primitive(primitive)) => Some(primitive),
+                    Some(Resource::Group(_) | Resource::Clone(_) | Resource::Bundle(_)) => {
+                        let message = format!("what is in the bundle `{id}` is not a primitive");
+                        self.bad("CRM0011", &at, message, "`primitive:`");
+                        None
+                    }
+                    None => None,
+                }
+            }
+        };
+        let meta = self.set(&id, "meta", raw.meta);
+        let description = raw.description;
+        Some(Bundle { id, description, container, network, storage, child, meta })
     }
 
     fn group(&mut self, raw: raw::Resource, place: &Place) -> Option<Group> {
@@ -272,7 +322,7 @@ impl Reader<'_> {
             let at = self.at(&member, 1);
             match self.resource(member) {
                 Some(Resource::Primitive(primitive)) => members.push(primitive),
-                Some(Resource::Group(_) | Resource::Clone(_)) => {
+                Some(Resource::Group(_) | Resource::Clone(_) | Resource::Bundle(_)) => {
                     let message = format!("a member of the group `{id}` is not a primitive");
                     self.bad("CRM0011", &at, message, "`primitive:`");
                 }

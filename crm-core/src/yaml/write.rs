@@ -2,8 +2,8 @@
 
 use super::tree::{Map, Tree};
 use crate::cib::{
-    Cib, CloneResource, Constraint, Group, LocationTarget, NvSet, OrderKind, Primitive, Resource,
-    ResourceSet, Role, Score, Section, Volume,
+    Bundle, Cib, CloneResource, Constraint, Group, LocationTarget, NvSet, OrderKind, Primitive,
+    Resource, ResourceSet, Role, Score, Section, Volume,
 };
 use crate::text::show::{action_word, kind_word};
 use crate::text::show_size;
@@ -69,6 +69,7 @@ fn resource(resource: &Resource) -> Tree {
         Resource::Primitive(p) => primitive(p),
         Resource::Group(g) => group(g),
         Resource::Clone(c) => clone(c),
+        Resource::Bundle(b) => bundle(b),
     }
 }
 
@@ -110,6 +111,25 @@ fn group(g: &Group) -> Tree {
     out.put("params", set(&g.params));
     out.put("meta", set(&g.meta));
     out.put("members", Tree::List(g.members.iter().map(primitive).collect()));
+    out.tree()
+}
+
+fn bundle(b: &Bundle) -> Tree {
+    let mut out = Map::default();
+    out.text("bundle", &b.id);
+    out.option("description", b.description.as_deref());
+    out.put(b.container.engine.name(), set(&b.container.attrs));
+    if let Some(network) = &b.network {
+        out.put("network", set(&network.attrs));
+        let port = |p: &crate::cib::PortMapping| (p.id.clone(), set(&p.attrs));
+        out.put("ports", Tree::Map(network.ports.iter().map(port).collect()));
+    }
+    let mapping = |s: &crate::cib::StorageMapping| (s.id.clone(), set(&s.attrs));
+    out.put("storage", Tree::Map(b.storage.iter().map(mapping).collect()));
+    out.put("meta", set(&b.meta));
+    if let Some(child) = &b.child {
+        out.put("of", primitive(child));
+    }
     out.tree()
 }
 

@@ -157,7 +157,7 @@ impl World {
     fn promotable(&self, id: &str) -> bool {
         match self.cib.top_of(id) {
             Some(Resource::Clone(c)) => c.promotable(),
-            Some(Resource::Primitive(_) | Resource::Group(_)) | None => false,
+            Some(Resource::Primitive(_) | Resource::Group(_) | Resource::Bundle(_)) | None => false,
         }
     }
 
@@ -265,7 +265,7 @@ impl World {
                     max.map_or(1, |v| v.parse().unwrap())
                 }
                 Some(Resource::Clone(_)) => usize::MAX,
-                Some(Resource::Primitive(_) | Resource::Group(_)) | None => 1,
+                Some(Resource::Primitive(_) | Resource::Group(_) | Resource::Bundle(_)) | None => 1,
             };
             assert!(n <= limit, "{id}: {n} > {limit} (promoted: {promoted}) in {:?}", self.truth);
         }

@@ -1,5 +1,6 @@
 //! Tokens of one logical line to a [`Statement`]. Constraints are in `constraint`, our own statements and edits in `edits`.
 
+mod bundle;
 mod constraint;
 mod edits;
 
@@ -28,6 +29,7 @@ pub(crate) fn statement(tokens: &[Token]) -> Parsed<Statement> {
         "group" => group(&mut cursor)?,
         "clone" => clone(&mut cursor, false)?,
         "ms" | "master" => clone(&mut cursor, true)?,
+        "bundle" => bundle::bundle(&mut cursor)?,
         "location" => StatementKind::Constraint(constraint::location(&mut cursor)?),
         "colocation" | "collocation" => {
             StatementKind::Constraint(constraint::colocation(&mut cursor)?)

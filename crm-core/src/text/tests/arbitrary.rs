@@ -1,9 +1,10 @@
 //! CIBs of all shapes, for properties.
 
 use crate::cib::{
-    AgentName, Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node,
-    Nv, NvSet, Op, Order, OrderAction, OrderKind, Primitive, Replica, Resource, ResourceSet, Role,
-    Score, Section, SetMember, Volume,
+    AgentName, Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, Group,
+    Location, LocationTarget, Network, Node, Nv, NvSet, Op, Order, OrderAction, OrderKind,
+    PortMapping, Primitive, Replica, Resource, ResourceSet, Role, Score, Section, SetMember,
+    StorageMapping, Volume,
 };
 use crate::text::known::OP_ATTRIBUTES;
 use proptest::collection::{btree_map, vec};
@@ -119,6 +120,31 @@ fn group() -> impl Strategy<Value = Resource> {
     )
 }
 
+fn bundle() -> impl Strategy<Value = Resource> {
+    let inside = (option::of(primitive()), vec(attributes(), 0..3), vec(attributes(), 0..3));
+    let own =
+        (proptest::sample::select(&Engine::ALL[..]), attributes(), attributes(), attributes());
+    (own, inside).prop_map(|((engine, mut attrs, mut network, meta), (child, ports, storage))| {
+        attrs.set("image", "i");
+        network.set("control-port", "1");
+        let id = |(n, attrs): (usize, NvSet)| (format!("m{n}"), attrs);
+        let ports = ports.into_iter().enumerate().map(id);
+        let storage = storage.into_iter().enumerate().map(id);
+        Resource::Bundle(Box::new(Bundle {
+            id: String::new(),
+            description: None,
+            container: Container { engine, attrs },
+            network: Some(Network {
+                attrs: network,
+                ports: ports.map(|(id, attrs)| PortMapping { id, attrs }).collect(),
+            }),
+            storage: storage.map(|(id, attrs)| StorageMapping { id, attrs }).collect(),
+            child,
+            meta,
+        }))
+    })
+}
+
 fn resource() -> impl Strategy<Value = Resource> {
     let clone = (
         prop_oneof![primitive().prop_map(Resource::Primitive), group()],
@@ -132,7 +158,7 @@ fn resource() -> impl Strategy<Value = Resource> {
                 CloneResource { id: String::new(), description: None, child, ms, params, meta };
             Resource::Clone(clone)
         });
-    prop_oneof![primitive().prop_map(Resource::Primitive), group(), clone]
+    prop_oneof![4 => primitive().prop_map(Resource::Primitive), 3 => group(), 3 => clone, 1 => bundle()]
 }
 
 /// Gives everything an id of its own: letters that do not follow the document's order.
@@ -141,6 +167,13 @@ fn label(resource: &mut Resource, next: &mut u32) {
     *next += 1;
     match resource {
         Resource::Primitive(p) => p.id = id,
+        Resource::Bundle(b) => {
+            b.id = id;
+            if let Some(child) = &mut b.child {
+                child.id = format!("p{next}");
+                *next += 1;
+            }
+        }
         Resource::Group(g) => {
             g.id = id;
             for member in &mut g.members {

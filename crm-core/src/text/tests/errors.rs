@@ -152,3 +152,12 @@ fn all_errors_of_a_text_are_reported_at_once() {
         ["CRM0002 1:1", "CRM0005 2:19", "CRM0008 3:9", "CRM0001 4:12"]
     );
 }
+
+#[test]
+fn a_bundle_can_be_written_and_not_be_committed_yet() {
+    let text = "primitive d Dummy\nbundle b podman image=i replicas=2 network control-port=3121 \\\n\tport-mapping id=p port=80 primitive d meta notify=true\n";
+    assert_eq!(found(text), ["CRM0003 2:8"]);
+    assert_eq!(found("bundle b network control-port=1\n"), ["CRM0025 1:32"]);
+    let apart = "primitive d Dummy\nbundle b docker image=i primitive d\n";
+    assert_eq!(found(apart), ["CRM0025 2:36"], "there is no way to talk to what is inside");
+}
