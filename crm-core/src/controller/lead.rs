@@ -3,7 +3,7 @@
 use super::{Controller, Effect, Mode, RECHECK_MS, RETRY_MS};
 use crate::plan::{ActionId, ActionKind, NodeView, Plan};
 use crate::status::{Status, Token};
-use crate::transition::{self, Transition};
+use crate::transition::{self, Limits, Transition};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a plan was made from, as far as a change of it makes the plan wrong.
@@ -190,7 +190,8 @@ impl Controller {
         self.lead.planned_from = None;
         self.lead.number = self.newest_number().max(self.lead.number) + 1;
         let id = (self.leadership.term, self.lead.number);
-        let transition = Transition::new(plan.clone(), id);
+        let limits = Limits::of(&self.state.cib);
+        let transition = Transition::new(plan.clone(), id, limits);
         let fed = BTreeSet::new();
         self.lead.active = Some(Active { id, transition, plan, basis, fed, aborted: false });
         self.feed();
