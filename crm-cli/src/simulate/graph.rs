@@ -28,6 +28,12 @@ fn parts(kind: &ActionKind) -> (&'static str, String, Option<&str>) {
 /// Pacemaker's key of an action.
 pub(super) fn op_name(kind: &ActionKind) -> String {
     match kind {
+        ActionKind::Op(spec) if spec.op == "notify" => {
+            // Told before or after, and of what.
+            let word = |name: &str| spec.params.get(name).map_or("", String::as_str);
+            let (when, what) = (word("CRM_meta_notify_type"), word("CRM_meta_notify_operation"));
+            format!("{}_{when}_notify_{what}_0", spec.resource)
+        }
         ActionKind::Op(spec) => format!("{}_{}_{}", spec.resource, spec.op, spec.interval_ms),
         ActionKind::CancelMonitor { resource, interval_ms, .. } => {
             format!("{resource}_monitor_{interval_ms}")

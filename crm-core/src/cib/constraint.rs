@@ -40,6 +40,9 @@ pub struct SetMember {
 /// A resource set of a colocation or order constraint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceSet {
+    /// Id, where the set was written with one.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Members in order.
     pub members: Vec<SetMember>,
     /// `sequential` (default true).

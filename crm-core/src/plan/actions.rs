@@ -1,450 +1,626 @@
-//! Phase 8: the actions that could be needed, as a table with flags; `order` decides which are.
+//! The actions of a plan: made on demand, one for each resource, task, interval and node, and the edges between them.
+//!
+//! An action begins as a possibility. What makes it needed (not [`Flag::OPTIONAL`]) or impossible (not [`Flag::RUNNABLE`]) is found by the
+//! phases in turn: `create` asks for what a change of role takes, `spread` passes it on along the edges, `graph` keeps what is needed and possible.
 
-use super::model::{Kind, Model, MultipleActive, NoQuorum, NodeIx, RscIx};
+use super::model::{Model, NoQuorum, NodeIx, RscIx};
+use super::order::{Link, Ordering};
 use crate::cib::Role;
-use std::ops::BitOr;
+use std::collections::BTreeMap;
 
 /// Index of an action in the table.
 pub(super) type ActIx = usize;
+/// Index of an edge in the table.
+pub(super) type EdgeIx = usize;
 
-/// What is done to a resource.
+/// What is done to a resource or a node. Collections have the first eight as points in the order, primitives the even ones as operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     Start,
+    Running,
     Stop,
+    Stopped,
     Promote,
+    Promoted,
     Demote,
+    Demoted,
+    /// A probe (interval 0) or a recurring monitor.
+    Monitor,
+    /// A recurring monitor ends.
+    Cancel,
+    MigrateTo,
+    MigrateFrom,
+    Reload,
+    /// The history is forgotten.
+    Delete,
+    ClearFailures,
+    /// Instances are told: when, and of what.
+    Notify(Stage, Of),
+    Fence,
+    /// A fenced node may use its storage again.
+    Unfence,
+    Shutdown,
+    /// A named point in the order.
+    Point,
+}
+
+/// When instances are told of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Pre,
+    PreDone,
+    Post,
+    PostDone,
+}
+
+/// What instances are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Of {
+    Start,
+    Running,
+    Stop,
+    Stopped,
+    Promote,
+    Promoted,
+    Demote,
+    Demoted,
+    Fence,
+}
+
+impl Of {
+    pub(super) const fn task(self) -> Task {
+        match self {
+            Self::Start => Task::Start,
+            Self::Running => Task::Running,
+            Self::Stop => Task::Stop,
+            Self::Stopped => Task::Stopped,
+            Self::Promote => Task::Promote,
+            Self::Promoted => Task::Promoted,
+            Self::Demote => Task::Demote,
+            Self::Demoted => Task::Demoted,
+            Self::Fence => Task::Fence,
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is told of")]
+    pub(super) const fn about(task: Task) -> Option<Self> {
+        Some(match task {
+            Task::Start => Self::Start,
+            Task::Running => Self::Running,
+            Task::Stop => Self::Stop,
+            Task::Stopped => Self::Stopped,
+            Task::Promote => Self::Promote,
+            Task::Promoted => Self::Promoted,
+            Task::Demote => Self::Demote,
+            Task::Demoted => Self::Demoted,
+            Task::Fence => Self::Fence,
+            _ => return None,
+        })
+    }
 }
 
 impl Task {
-    pub(super) const ALL: [Self; 4] = [Self::Start, Self::Stop, Self::Promote, Self::Demote];
-
+    /// What undoes it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else can be undone")]
     pub(super) const fn inverse(self) -> Self {
         match self {
             Self::Start => Self::Stop,
             Self::Stop => Self::Start,
             Self::Promote => Self::Demote,
             Self::Demote => Self::Promote,
+            other => other,
         }
     }
 
-    /// Brings a resource up (as opposed to down).
+    /// Brings a resource up.
     pub(super) const fn rises(self) -> bool {
         matches!(self, Self::Start | Self::Promote)
     }
 
-    pub(super) const fn op(self) -> &'static str {
+    /// The point at which it is complete for a collection.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else has a completion")]
+    pub(super) const fn completion(self) -> Option<Self> {
+        Some(match self {
+            Self::Start | Self::Running => Self::Running,
+            Self::Stop | Self::Stopped => Self::Stopped,
+            Self::Promote | Self::Promoted => Self::Promoted,
+            Self::Demote | Self::Demoted => Self::Demoted,
+            _ => return None,
+        })
+    }
+
+    /// The operation of a primitive whose completion it is.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else stands for itself")]
+    pub(super) const fn operation(self) -> Self {
+        match self {
+            Self::Running => Self::Start,
+            Self::Stopped => Self::Stop,
+            Self::Promoted => Self::Promote,
+            Self::Demoted => Self::Demote,
+            other => other,
+        }
+    }
+
+    /// Pacemaker's word.
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Start => "start",
+            Self::Running => "running",
             Self::Stop => "stop",
+            Self::Stopped => "stopped",
             Self::Promote => "promote",
+            Self::Promoted => "promoted",
             Self::Demote => "demote",
+            Self::Demoted => "demoted",
+            Self::Monitor => "monitor",
+            Self::Cancel => "cancel",
+            Self::MigrateTo => "migrate_to",
+            Self::MigrateFrom => "migrate_from",
+            Self::Reload => "reload-agent",
+            Self::Delete => "delete",
+            Self::ClearFailures => "clear_failcount",
+            Self::Notify(..) => "notify",
+            Self::Fence => "stonith",
+            Self::Unfence => "on",
+            Self::Shutdown => "do_shutdown",
+            Self::Point => "point",
         }
     }
 
-    /// Pacemaker's word for "done" of a collection.
-    pub(super) const fn completion(self) -> &'static str {
-        match self {
-            Self::Start => "running",
-            Self::Stop => "stopped",
-            Self::Promote => "promoted",
-            Self::Demote => "demoted",
-        }
+    /// Pacemaker's key without the resource and the interval.
+    pub(super) fn key(self) -> String {
+        let Self::Notify(stage, of) = self else { return self.word().to_owned() };
+        let stage = match stage {
+            Stage::Pre => "pre",
+            Stage::PreDone => "confirmed-pre",
+            Stage::Post => "post",
+            Stage::PostDone => "confirmed-post",
+        };
+        format!("{stage}_notify_{}", of.task().word())
     }
 }
 
-/// What an entry of the table is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    /// An operation on a primitive.
-    Do(Task),
-    /// A point in the order.
-    Point(String),
-    Probe,
-    /// A recurring monitor begins; index of the op in the primitive.
-    Monitor(usize),
-    /// A recurring monitor ends.
-    Cancel(u64),
-    /// The agent takes changed parameters without a restart.
-    Reload,
-    /// First half of a migration.
-    MigrateTo,
-    /// Second half.
-    MigrateFrom,
-    /// The node is cut off.
-    Fence,
-    /// The node's services end.
-    Shutdown,
-    /// The history is forgotten.
-    Forget,
+/// What is known of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+/// One flag of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flag(u16);
+
+impl Flag {
+    /// Not needed (so far).
+    pub(super) const OPTIONAL: Self = Self(1);
+    /// Possible (so far).
+    pub(super) const RUNNABLE: Self = Self(2);
+    /// Nothing is executed: a point in the order.
+    pub(super) const PSEUDO: Self = Self(4);
+    /// Part of a live migration.
+    pub(super) const MIGRATABLE: Self = Self(8);
+    /// Kept in the graph without being needed.
+    pub(super) const ALWAYS: Self = Self(16);
+    /// Possible when enough of its inputs are.
+    pub(super) const COUNTS: Self = Self(32);
+    /// A recurring monitor that begins anew with changed settings.
+    pub(super) const AGAIN: Self = Self(64);
+    /// Ends a migration that was left half-way.
+    pub(super) const DANGLING: Self = Self(128);
 }
 
-/// An entry of the table.
+impl Flags {
+    pub(super) const fn of(optional: bool) -> Self {
+        Self(if optional { Flag::OPTIONAL.0 | Flag::RUNNABLE.0 } else { Flag::RUNNABLE.0 })
+    }
+
+    /// What a collection's action begins with, before its members have a say.
+    pub(super) const fn collective() -> Self {
+        Self(Flag::OPTIONAL.0 | Flag::RUNNABLE.0 | Flag::PSEUDO.0)
+    }
+
+    pub(super) const fn has(self, flag: Flag) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(super) const fn set(&mut self, flag: Flag) {
+        self.0 |= flag.0;
+    }
+
+    pub(super) const fn clear(&mut self, flag: Flag) {
+        self.0 &= !flag.0;
+    }
+
+    pub(super) const fn optional(self) -> bool {
+        self.has(Flag::OPTIONAL)
+    }
+
+    pub(super) const fn runnable(self) -> bool {
+        self.has(Flag::RUNNABLE)
+    }
+
+    pub(super) const fn pseudo(self) -> bool {
+        self.has(Flag::PSEUDO)
+    }
+
+    pub(super) const fn migratable(self) -> bool {
+        self.has(Flag::MIGRATABLE)
+    }
+}
+
+/// What must be there before a start or promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Quorum,
+    Fencing,
+}
+
+/// An action.
 #[derive(Debug)]
 pub(super) struct Act {
-    pub(super) what: What,
-    pub(super) rsc: RscIx,
+    pub(super) rsc: Option<RscIx>,
+    pub(super) task: Task,
+    pub(super) interval_ms: u64,
     pub(super) node: Option<NodeIx>,
-    pub(super) required: bool,
-    pub(super) runnable: bool,
-    /// Nothing is done: fencing has done it, or a migration.
-    pub(super) implied: bool,
-    /// Of the inputs of which some suffice: how many are as wanted without any action.
-    pub(super) granted: u32,
-    /// How many of those inputs suffice.
+    /// Name of an action of no resource.
+    pub(super) name: String,
+    pub(super) flags: Flags,
+    pub(super) needs: Needs,
+    /// How many of its inputs must be possible, and how many were found to be.
     pub(super) enough: u32,
+    pub(super) found: u32,
+    /// Configured operation of the primitive (recurring monitors).
+    pub(super) config: Option<usize>,
+    /// Exit code that is expected, when it is not 0.
+    pub(super) expected_rc: i32,
+    /// What it comes after and before.
+    pub(super) before: Vec<EdgeIx>,
+    pub(super) after: Vec<EdgeIx>,
 }
 
-/// How two actions are bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Link(u8);
-
-impl Link {
-    /// First ends before then begins.
-    pub(super) const ORDER: Self = Self(1);
-    /// First needed ⇒ then needed.
-    pub(super) const IMPLIES_THEN: Self = Self(2);
-    /// Then needed ⇒ first needed.
-    pub(super) const IMPLIES_FIRST: Self = Self(4);
-    /// First impossible ⇒ then impossible.
-    pub(super) const BLOCKS: Self = Self(8);
-    /// Then impossible ⇒ first needed (what can not start again must stop).
-    pub(super) const GIVES_UP: Self = Self(16);
-    /// First needed but impossible ⇒ then impossible.
-    pub(super) const BLOCKS_IF_NEEDED: Self = Self(32);
-    /// First is one of the inputs of which one suffices.
-    pub(super) const ANY: Self = Self(64);
-
-    const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    pub(super) const fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
+/// `first` before `then`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edge {
+    pub(super) first: ActIx,
+    pub(super) then: ActIx,
+    /// What it means now; none when it was found not to apply.
+    pub(super) link: Link,
+    /// What it meant when it was made.
+    pub(super) made: Link,
 }
 
-impl BitOr for Link {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// The entries of one resource.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Own {
-    /// Operations of a primitive by task (stops and demotes may be several).
-    pub(super) tasks: [Vec<ActIx>; 4],
-    /// First point of a collection by task.
-    pub(super) begin: [Option<ActIx>; 4],
-    /// Last point of a collection by task.
-    pub(super) end: [Option<ActIx>; 4],
-}
-
-/// All entries and how they are bound.
+/// All actions, and all orders between them.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) acts: Vec<Act>,
-    pub(super) out: Vec<Vec<(ActIx, Link)>>,
-    pub(super) into: Vec<Vec<(ActIx, Link)>>,
-    pub(super) own: Vec<Own>,
+    pub(super) edges: Vec<Edge>,
+    /// Actions by resource, oldest first.
+    pub(super) of: Vec<Vec<ActIx>>,
+    /// Actions of no resource, by name.
+    pub(super) named: BTreeMap<String, ActIx>,
+    /// Orders that are not bound to actions yet, oldest first.
+    pub(super) orders: Vec<Ordering>,
 }
 
 impl Table {
-    /// Makes the entries of all resources, with what binds the entries of one resource to each other.
-    pub(super) fn build(model: &mut Model<'_>) -> Self {
-        let mut table = Self {
+    pub(super) fn new(model: &Model<'_>) -> Self {
+        Self {
             acts: Vec::new(),
-            out: Vec::new(),
-            into: Vec::new(),
-            own: vec![Own::default(); model.rscs.len()],
-        };
-        for r in 0..model.rscs.len() {
-            if matches!(model.rscs[r].kind, Kind::Primitive) {
-                table.primitive(model, r);
-            }
+            edges: Vec::new(),
+            of: vec![Vec::new(); model.rscs.len()],
+            named: BTreeMap::new(),
+            orders: Vec::new(),
         }
-        // Children come after their parents: going backwards, inner collections are ready first.
-        for r in (0..model.rscs.len()).rev() {
-            if !matches!(model.rscs[r].kind, Kind::Primitive) {
-                table.collection(model, r);
-            }
-        }
-        table
     }
 
-    pub(super) fn add(&mut self, what: What, rsc: RscIx, node: Option<NodeIx>) -> ActIx {
+    fn push(&mut self, rsc: Option<RscIx>, task: Task, optional: bool) -> ActIx {
         self.acts.push(Act {
-            what,
             rsc,
-            node,
-            required: false,
-            runnable: true,
-            implied: false,
-            granted: 0,
-            enough: 1,
+            task,
+            interval_ms: 0,
+            node: None,
+            name: String::new(),
+            flags: Flags::of(optional),
+            needs: Needs::Nothing,
+            enough: 0,
+            found: 0,
+            config: None,
+            expected_rc: 0,
+            before: Vec::new(),
+            after: Vec::new(),
         });
-        self.out.push(Vec::new());
-        self.into.push(Vec::new());
         self.acts.len() - 1
     }
 
-    pub(super) fn link(&mut self, first: ActIx, then: ActIx, link: Link) {
-        if first == then {
-            return;
-        }
-        self.out[first].push((then, link));
-        self.into[then].push((first, link));
+    pub(super) fn flags(&self, act: ActIx) -> Flags {
+        self.acts[act].flags
     }
 
-    /// The action is needed without making others needed; its own resource's actions keep their bonds.
-    pub(super) fn relax(&mut self, act: ActIx) {
-        let rsc = self.acts[act].rsc;
-        for (then, link) in self.out[act].clone() {
-            if self.acts[then].rsc != rsc {
-                self.relink(act, then, link.without(Link::IMPLIES_THEN));
-            }
-        }
-        for (first, link) in self.into[act].clone() {
-            if self.acts[first].rsc != rsc {
-                self.relink(first, act, link.without(Link::IMPLIES_FIRST));
-            }
-        }
+    pub(super) fn set(&mut self, act: ActIx, flag: Flag) {
+        self.acts[act].flags.set(flag);
     }
 
-    fn relink(&mut self, first: ActIx, then: ActIx, now: Link) {
-        for (act, link) in &mut self.out[first] {
-            if *act == then {
-                *link = now;
-            }
-        }
-        for (act, link) in &mut self.into[then] {
-            if *act == first {
-                *link = now;
-            }
-        }
+    pub(super) fn clear(&mut self, act: ActIx, flag: Flag) {
+        self.acts[act].flags.clear(flag);
     }
 
-    pub(super) fn tasks(&self, rsc: RscIx, task: Task) -> &[ActIx] {
-        &self.own[rsc].tasks[task as usize]
+    /// Needed and not impossible.
+    pub(super) fn happens(&self, act: ActIx) -> bool {
+        let flags = self.flags(act);
+        !flags.optional() && flags.runnable()
     }
 
-    fn operation(&mut self, rsc: RscIx, task: Task, node: NodeIx, required: bool) -> ActIx {
-        let act = self.add(What::Do(task), rsc, Some(node));
-        self.acts[act].required = required;
-        self.own[rsc].tasks[task as usize].push(act);
+    /// The newest action of a resource with this task; with a node, the one there.
+    pub(super) fn find(&self, rsc: RscIx, task: Task, node: Option<NodeIx>) -> Option<ActIx> {
+        let fits = |a: &&ActIx| {
+            let act = &self.acts[**a];
+            act.task == task && (node.is_none() || act.node == node)
+        };
+        self.of[rsc].iter().rev().find(fits).copied()
+    }
+
+    /// All one-shot actions of a resource with this task.
+    pub(super) fn all(&self, rsc: RscIx, task: Task) -> Vec<ActIx> {
+        let fits = |a: &&ActIx| self.acts[**a].task == task && self.acts[**a].interval_ms == 0;
+        self.of[rsc].iter().filter(fits).copied().collect()
+    }
+
+    /// The same on one node.
+    pub(super) fn all_on(&self, rsc: RscIx, task: Task, node: NodeIx) -> Vec<ActIx> {
+        let mut out = self.all(rsc, task);
+        out.retain(|a| self.acts[*a].node == Some(node));
+        out
+    }
+
+    /// The recurring monitor with this interval on a node.
+    pub(super) fn recurring(&self, rsc: RscIx, interval_ms: u64, node: NodeIx) -> Option<ActIx> {
+        let fits = |a: &&ActIx| {
+            let act = &self.acts[**a];
+            act.task == Task::Monitor && act.interval_ms == interval_ms && act.node == Some(node)
+        };
+        self.of[rsc].iter().find(fits).copied()
+    }
+
+    /// The one-shot action of a resource on a node; made when it is not there yet, needed when `optional` is false.
+    pub(super) fn make(
+        &mut self,
+        model: &mut Model<'_>,
+        rsc: RscIx,
+        task: Task,
+        node: Option<NodeIx>,
+        optional: bool,
+    ) -> ActIx {
+        self.make_every(model, (rsc, task, 0), node, optional)
+    }
+
+    /// The same with an interval.
+    pub(super) fn make_every(
+        &mut self,
+        model: &mut Model<'_>,
+        (rsc, task, interval_ms): (RscIx, Task, u64),
+        node: Option<NodeIx>,
+        optional: bool,
+    ) -> ActIx {
+        let fits = |a: &&ActIx| {
+            let act = &self.acts[**a];
+            act.task == task
+                && act.interval_ms == interval_ms
+                && (node.is_none() || act.node.is_none() || act.node == node)
+        };
+        let act = match self.of[rsc].iter().find(fits).copied() {
+            Some(act) => {
+                if self.acts[act].node.is_none() {
+                    self.acts[act].node = node;
+                }
+                act
+            }
+            None => {
+                let act = self.push(Some(rsc), task, optional);
+                self.acts[act].interval_ms = interval_ms;
+                self.acts[act].node = node;
+                self.acts[act].needs = needs(model, rsc, task);
+                self.of[rsc].push(act);
+                act
+            }
+        };
+        let shot = node.is_some() && interval_ms == 0;
+        if shot && !model.movable(rsc) {
+            self.set(act, Flag::OPTIONAL);
+        } else if !optional {
+            self.clear(act, Flag::OPTIONAL);
+        }
+        if self.possible(model, act) {
+            self.set(act, Flag::RUNNABLE);
+        } else {
+            self.clear(act, Flag::RUNNABLE);
+        }
         act
     }
 
-    /// The way down and the way up of a primitive; what stays has both as possibilities, so that an order can make it restart.
-    fn primitive(&mut self, model: &mut Model<'_>, r: RscIx) {
-        if !model.movable(r) {
-            return;
-        }
-        let rsc = &model.rscs[r];
-        let (chosen, next) = (rsc.assigned, rsc.next_role);
-        let active = rsc.active.clone();
-        let several = active.len() > 1 && rsc.meta.multiple_active == MultipleActive::StopStart;
-        let again = several || active.iter().any(|a| (a.failed && !a.demote_only) || a.changed);
-        let mut down = Vec::new();
-        let mut role_here = None;
-        for seen in &active {
-            let stays = chosen == Some(seen.node) && !again;
-            let stop = self.operation(r, Task::Stop, seen.node, !stays);
-            self.imply(model, stop);
-            down.push(stop);
-            if chosen == Some(seen.node) {
-                role_here = Some(seen.role);
-            }
-            if seen.role == Role::Promoted {
-                let leaves_role = !stays || next != Role::Promoted;
-                let demote = self.operation(r, Task::Demote, seen.node, leaves_role);
-                if seen.demote_failed && !model.props.exact {
-                    // It failed; stopping is the way out. The point keeps its place in the order.
-                    self.acts[demote].what = What::Point(format!("{}_demote_0", model.label(r)));
-                }
-                self.imply(model, demote);
-                self.link(demote, stop, Link::ORDER | Link::IMPLIES_FIRST | Link::BLOCKS_IF_NEEDED);
-            }
-        }
-        let Some(node) = chosen else { return };
-        let start = self.operation(r, Task::Start, node, role_here.is_none() || again);
-        for stop in down {
-            let restart = Link::IMPLIES_THEN | Link::IMPLIES_FIRST | Link::GIVES_UP;
-            self.link(stop, start, Link::ORDER | restart | Link::BLOCKS_IF_NEEDED);
-        }
-        let mut rising = vec![start];
-        if next == Role::Promoted {
-            let stays = role_here == Some(Role::Promoted) && !again;
-            let promote = self.operation(r, Task::Promote, node, !stays);
-            self.link(start, promote, Link::ORDER | Link::IMPLIES_THEN | Link::BLOCKS);
-            for demote in self.tasks(r, Task::Demote).to_vec() {
-                let restart = Link::IMPLIES_THEN | Link::IMPLIES_FIRST | Link::GIVES_UP;
-                self.link(demote, promote, Link::ORDER | restart | Link::BLOCKS_IF_NEEDED);
-            }
-            rising.push(promote);
-        }
-        if active.iter().any(|a| a.reload && Some(a.node) == chosen) {
-            let reload = self.add(What::Reload, r, chosen);
-            self.acts[reload].required = true;
-            for act in &rising {
-                self.link(reload, *act, Link::ORDER);
-            }
-        }
-        self.refuse(model, r, role_here, &rising);
-    }
-
-    /// What is to be done on a node that is fenced is done by that; on one that is away and is not fenced it is impossible.
-    fn imply(&mut self, model: &Model<'_>, act: ActIx) {
-        let Some(node) = self.acts[act].node else { return };
-        if model.will_fence(node) {
-            self.acts[act].implied = true;
-        } else if !model.nodes[node].online || model.nodes[node].pending {
-            self.acts[act].runnable = false;
-        }
-    }
-
-    /// Starts and promotes that must not happen now.
-    fn refuse(
+    /// A point in the order of a collection's own actions.
+    pub(super) fn point(
         &mut self,
         model: &mut Model<'_>,
-        r: RscIx,
-        role_here: Option<Role>,
-        rising: &[ActIx],
-    ) {
-        let next = model.rscs[r].next_role;
-        let capped = match model.props.no_quorum {
-            NoQuorum::Freeze => {
-                model.rscs[r].active.is_empty() || role_here.is_some_and(|now| next > now)
-            }
-            NoQuorum::Demote => model.rscs[r].active.is_empty(),
-            NoQuorum::Stop | NoQuorum::Suicide | NoQuorum::Ignore => false,
-        };
-        let node = model.rscs[r].assigned;
-        let stops = matches!(model.props.no_quorum, NoQuorum::Stop | NoQuorum::Suicide);
-        if model.props.exact && !model.quorate && stops && model.rscs[r].meta.needs_quorum {
-            // Not even what runs may go on: what cannot start again stops.
-            model.because(r, node, "no-quorum", "no quorum".to_owned());
-            for act in rising {
-                self.acts[*act].runnable = false;
-            }
-            return;
+        rsc: RscIx,
+        task: Task,
+        optional: bool,
+        runnable: bool,
+    ) -> ActIx {
+        let act = self.make(model, rsc, task, None, optional);
+        self.set(act, Flag::PSEUDO);
+        if runnable {
+            self.set(act, Flag::RUNNABLE);
         }
-        if !model.quorate && capped {
-            let text = "no quorum: nothing new is started".to_owned();
-            model.because(r, node, "no-quorum", text);
-        } else if let Some(text) = model.waits_for_fencing(r).or_else(|| model.waits_for_report(r))
-        {
-            let needed = rising.iter().any(|a| self.acts[*a].required);
-            if !needed {
-                return;
-            }
-            model.because(r, node, "unclean", text);
-        } else {
-            return;
+        act
+    }
+
+    /// An action of no resource; made when it is not there yet.
+    pub(super) fn named(&mut self, name: &str, task: Task, node: Option<NodeIx>) -> ActIx {
+        if let Some(act) = self.named.get(name) {
+            return *act;
         }
-        for act in rising {
-            if self.acts[*act].required {
-                self.acts[*act].runnable = false;
+        let act = self.push(None, task, true);
+        self.acts[act].node = node;
+        name.clone_into(&mut self.acts[act].name);
+        if task == Task::Point {
+            self.set(act, Flag::PSEUDO);
+        }
+        self.named.insert(name.to_owned(), act);
+        act
+    }
+
+    /// Can it be done where it is to be done?
+    fn possible(&self, model: &mut Model<'_>, act: ActIx) -> bool {
+        let entry = &self.acts[act];
+        let Some(rsc) = entry.rsc else { return true };
+        if entry.flags.pseudo() {
+            return entry.flags.runnable();
+        }
+        let Some(node) = entry.node else { return false };
+        if !model.nodes[node].online {
+            let unclean = model.unclean(node);
+            let stop = entry.task == Task::Stop && model.movable(rsc);
+            if stop && !unclean && model.props.exact {
+                model.nodes[node].fence = Some("stop is unrunnable".to_owned());
             }
+            return false;
+        }
+        if model.nodes[node].pending {
+            return false;
+        }
+        match entry.needs {
+            Needs::Nothing => true,
+            Needs::Quorum | Needs::Fencing => allowed_by_quorum(model, rsc),
         }
     }
 
-    /// First and last points of a group or clone.
-    fn collection(&mut self, model: &Model<'_>, r: RscIx) {
-        let any = matches!(model.rscs[r].kind, Kind::Clone(_));
-        let roles = model.rscs[r].promotable()
-            || model.rscs[r].clone.is_some_and(|c| model.rscs[c].promotable());
-        for task in Task::ALL {
-            if !roles && matches!(task, Task::Promote | Task::Demote) {
-                continue;
-            }
-            self.points(model, r, task, any);
+    /// Binds two actions at once; tells whether that is new.
+    pub(super) fn bind(&mut self, first: ActIx, then: ActIx, link: Link) -> bool {
+        if first == then || link.is_none() {
+            return false;
         }
-        let end = self.own[r].end;
-        let begin = self.own[r].begin;
-        let sequence = [
-            (Task::Stop, Task::Start),
-            (Task::Stop, Task::Promote),
-            (Task::Demote, Task::Start),
-            (Task::Demote, Task::Stop),
-            (Task::Demote, Task::Promote),
-            (Task::Start, Task::Promote),
-        ];
-        for (first, then) in sequence {
-            if let (Some(e), Some(b)) = (end[first as usize], begin[then as usize]) {
-                self.link(e, b, Link::ORDER);
+        let (out, into) = (&self.acts[first].after, &self.acts[then].before);
+        let mut link = link;
+        for edge in if out.len() < into.len() { out } else { into } {
+            let edge = &self.edges[*edge];
+            if edge.first == first && edge.then == then {
+                link = link.without(edge.made);
             }
         }
+        if link.is_none() {
+            return false;
+        }
+        let edge = self.edges.len();
+        self.edges.push(Edge { first, then, link, made: link });
+        self.acts[first].after.push(edge);
+        self.acts[then].before.push(edge);
+        true
     }
 
-    fn points(&mut self, model: &Model<'_>, r: RscIx, task: Task, any: bool) {
-        let label = model.label(r);
-        let begin = self.add(What::Point(format!("{label}_{}_0", task.op())), r, None);
-        let end = self.add(What::Point(format!("{label}_{}_0", task.completion())), r, None);
-        self.own[r].begin[task as usize] = Some(begin);
-        self.own[r].end[task as usize] = Some(end);
-        self.link(begin, end, Link::ORDER);
-        let (mut possible, mut granted) = (false, 0);
-        let mut missing = false;
-        for child in model.rscs[r].children.clone() {
-            let (begins, ends) = (self.begins(child, task), self.ends(child, task));
-            for b in &begins {
-                self.link(begin, *b, Link::ORDER | Link::IMPLIES_FIRST);
+    /// Pacemaker's key of an action.
+    pub(super) fn key(&self, model: &Model<'_>, act: ActIx) -> String {
+        let entry = &self.acts[act];
+        match entry.rsc {
+            Some(r) => {
+                format!("{}_{}_{}", model.label(r), entry.task.key(), entry.interval_ms)
             }
-            for e in &ends {
-                let rising = if any { Link::ANY } else { Link::BLOCKS };
-                let down = Link::BLOCKS_IF_NEEDED;
-                let spread = if task.rises() { rising } else { down };
-                self.link(*e, end, Link::ORDER | Link::IMPLIES_THEN | spread);
-                possible |= self.acts[*e].runnable;
-            }
-            let satisfied = model.satisfied(child, task);
-            granted += u32::from(satisfied);
-            missing |= ends.is_empty() && !satisfied;
-        }
-        if task.rises() {
-            self.acts[end].granted = granted;
-            self.acts[end].runnable = if any { possible || granted > 0 } else { !missing };
+            None => entry.name.clone(),
         }
     }
+}
 
-    /// Where an action on `rsc` begins: the operation, or a collection's first point.
-    pub(super) fn begins(&self, rsc: RscIx, task: Task) -> Vec<ActIx> {
-        let own = &self.own[rsc];
-        own.begin[task as usize].map_or_else(|| own.tasks[task as usize].clone(), |b| vec![b])
+/// What starts and promotions of a resource need.
+fn needs(model: &Model<'_>, rsc: RscIx, task: Task) -> Needs {
+    if !task.rises() {
+        return Needs::Nothing;
     }
-
-    /// Where an action on `rsc` ends.
-    pub(super) fn ends(&self, rsc: RscIx, task: Task) -> Vec<ActIx> {
-        let own = &self.own[rsc];
-        own.end[task as usize].map_or_else(|| own.tasks[task as usize].clone(), |e| vec![e])
+    if model.needs_fencing(rsc) {
+        Needs::Fencing
+    } else if model.rscs[rsc].meta.needs_quorum {
+        Needs::Quorum
+    } else {
+        Needs::Nothing
     }
+}
 
-    /// The operations of an action on `rsc`.
-    pub(super) fn operations(&self, model: &Model<'_>, rsc: RscIx, task: Task) -> Vec<ActIx> {
-        let leaves = model.leaves(rsc).into_iter();
-        leaves.flat_map(|l| self.tasks(l, task).iter().copied()).collect()
+/// Without quorum the policy decides what may still be brought up.
+fn allowed_by_quorum(model: &mut Model<'_>, rsc: RscIx) -> bool {
+    if model.quorate || !model.props.exact {
+        return true;
+    }
+    let role = model.role(rsc);
+    match model.props.no_quorum {
+        NoQuorum::Ignore => true,
+        NoQuorum::Stop | NoQuorum::Suicide => false,
+        NoQuorum::Freeze => model.is_active(rsc) && model.rscs[rsc].next_role <= role,
+        NoQuorum::Demote if matches!(role, Role::Promoted | Role::Unpromoted) => {
+            let next = &mut model.rscs[rsc].next_role;
+            *next = (*next).min(Role::Unpromoted);
+            true
+        }
+        NoQuorum::Demote => false,
     }
 }
 
 impl Model<'_> {
-    /// Nothing has to be done for `task` to count as done, and nothing will be done.
-    pub(super) fn satisfied(&self, rsc: RscIx, task: Task) -> bool {
-        self.leaves(rsc).into_iter().all(|leaf| {
-            let r = &self.rscs[leaf];
-            match task {
-                Task::Start => {
-                    let held = self.props.exact && r.blocked() && r.active.iter().any(|a| a.failed);
-                    !self.movable(leaf) && !r.active.is_empty() && !held
-                }
-                Task::Promote => {
-                    !self.movable(leaf) && r.active.iter().any(|a| a.role == Role::Promoted)
-                }
-                Task::Stop => r.active.is_empty(),
-                Task::Demote => r.active.iter().all(|a| a.role != Role::Promoted),
+    /// The role a resource has now; of a collection, the highest of its members'.
+    pub(super) fn role(&self, rsc: RscIx) -> Role {
+        let roles = |r: RscIx| self.rscs[r].active.iter().map(|a| a.role).max();
+        let best = if self.rscs[rsc].children.is_empty() {
+            roles(rsc)
+        } else {
+            self.leaves(rsc).into_iter().filter_map(roles).max()
+        };
+        best.unwrap_or(Role::Stopped)
+    }
+
+    /// The node has to be fenced.
+    pub(super) fn unclean(&self, node: NodeIx) -> bool {
+        !self.nodes[node].clean || self.nodes[node].fence.is_some()
+    }
+
+    /// A device that fences.
+    pub(super) fn fences(&self, rsc: RscIx) -> bool {
+        self.rscs[rsc].agent.is_some_and(|a| a.class == "stonith")
+    }
+
+    /// It may start only when every node that has to be fenced has been.
+    pub(super) fn needs_fencing(&self, rsc: RscIx) -> bool {
+        self.rscs[rsc].meta.needs_fencing && !(self.props.exact && self.fences(rsc))
+    }
+
+    /// Is `above` a parent of `rsc`, at any height?
+    pub(super) fn is_inside(&self, rsc: RscIx, above: RscIx) -> bool {
+        let mut at = self.rscs[rsc].parent;
+        while let Some(parent) = at {
+            if parent == above {
+                return true;
             }
-        })
+            at = self.rscs[parent].parent;
+        }
+        false
+    }
+
+    /// The one node where a resource will be (or, with `current`, is).
+    pub(super) fn location(&self, rsc: RscIx, current: bool) -> Option<NodeIx> {
+        if self.rscs[rsc].children.is_empty() {
+            let r = &self.rscs[rsc];
+            return if current { r.sole_active().map(|s| s.node) } else { r.assigned };
+        }
+        let mut found = None;
+        for leaf in self.leaves(rsc) {
+            let r = &self.rscs[leaf];
+            let nodes: Vec<NodeIx> = if current {
+                r.active.iter().map(|a| a.node).collect()
+            } else {
+                r.assigned.into_iter().collect()
+            };
+            for node in nodes {
+                if found.is_some_and(|f| f != node) {
+                    return None;
+                }
+                found = Some(node);
+            }
+        }
+        found
     }
 }

@@ -246,7 +246,8 @@ fn several(model: &mut Model<'_>) {
                     }
                 }
             }
-            (MultipleActive::Block, None) | (MultipleActive::StopStart, _) => {}
+            (MultipleActive::Block, None)
+            | (MultipleActive::StopStart | MultipleActive::StopUnexpected, _) => {}
         }
     }
 }

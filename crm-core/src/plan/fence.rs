@@ -1,123 +1,142 @@
-//! What lost nodes hold back, and the fencing and shutdown of nodes.
-//! Fencing itself is decided elsewhere; until a lost node is confirmed to run nothing,
-//! what it may run is not started anywhere else.
+//! Phase 10: nodes are cut off or shut down, and what waits for that.
 
-use super::actions::{ActIx, Link, Table, Task, What};
+use super::actions::{ActIx, Flag, Needs, Table, Task};
 use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
-use crate::cib::Role;
+use super::notify;
+use super::order::{End, Link};
 
-impl Model<'_> {
-    /// A node that is lost and may still run things.
-    pub(super) fn unclean_node(&self) -> Option<NodeIx> {
-        self.nodes.iter().position(|n| !n.online && !n.clean)
-    }
-
-    /// Why a start or promote of `r` has to wait for fencing, if it has to.
-    pub(super) fn waits_for_fencing(&self, r: RscIx) -> Option<String> {
-        if !self.rscs[r].meta.needs_fencing || self.props.exact {
-            return None;
-        }
-        let node = self.unclean_node()?;
-        Some(format!("waits until {} is confirmed to run nothing", self.nodes[node].name))
-    }
-
-    /// Why a start or promote of `r` has to wait for a node that lives and has not told what it runs, if it has to: `r` is active (promoted)
-    /// nowhere that is known, so it may be so there.
-    pub(super) fn waits_for_report(&self, r: RscIx) -> Option<String> {
-        let node = self.nodes.iter().find(|n| n.pending && !self.props.exact)?;
-        let found = if self.rscs[r].next_role == Role::Promoted {
-            let clone = self.rscs[r].clone.unwrap_or(r);
-            self.leaves(clone).iter().any(|l| self.promoted_somewhere(*l))
-        } else {
-            !self.rscs[r].active.is_empty()
-        };
-        (!found).then(|| format!("waits until {} has told what it runs", node.name))
-    }
-
-    fn promoted_somewhere(&self, r: RscIx) -> bool {
-        self.rscs[r].active.iter().any(|a| a.role == Role::Promoted)
-    }
-}
-
-/// Fencing and shutdowns, and what waits for them. Only in plans made as Pacemaker makes them.
-pub(super) fn bind(model: &Model<'_>, table: &mut Table) {
+/// Makes fencing and shutdowns. Only in plans made as Pacemaker makes them.
+pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     if !model.props.exact {
         return;
     }
-    let mut fences: Vec<(NodeIx, ActIx)> = Vec::new();
+    let primitive = |r: RscIx| matches!(model.rscs[r].kind, Kind::Primitive);
+    let managed = (0..model.rscs.len()).any(|r| primitive(r) && model.movable(r));
+    let (mut fencings, mut shutdowns, mut last) = (Vec::new(), Vec::new(), None);
     for n in 0..model.nodes.len() {
-        if model.will_fence(n) {
-            let fence = table.add(What::Fence, 0, Some(n));
-            table.acts[fence].required = true;
-            fences.push((n, fence));
-        } else if model.nodes[n].leaving
-            && model.nodes[n].online
-            && model.nodes[n].clean
-            && model.nodes[n].kind == NodeKind::Cluster
-        {
-            shutdown(model, table, n);
-        }
-    }
-    last_is_the_coordinator(model, table, &fences);
-    for r in 0..model.rscs.len() {
-        if !matches!(model.rscs[r].kind, Kind::Primitive) || !model.rscs[r].meta.needs_fencing {
+        if matches!(model.nodes[n].kind, NodeKind::Guest { .. }) {
+            // It is fenced by the recovery of what it lives in.
             continue;
         }
-        for (node, fence) in &fences {
-            for task in [Task::Stop, Task::Demote] {
-                for act in table.tasks(r, task).to_vec() {
-                    if table.acts[act].node == Some(*node) {
-                        table.link(*fence, act, Link::ORDER);
-                    }
-                }
-            }
-            for task in [Task::Start, Task::Promote] {
-                for act in table.tasks(r, task).to_vec() {
-                    table.link(*fence, act, Link::ORDER | Link::BLOCKS);
-                }
-            }
-        }
-    }
-}
-
-/// The node that coordinates goes last: it has the others to fence.
-fn last_is_the_coordinator(model: &Model<'_>, table: &mut Table, fences: &[(NodeIx, ActIx)]) {
-    let Some(name) = model.pacemaker.and_then(|p| p.coordinator) else { return };
-    let Some((_, last)) = fences.iter().find(|(n, _)| model.nodes[*n].name == name) else { return };
-    for (_, fence) in fences {
-        table.link(*fence, *last, Link::ORDER);
-    }
-}
-
-fn shutdown(model: &Model<'_>, table: &mut Table, node: NodeIx) {
-    let act = table.add(What::Shutdown, 0, Some(node));
-    table.acts[act].required = true;
-    for r in 0..model.rscs.len() {
-        let rsc = &model.rscs[r];
-        if rsc.blocked() && rsc.active.iter().any(|a| a.node == node) {
-            table.acts[act].runnable = false;
-        }
-        for stop in table.tasks(r, Task::Stop).to_vec() {
-            if table.acts[stop].node == Some(node) {
-                table.link(stop, act, Link::ORDER | Link::BLOCKS_IF_NEEDED);
-            }
-        }
-    }
-}
-
-/// What is not configured any more is forgotten where it has been stopped.
-pub(super) fn forget(model: &Model<'_>, table: &mut Table) {
-    for r in 0..model.rscs.len() {
-        if !model.rscs[r].removed {
-            continue;
-        }
-        for stop in table.tasks(r, Task::Stop).to_vec() {
-            if table.acts[stop].implied {
+        let member = model.nodes[n].kind == NodeKind::Cluster;
+        let coordinates = model.pacemaker.and_then(|p| p.coordinator) == Some(model.nodes[n].name);
+        if managed && model.will_fence(n) {
+            let fencing = fence(model, table, n);
+            if coordinates {
+                last = Some(fencing);
                 continue;
             }
-            let forget = table.add(What::Forget, r, table.acts[stop].node);
-            table.acts[forget].required = true;
-            table.link(stop, forget, Link::ORDER | Link::BLOCKS);
+            if let (false, Some(before)) = (model.props.concurrent, fencings.last()) {
+                table.bind(*before, fencing, Link::ORDERED);
+            }
+            fencings.push(fencing);
+        } else if member && model.nodes[n].online && model.nodes[n].leaving {
+            let down = shutdown(model, table, n);
+            if coordinates {
+                last = Some(down);
+            } else {
+                shutdowns.push(down);
+            }
         }
+    }
+    let Some(last) = last else { return };
+    // The node that coordinates goes last: it has the others to see off.
+    if table.acts[last].task == Task::Shutdown {
+        for down in shutdowns {
+            table.bind(down, last, Link::ORDERED);
+        }
+    }
+    for fencing in fencings {
+        table.bind(fencing, last, Link::ORDERED);
+    }
+}
+
+fn fence(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
+    let name = format!("stonith-{}-{}", model.nodes[node].name, model.props.fence_how);
+    let fencing = table.named(&name, Task::Fence, Some(node));
+    table.clear(fencing, Flag::OPTIONAL);
+    order(model, table, fencing, node);
+    fencing
+}
+
+/// Starts wait for every fencing; stops on the node are done by it.
+pub(super) fn order(model: &mut Model<'_>, table: &mut Table, fencing: ActIx, node: NodeIx) {
+    for r in 0..model.rscs.len() {
+        if !matches!(model.rscs[r].kind, Kind::Primitive) || !model.movable(r) {
+            continue;
+        }
+        starts(model, table, r, fencing, node);
+        stops(model, table, r, fencing, node);
+    }
+}
+
+fn starts(model: &Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, node: NodeIx) {
+    for act in table.of[r].clone() {
+        match table.acts[act].needs {
+            Needs::Nothing => {}
+            Needs::Fencing => {
+                table.bind(fencing, act, Link::ORDERED);
+            }
+            Needs::Quorum => {
+                let unknown = !model.is_known(r, node);
+                if table.acts[act].task == Task::Start && unknown {
+                    table.bind(fencing, act, Link::ORDERED | Link::BLOCKS);
+                }
+            }
+        }
+    }
+}
+
+fn stops(model: &mut Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, node: NodeIx) {
+    let implied = model.needs_fencing(r);
+    let whole = table.find(model.top(r), Task::Stop, None);
+    for stop in table.all_on(r, Task::Stop, node) {
+        table.set(stop, Flag::PSEUDO);
+        table.set(stop, Flag::RUNNABLE);
+        if implied {
+            table.bind(fencing, stop, Link::GUEST);
+            if let Some(whole) = whole {
+                table.bind(fencing, whole, Link::GUEST);
+            }
+        }
+        notify::after_fencing(model, table, r, fencing);
+    }
+    let failed = model.rscs[r].active.iter().any(|a| a.failed);
+    if !(failed || !model.nodes[node].online || model.unclean(node)) {
+        return;
+    }
+    for demote in table.all_on(r, Task::Demote, node) {
+        table.set(demote, Flag::PSEUDO);
+        table.set(demote, Flag::RUNNABLE);
+        if implied {
+            table.bind(fencing, demote, Link::GUEST | Link::ORDERED);
+        }
+    }
+}
+
+/// A node's services end after all that runs there.
+fn shutdown(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
+    let name = format!("do_shutdown-{}", model.nodes[node].name);
+    let down = table.named(&name, Task::Shutdown, Some(node));
+    table.clear(down, Flag::OPTIONAL);
+    for r in 0..model.rscs.len() {
+        let frozen = model.rscs[r].meta.maintenance
+            || model.props.maintenance_mode
+            || model.nodes[node].maintenance;
+        if frozen || !(model.managed(r) || model.rscs[r].blocked()) {
+            continue;
+        }
+        for stop in table.all_on(r, Task::Stop, node) {
+            table.clear(stop, Flag::OPTIONAL);
+            table.order(model, End::Act(stop), End::Act(down), Link::ORDERED | Link::BLOCKS);
+        }
+    }
+    down
+}
+
+impl Model<'_> {
+    /// The node has told what it knows of the resource.
+    pub(super) fn is_known(&self, r: RscIx, node: NodeIx) -> bool {
+        self.rscs[r].now.known.contains(&node)
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
     let multiple_active = match lookup(chain, "multiple-active") {
         Some("block") => MultipleActive::Block,
         Some("stop_only") => MultipleActive::StopOnly,
+        Some("stop_unexpected") if props.exact => MultipleActive::StopUnexpected,
         Some(_) | None => MultipleActive::StopStart,
     };
     let requires = lookup(chain, "requires");
@@ -66,6 +67,9 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
         allow_unhealthy: flag(chain, "allow-unhealthy-nodes", false),
         allow_migrate: props.exact && flag(chain, "allow-migrate", false),
         needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
+        needs_unfencing: props.exact
+            && props.fencing
+            && requires.map_or(props.unfencing, |r| r == "unfencing"),
         needs_quorum: !props.exact || requires != Some("nothing"),
     }
 }
@@ -84,6 +88,7 @@ pub(super) fn agent_defaults(
     let connection = super::implicit::is_connection(agent);
     if (connection || agent.class == "stonith") && lookup(chain, "requires").is_none() {
         meta.needs_fencing = false;
+        meta.needs_unfencing = false;
     }
     if connection && lookup(chain, "allow-migrate").is_none() {
         meta.allow_migrate = true;
@@ -136,6 +141,11 @@ pub(super) fn properties(cib: &Cib) -> Properties {
             Some("balanced") => Strategy::Balanced,
             Some(_) | None => Strategy::Default,
         },
+        unfencing: cib.primitives().iter().any(|p| {
+            p.agent.class == "stonith"
+                && p.meta.get("provides").is_some_and(|v| v.eq_ignore_ascii_case("unfencing"))
+        }),
+        concurrent: flag(&chain, "concurrent-fencing", true),
         fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith")
             || flag(&chain, "have-watchdog", false),
         exact: false,

@@ -1,96 +1,88 @@
-//! Live migration: a move without a stop, when nothing that it stands on is taken away.
+//! Live migration: a move without a stop, while nothing that it stands on is taken away.
+//!
+//! The two halves stand beside the stop and the start. When one of these cannot be part of a migration any more (`spread` finds out), the halves
+//! become impossible and the start a real one again.
 
-use super::actions::{ActIx, Link, Table, Task, What};
-use super::model::{Kind, Model, NodeIx, RscIx};
-use super::order::Pair;
-use crate::cib::OrderKind;
+use super::actions::{Flag, Table, Task};
+use super::model::{Model, NodeIx, RscIx};
+use super::order::{End, Link};
 
-/// Turns moves into migrations where that is possible. Only in plans made as Pacemaker makes them.
-pub(super) fn bind(model: &mut Model<'_>, table: &mut Table, pairs: &[Pair<'_>]) {
-    if !model.props.exact {
+/// May the resource move without a stop?
+pub(super) fn possible(model: &Model<'_>, r: RscIx) -> bool {
+    let rsc = &model.rscs[r];
+    let clean = |n: NodeIx| !model.unclean(n);
+    rsc.meta.allow_migrate
+        && model.movable(r)
+        && !rsc.active.iter().any(|a| a.failed)
+        && !rsc.now.start_pending
+        && !rsc.now.no_migration
+        && super::create::current_node(model, r).is_some_and(clean)
+        && rsc.assigned.is_some_and(clean)
+}
+
+/// Makes the two halves.
+pub(super) fn create(
+    model: &mut Model<'_>,
+    table: &mut Table,
+    r: RscIx,
+    (from, to): (NodeIx, NodeIx),
+) {
+    let start = table.make(model, r, Task::Start, Some(to), true);
+    let stop = table.make(model, r, Task::Stop, Some(from), true);
+    let half_way = model.rscs[r].now.partial.is_some();
+    let out = (!half_way).then(|| table.make(model, r, Task::MigrateTo, Some(from), true));
+    let into = table.make(model, r, Task::MigrateFrom, Some(to), true);
+    for act in [start, stop, into].into_iter().chain(out) {
+        table.set(act, Flag::MIGRATABLE);
+    }
+    table.set(start, Flag::PSEUDO);
+    let needs = table.acts[start].needs;
+    table.acts[out.unwrap_or(into)].needs = needs;
+    let halves = Link::ORDERED | Link::MIGRATION;
+    let first = if half_way { Task::MigrateFrom } else { Task::MigrateTo };
+    table.sequence(model, (r, Task::Monitor), (r, first), Link::ORDERED);
+    if !half_way {
+        table.sequence(model, (r, Task::MigrateTo), (r, Task::MigrateFrom), halves);
+    }
+    table.sequence(model, (r, Task::MigrateFrom), (r, Task::Stop), halves);
+    table.sequence(model, (r, Task::MigrateFrom), (r, Task::Start), halves | Link::ELSE_THEN);
+}
+
+/// An order between two resources holds for their migrations too.
+pub(super) fn equivalents(model: &Model<'_>, table: &mut Table, first: End, then: End) {
+    let ((Some(a), first), (Some(b), then)) = (table.end(first), table.end(then)) else { return };
+    if a == b || model.is_inside(a, b) || model.is_inside(b, a) {
         return;
     }
-    for r in 0..model.rscs.len() {
-        model.rscs[r].migrates = candidate(model, table, r);
+    let migrates = |r: RscIx| model.rscs[r].meta.allow_migrate;
+    if !migrates(b) {
+        return;
     }
-    veto(model, table, pairs);
-    for r in 0..model.rscs.len() {
-        if let Some((from, to)) = model.rscs[r].migrates {
-            migrate(table, r, from, to);
-        }
-    }
-}
-
-fn candidate(model: &Model<'_>, table: &Table, r: RscIx) -> Option<(NodeIx, NodeIx)> {
-    let rsc = &model.rscs[r];
-    if !matches!(rsc.kind, Kind::Primitive) || !rsc.meta.allow_migrate || !model.movable(r) {
-        return None;
-    }
-    let seen = rsc.sole_active().filter(|s| !s.failed && !s.changed && !s.blocked)?;
-    let to = rsc.assigned.filter(|to| *to != seen.node)?;
-    let from = &model.nodes[seen.node];
-    let start = table.tasks(r, Task::Start).first()?;
-    let ready = from.online && from.clean && from.fence.is_none() && table.acts[*start].runnable;
-    ready.then_some((seen.node, to))
-}
-
-/// What stands on something that is stopped or started in the same plan cannot be alive all the time.
-fn veto(model: &mut Model<'_>, table: &Table, pairs: &[Pair<'_>]) {
-    loop {
-        let mut lost = Vec::new();
-        for pair in pairs.iter().filter(|p| p.kind == OrderKind::Mandatory) {
-            if !pair.first_task.rises() || !pair.then_task.rises() {
-                continue;
+    let plain =
+        if migrates(a) { Link::ORDERED | Link::UNLESS_FIRST_MIGRATES } else { Link::ORDERED };
+    match (first, then) {
+        (Task::Start, Task::Start) => {
+            if migrates(a) {
+                table.sequence(model, (a, Task::MigrateFrom), (b, Task::MigrateTo), Link::ORDERED);
             }
-            let changes = |f: RscIx| {
-                let needed =
-                    |task: Task| table.tasks(f, task).iter().any(|a| table.acts[*a].required);
-                model.rscs[f].migrates.is_none() && (needed(Task::Start) || needed(Task::Stop))
-            };
-            let first = model.leaves(pair.first);
-            for then in model.leaves(pair.then) {
-                let Some((from, to)) = model.rscs[then].migrates else { continue };
-                let near = |f: &RscIx| {
-                    let at = |n: NodeIx| {
-                        let all = [Task::Start, Task::Stop];
-                        let mut acts = all.iter().flat_map(|t| table.tasks(*f, *t));
-                        acts.any(|a| table.acts[*a].node == Some(n))
-                    };
-                    model.rscs[*f].clone.is_none() || at(from) || at(to)
-                };
-                if first.iter().any(|f| changes(*f) && near(f)) {
-                    lost.push(then);
-                }
+            table.sequence(model, (a, Task::Start), (b, Task::MigrateTo), plain);
+        }
+        (Task::Stop, Task::Stop) => {
+            // What moves by a restart below has to be down before this one leaves.
+            table.sequence(model, (a, Task::Stop), (b, Task::MigrateTo), plain);
+            if model.rscs[b].now.partial.is_some() {
+                table.sequence(model, (a, Task::Stop), (b, Task::MigrateFrom), plain);
             }
         }
-        if lost.is_empty() {
-            return;
+        (Task::Promote, Task::Start) => {
+            table.sequence(model, (a, Task::Promote), (b, Task::MigrateTo), Link::ORDERED);
         }
-        for r in lost {
-            model.rscs[r].migrates = None;
+        (Task::Demote, Task::Stop) => {
+            table.sequence(model, (a, Task::Demote), (b, Task::MigrateTo), Link::ORDERED);
+            if model.rscs[b].now.partial.is_some() {
+                table.sequence(model, (a, Task::Demote), (b, Task::MigrateFrom), Link::ORDERED);
+            }
         }
-    }
-}
-
-/// to, from, then the stop that cleans up; the start is only a point.
-fn migrate(table: &mut Table, r: RscIx, from: NodeIx, to: NodeIx) {
-    let out = table.add(What::MigrateTo, r, Some(from));
-    let into = table.add(What::MigrateFrom, r, Some(to));
-    let starts: Vec<ActIx> = table.tasks(r, Task::Start).to_vec();
-    let stops: Vec<ActIx> = table.tasks(r, Task::Stop).to_vec();
-    table.acts[out].required = true;
-    table.acts[into].required = true;
-    table.link(out, into, Link::ORDER | Link::BLOCKS);
-    for stop in &stops {
-        table.link(into, *stop, Link::ORDER);
-    }
-    for start in &starts {
-        table.acts[*start].implied = true;
-        table.link(into, *start, Link::ORDER | Link::BLOCKS);
-        // It goes on living: what stands on it stays.
-        table.relax(*start);
-    }
-    for stop in stops {
-        table.relax(stop);
+        _ => {}
     }
 }

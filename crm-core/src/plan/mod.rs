@@ -1,14 +1,19 @@
 //! The policy engine: what should run where, and the ordered actions that get there. Pure; phases are files.
 //!
-//! `read` (with `meta`, `history`) → `criteria` → `assign` (with `seats`, `colocate`, `pull`, `promote`, `capacity`) → `actions` (with `fence`) →
-//! `order` → `monitor` → `graph` (with `params`, `digest`), `summary`.
+//! `read` (with `meta`, `history`) → `criteria` → orders that are known before anything is placed (`configured`, `internal`, `change`) →
+//! `assign` (with `seats`, `colocate`, `pull`, `promote`, `capacity`) → actions (`probe`, `create` with `migrate`, `monitor`, `withhold`) → `fence`, `unfence` →
+//! `order` (orders become edges) → `spread` with `collective` (needed, impossible) → `notify` → `graph` (with `params`, `digest`), `summary`.
 
 mod actions;
 mod assign;
 mod bundle;
 mod bundled;
 mod capacity;
+mod change;
+mod collective;
 mod colocate;
+mod configured;
+mod create;
 mod criteria;
 mod digest;
 mod fence;
@@ -17,16 +22,19 @@ mod health;
 mod history;
 mod implicit;
 mod instances;
+mod internal;
 mod md5;
 mod meta;
 mod migrate;
 mod model;
 mod monitor;
 mod moved;
+mod notify;
 mod onfail;
 mod order;
 mod params;
 mod picture;
+mod probe;
 mod promote;
 mod pull;
 mod read;
@@ -34,10 +42,13 @@ mod records;
 mod remote;
 mod replay;
 mod seats;
+mod spread;
 mod summary;
 mod ticket;
 mod told;
 mod types;
+mod unfence;
+mod withhold;
 
 pub use criteria::matches;
 pub use digest::digest;
@@ -74,17 +85,24 @@ fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     ticket::apply(&mut model);
     criteria::apply(&mut model);
     health::apply(&mut model);
+    let mut table = actions::Table::new(&model);
+    configured::note(&model, &mut table);
+    internal::note(&model, &mut table);
+    monitor::running(&mut model, &mut table);
+    change::apply(&mut model, &mut table, input.now_ms);
     model.assign_all();
-    let mut table = actions::Table::build(&mut model);
-    let pairs = order::unpack(&model);
-    order::bind(&mut model, &mut table, &pairs);
-    fence::bind(&model, &mut table);
-    fence::forget(&model, &mut table);
-    migrate::bind(&mut model, &mut table, &pairs);
-    order::settle(&mut table);
-    monitor::add(&model, &mut table);
-    let actions = graph::emit(&mut model, &table, input.only);
+    probe::schedule(&mut model, &mut table);
+    create::apply(&mut model, &mut table);
+    fence::schedule(&mut model, &mut table);
+    order::expand(&mut model, &mut table);
+    spread::block(&mut model, &mut table);
+    probe::order(&model, &mut table);
+    spread::settle(&mut model, &mut table);
+    graph::break_exchanges(&model, &mut table);
     let summary = summary::lines(&model, &table);
+    notify::tell(&mut model, &mut table);
+    graph::merge(&mut table);
+    let actions = graph::emit(&mut model, &table, input.only);
     let placements = placements(&model);
     let mut reasons = model.reasons;
     reasons.sort_by(|a, b| key(a).cmp(&key(b)));

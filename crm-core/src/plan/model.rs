@@ -182,6 +182,8 @@ pub(super) enum Kind {
 pub(super) enum MultipleActive {
     StopStart,
     StopOnly,
+    /// Stop it where it is not to be, and leave it alone where it is.
+    StopUnexpected,
     Block,
 }
 
@@ -205,6 +207,8 @@ pub(super) struct Meta {
     pub(super) allow_migrate: bool,
     pub(super) allow_unhealthy: bool,
     pub(super) needs_fencing: bool,
+    /// Its node must have been unfenced.
+    pub(super) needs_unfencing: bool,
     pub(super) needs_quorum: bool,
 }
 
@@ -278,8 +282,6 @@ pub(super) struct Rsc<'a> {
     pub(super) frozen: bool,
     /// Its ticket does not allow any promotion.
     pub(super) no_promotion: bool,
-    /// It moves without a stop: from, to.
-    pub(super) migrates: Option<(NodeIx, NodeIx)>,
     /// What the histories told.
     pub(super) now: Now<'a>,
     /// It is the connection to this node.
@@ -436,6 +438,10 @@ pub(super) struct Properties {
     pub(super) stop_removed: bool,
     /// `shutdown-lock`: how long (0 = for ever), if at all.
     pub(super) shutdown_lock_ms: Option<u64>,
+    /// Some fence device gives nodes their access back.
+    pub(super) unfencing: bool,
+    /// Several nodes are fenced at the same time.
+    pub(super) concurrent: bool,
     /// What fencing does to a node.
     pub(super) fence_how: &'static str,
 }

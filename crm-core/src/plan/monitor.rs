@@ -1,109 +1,220 @@
-//! Recurring monitors: which begin and which end, once it is known what restarts.
+//! Recurring monitors: those that run already, and which begin and which end with a plan.
 
-use super::actions::{ActIx, Link, Table, Task, What};
+use super::actions::{ActIx, Flag, Table, Task};
 use super::history::op_role;
 use super::model::{Kind, Model, NodeIx, RscIx};
+use super::order::{End, Link};
 use crate::cib::{Op, Role, parse_bool};
-use std::collections::BTreeSet;
+use crate::status::rc;
 
-/// What a primitive will be on a node when the plan is done.
-struct Future {
-    node: NodeIx,
-    role: Role,
-    /// It is stopped and started again: its monitors are gone by then.
-    fresh: bool,
-}
-
-/// Adds the monitors' actions.
-pub(super) fn add(model: &Model<'_>, table: &mut Table) {
+/// Notes the monitors that run, as possibilities; those that are not configured any more end.
+pub(super) fn running(model: &mut Model<'_>, table: &mut Table) {
     for r in 0..model.rscs.len() {
-        if matches!(model.rscs[r].kind, Kind::Primitive) {
-            add_for(model, table, r);
+        if !matches!(model.rscs[r].kind, Kind::Primitive) {
+            continue;
+        }
+        for node in told_nodes(model, r) {
+            for interval in intervals(model, r, node) {
+                table.make_every(model, (r, Task::Monitor, interval), Some(node), true);
+                ends(model, table, r, node, interval);
+            }
         }
     }
 }
 
-fn add_for(model: &Model<'_>, table: &mut Table, r: RscIx) {
-    let rsc = &model.rscs[r];
-    let Some(prim) = rsc.prim else { return };
-    let Some(future) = future(model, table, r) else { return };
-    let frozen = rsc.meta.maintenance
-        || model.props.maintenance_mode
-        || model.nodes[future.node].maintenance;
-    let wanted: Vec<(usize, u64)> = prim
-        .ops
-        .iter()
-        .enumerate()
-        .filter(|(_, op)| !frozen && applies(op, future.role))
-        .map(|(i, op)| (i, op.interval_ms()))
-        .collect();
-    let running: BTreeSet<u64> = if future.fresh {
-        BTreeSet::new()
-    } else if model.props.exact {
-        let here =
-            rsc.now.recurring.iter().filter(|(n, op, _)| *n == future.node && op == "monitor");
-        here.map(|(_, _, interval)| *interval).collect()
-    } else {
-        let node = model.status.nodes.get(model.nodes[future.node].name);
-        let history = node.and_then(|n| n.resources.get(&model.key(r)));
-        history.map(|h| h.monitors.keys().copied().collect()).unwrap_or_default()
+/// Nodes whose histories of the resource are its own: instances that are alike share one, it is the active one's.
+fn told_nodes(model: &Model<'_>, r: RscIx) -> Vec<NodeIx> {
+    if model.props.exact {
+        return (0..model.nodes.len()).filter(|n| model.nodes[*n].online).collect();
+    }
+    let alike = model.rscs[r]
+        .clone
+        .is_some_and(|c| model.rscs[c].clone_info().is_some_and(|i| !i.globally_unique));
+    let here = |n: &NodeIx| {
+        model.nodes[*n].online && (!alike || model.rscs[r].active.iter().any(|a| a.node == *n))
     };
-    for interval in &running {
-        if !wanted.iter().any(|(_, i)| i == interval) {
-            let cancel = needed(table, What::Cancel(*interval), r, future.node);
-            for task in [Task::Promote, Task::Demote] {
-                for act in table.tasks(r, task).to_vec() {
-                    table.link(cancel, act, Link::ORDER);
-                }
-            }
-        }
-    }
-    for (op, interval) in wanted {
-        if !running.contains(&interval) {
-            let monitor = needed(table, What::Monitor(op), r, future.node);
-            for task in [Task::Start, Task::Promote, Task::Demote] {
-                for act in table.tasks(r, task).to_vec() {
-                    table.link(act, monitor, Link::ORDER);
-                }
-            }
-        }
-    }
+    (0..model.nodes.len()).filter(here).collect()
 }
 
-fn needed(table: &mut Table, what: What, r: RscIx, node: NodeIx) -> ActIx {
-    let act = table.add(what, r, Some(node));
-    table.acts[act].required = true;
-    act
+fn intervals(model: &Model<'_>, r: RscIx, node: NodeIx) -> Vec<u64> {
+    if model.props.exact {
+        let here = |(n, op, _): &&(NodeIx, String, u64)| *n == node && op == "monitor";
+        return model.rscs[r].now.recurring.iter().filter(here).map(|(_, _, ms)| *ms).collect();
+    }
+    let status = model.status.nodes.get(model.nodes[node].name);
+    let history = status.and_then(|s| s.resources.get(&model.key(r)));
+    history.map(|h| h.monitors.keys().copied().collect()).unwrap_or_default()
 }
 
-/// `None` when it will not run, or when nothing about it may be touched.
-fn future(model: &Model<'_>, table: &Table, r: RscIx) -> Option<Future> {
+fn ends(model: &mut Model<'_>, table: &mut Table, r: RscIx, node: NodeIx, interval: u64) {
     let rsc = &model.rscs[r];
+    let active = rsc.active.iter().any(|a| a.node == node);
+    if !active || rsc.removed || !(model.nodes[node].available() || model.nodes[node].maintenance) {
+        return;
+    }
+    let frozen = in_maintenance(model, r) || model.nodes[node].maintenance;
+    let known = |op: &Op| op.name == "monitor" && op.interval_ms() == interval && enabled(op);
+    let configured = rsc.prim.is_some_and(|p| p.ops.iter().any(known));
+    if frozen || !configured {
+        let cancel = table.make_every(model, (r, Task::Cancel, interval), Some(node), false);
+        table.order(model, End::Op(r, Task::Stop), End::Act(cancel), Link::ORDERED);
+    }
+}
+
+fn in_maintenance(model: &Model<'_>, r: RscIx) -> bool {
+    model.rscs[r].meta.maintenance || model.props.maintenance_mode
+}
+
+fn enabled(op: &Op) -> bool {
+    op.attrs.get("enabled").and_then(parse_bool).unwrap_or(true)
+}
+
+/// Makes the monitors that the resource's next role asks for.
+pub(super) fn recurring(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
+    if in_maintenance(model, r) || (model.rscs[r].blocked() && !model.props.exact) {
+        return;
+    }
+    let Some(prim) = model.rscs[r].prim else { return };
+    let node = model.rscs[r].assigned;
+    let active = node.is_some_and(|n| !model.nodes[n].maintenance)
+        && (model.rscs[r].next_role != Role::Stopped || !model.movable(r));
+    let mut seen = Vec::new();
+    for (at, op) in prim.ops.iter().enumerate() {
+        let interval = op.interval_ms();
+        if op.name != "monitor" || interval == 0 || !enabled(op) || seen.contains(&interval) {
+            continue;
+        }
+        seen.push(interval);
+        let one = Every { r, op: at, interval, role: op_role(op) };
+        if one.role == Some(Role::Stopped) {
+            where_stopped(model, table, one, node);
+        } else if let Some(node) = node.filter(|_| active) {
+            let start = table.make(model, r, Task::Start, Some(node), true);
+            where_active(model, table, one, (start, node));
+        }
+    }
+}
+
+/// A configured recurring monitor.
+#[derive(Debug, Clone, Copy)]
+struct Every {
+    r: RscIx,
+    op: usize,
+    interval: u64,
+    role: Option<Role>,
+}
+
+fn where_active(
+    model: &mut Model<'_>,
+    table: &mut Table,
+    one: Every,
+    (start, node): (ActIx, NodeIx),
+) {
+    let Every { r, op, interval, role } = one;
+    let known = table.recurring(r, interval, node);
+    let runs =
+        known.is_some_and(|a| !table.flags(a).has(Flag::AGAIN)) && table.flags(start).optional();
+    let next = model.rscs[r].next_role;
+    let now = model.role(r);
+    let fits = match role {
+        Some(Role::Started | Role::Unpromoted) if !model.props.exact => next != Role::Promoted,
+        Some(role) => role == next,
+        None => next != Role::Promoted,
+    };
+    if !fits {
+        if runs {
+            stop_monitor(model, table, one, node, now);
+        }
+        return;
+    }
+    let monitor = table.make_every(model, (r, Task::Monitor, interval), Some(node), runs);
+    table.acts[monitor].config = Some(op);
+    let usable = model.nodes[node].online && !model.unclean(node);
+    if !table.flags(start).runnable() || !usable {
+        table.clear(monitor, Flag::RUNNABLE);
+    }
+    if next == Role::Promoted {
+        table.acts[monitor].expected_rc = rc::RUNNING_PROMOTED;
+    }
     if !model.movable(r) {
-        let seen = rsc.sole_active().filter(|s| !s.blocked && model.nodes[s.node].online)?;
-        return Some(Future { node: seen.node, role: seen.role, fresh: false });
+        return;
     }
-    let node = rsc.assigned?;
-    let start = table.acts.get(*table.tasks(r, Task::Start).first()?)?;
-    if start.required && !start.runnable {
-        return None;
+    let follows = Link::FIRST_IMPLIES_THEN | Link::BLOCKS;
+    let end = End::Act(monitor);
+    table.order(model, End::Op(r, Task::Start), end, follows);
+    table.order(model, End::Op(r, Task::Reload), end, follows);
+    let after = Link::ORDERED | Link::BLOCKS;
+    if next == Role::Promoted {
+        table.order(model, End::Op(r, Task::Promote), end, after);
+    } else if now == Role::Promoted {
+        table.order(model, End::Op(r, Task::Demote), end, after);
     }
-    let possible = |a: &ActIx| table.acts[*a].runnable || !table.acts[*a].required;
-    let role = match rsc.next_role {
-        Role::Promoted if table.tasks(r, Task::Promote).iter().all(possible) => Role::Promoted,
-        Role::Promoted => Role::Unpromoted,
-        role @ (Role::Stopped | Role::Started | Role::Unpromoted) => role,
-    };
-    Some(Future { node, role, fresh: start.required })
 }
 
-/// A monitor runs in the role it names; without one, wherever the resource is not promoted.
-fn applies(op: &Op, role: Role) -> bool {
-    let enabled = op.attrs.get("enabled").and_then(parse_bool).unwrap_or(true);
-    let fits = match op_role(op) {
-        Some(Role::Promoted) => role == Role::Promoted,
-        Some(Role::Stopped) => false,
-        Some(Role::Started | Role::Unpromoted) | None => role != Role::Promoted,
+/// A monitor of another role ends before the role changes.
+fn stop_monitor(model: &mut Model<'_>, table: &mut Table, one: Every, node: NodeIx, now: Role) {
+    let r = one.r;
+    let cancel = table.make_every(model, (r, Task::Cancel, one.interval), Some(node), false);
+    let next = model.rscs[r].next_role;
+    let after = match (now, next) {
+        (Role::Promoted, _) => Task::Demote,
+        (Role::Started | Role::Unpromoted, Role::Promoted) => Task::Promote,
+        (Role::Started | Role::Unpromoted, Role::Stopped) => Task::Stop,
+        _ => return,
     };
-    enabled && fits && op.name == "monitor" && op.interval_ms() > 0
+    table.order(model, End::Act(cancel), End::Op(r, after), Link::BLOCKS);
+}
+
+/// Monitors that look that nothing runs, on all other nodes.
+fn where_stopped(model: &mut Model<'_>, table: &mut Table, one: Every, node: Option<NodeIx>) {
+    let Every { r, op, interval, .. } = one;
+    let unique = model.rscs[r]
+        .clone
+        .is_none_or(|c| model.rscs[c].clone_info().is_some_and(|i| i.globally_unique));
+    if !unique || !model.props.exact {
+        return;
+    }
+    for there in 0..model.nodes.len() {
+        let known = table.recurring(r, interval, there);
+        if node == Some(there) {
+            if known.is_some() {
+                let cancel =
+                    table.make_every(model, (r, Task::Cancel, interval), Some(there), false);
+                if model.rscs[r].next_role != Role::Stopped {
+                    let start = End::Op(r, Task::Start);
+                    table.order(model, End::Act(cancel), start, Link::BLOCKS);
+                }
+            }
+            continue;
+        }
+        let key = (r, Task::Monitor, interval);
+        let monitor = table.make_every(model, key, Some(there), known.is_some());
+        table.acts[monitor].config = Some(op);
+        table.acts[monitor].expected_rc = rc::NOT_RUNNING;
+        if model.movable(r) {
+            for probe in table.all_on(r, Task::Monitor, there) {
+                table.bind(probe, monitor, Link::BLOCKS);
+            }
+        }
+        after_stops(model, table, r, there, monitor);
+        if !model.nodes[there].online || model.unclean(there) {
+            table.clear(monitor, Flag::RUNNABLE);
+        }
+    }
+}
+
+fn after_stops(model: &Model<'_>, table: &mut Table, r: RscIx, node: NodeIx, monitor: ActIx) {
+    for stop in table.all_on(r, Task::Stop, node) {
+        let flags = table.flags(stop);
+        if !flags.optional() && !model.movable(r) {
+            table.set(monitor, Flag::OPTIONAL);
+        }
+        if !flags.runnable() {
+            table.clear(monitor, Flag::RUNNABLE);
+        }
+        if model.movable(r) {
+            let link = Link::FIRST_IMPLIES_THEN | Link::BLOCKS;
+            table.order(model, End::Act(stop), End::Act(monitor), link);
+        }
+    }
 }

@@ -3,8 +3,7 @@
 use super::OpSpec;
 use super::digest::digest;
 use super::model::{Kind, Model, NodeIx, RscIx};
-use crate::cib::{NvSet, Op, Role, parse_duration_ms};
-use crate::status::rc;
+use crate::cib::{NvSet, Op, parse_duration_ms};
 use std::collections::BTreeMap;
 
 /// Time limit of an operation that has none of its own.
@@ -45,15 +44,6 @@ pub(super) struct OpCall<'a> {
     /// Configured operation, if there is one.
     pub(super) config: Option<&'a Op>,
     pub(super) expected_rc: i32,
-}
-
-/// Exit code a monitor of a resource in this role has.
-pub(super) const fn expected(role: Role) -> i32 {
-    match role {
-        Role::Stopped => rc::NOT_RUNNING,
-        Role::Started | Role::Unpromoted => rc::OK,
-        Role::Promoted => rc::RUNNING_PROMOTED,
-    }
 }
 
 impl Model<'_> {

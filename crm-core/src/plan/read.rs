@@ -437,7 +437,6 @@ impl<'a> Builder<'a> {
             removed: false,
             frozen: false,
             no_promotion: false,
-            migrates: None,
             now: super::model::Now::default(),
             connection_of: None,
             container: None,

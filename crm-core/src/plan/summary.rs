@@ -1,7 +1,8 @@
 //! One line per change, in Pacemaker's words.
 
 use super::actions::{ActIx, Table, Task};
-use super::model::{Model, RscIx, Seen};
+use super::create::{current_node, needed as needed_of};
+use super::model::{Model, NodeIx, RscIx};
 use crate::cib::Role;
 
 const fn word(role: Role) -> &'static str {
@@ -30,101 +31,159 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
     out
 }
 
-/// A role as Pacemaker shows it before a node: only where there are several.
-fn named(role: Role) -> String {
-    match role {
-        Role::Started | Role::Stopped => String::new(),
-        Role::Unpromoted | Role::Promoted => format!("{} ", word(role)),
-    }
+/// The actions that a resource's line is about.
+struct About {
+    start: Option<ActIx>,
+    stop: Option<ActIx>,
+    promote: Option<ActIx>,
+    demote: Option<ActIx>,
 }
 
-/// What changes: role, node, or both.
-fn place((role, next): (Role, Role), (from, to): (&str, &str)) -> String {
-    match (role == next, from != to) {
-        (true, false) => format!("{}{to}", named(role)),
-        (true, true) => format!("{from} -> {to} {}", named(role)).trim_end().to_owned(),
-        (false, false) => format!("{} -> {} {to}", word(role), word(next)),
-        (false, true) => format!("{} {from} -> {} {to}", word(role), word(next)),
+fn about(table: &Table, r: RscIx, now: Option<NodeIx>, next: Option<NodeIx>) -> About {
+    let on = |task: Task, node: Option<NodeIx>| match node {
+        Some(n) => table.all_on(r, task, n).first().copied(),
+        None => table.all(r, task).first().copied(),
+    };
+    let start = on(Task::Start, next);
+    let possible = start.is_some_and(|s| table.flags(s).runnable());
+    About {
+        start,
+        stop: on(Task::Stop, now.filter(|_| possible)).or_else(|| on(Task::Stop, None)),
+        promote: on(Task::Promote, next),
+        demote: on(Task::Demote, next),
     }
 }
 
 /// The line as Pacemaker words it; several when several instances stop.
 fn exact(model: &Model<'_>, table: &Table, r: RscIx) -> Vec<String> {
     let rsc = &model.rscs[r];
-    let acts = |task: Task| table.tasks(r, task).to_vec();
-    let needed = |a: &ActIx| table.acts[*a].required;
-    let (starts, stops) = (acts(Task::Start), acts(Task::Stop));
-    let (promotes, demotes) = (acts(Task::Promote), acts(Task::Demote));
-    let label = model.label(r);
-    if ![&starts, &stops, &promotes, &demotes].iter().any(|all| all.iter().any(needed)) {
-        let reload = rsc.active.iter().find(|a| a.reload && Some(a.node) == rsc.assigned);
-        let line = |a: &Seen| format!("* Reload {label} ( {} )", model.nodes[a.node].name);
-        return reload.filter(|_| model.movable(r)).map(line).into_iter().collect();
+    if !rsc.children.is_empty() || !model.movable(r) {
+        return Vec::new();
     }
-    let at = |n: usize| model.nodes[n].name;
-    let now =
-        rsc.active.iter().find(|a| Some(a.node) == rsc.assigned).or_else(|| rsc.active.first());
-    let role = now.map_or(Role::Stopped, |s| s.role);
-    let next = rsc.next_role;
+    let (now, next) = (current_node(model, r), rsc.assigned);
+    if now.is_none() && (next.is_none() || rsc.removed) {
+        return Vec::new();
+    }
+    let acts = about(table, r, now, next);
+    let one = Line { model, table, r, now, next };
+    let (role, next_role) = (model.role(r), rsc.next_role);
+    let needed = |a: Option<ActIx>| a.is_some_and(|a| !table.flags(a).optional());
+    let stuck = acts.start.is_some_and(|s| !table.flags(s).runnable());
     let failed = rsc.active.iter().any(|a| a.failed);
-    let start_needed = starts.iter().any(needed);
-    let start_stuck = starts.iter().any(|a| needed(a) && !table.acts[*a].runnable);
-    let stop_needed = stops.iter().any(needed);
-    let blocked = |acts: &[ActIx]| {
-        if acts.iter().any(|a| needed(a) && !table.acts[*a].runnable) { " blocked" } else { "" }
-    };
-    let (Some(now), Some(to)) = (now, rsc.assigned.filter(|_| !(start_stuck && stop_needed)))
-    else {
-        if now.is_none() {
-            let Some(to) = rsc.assigned else { return Vec::new() };
-            let text = if next == Role::Promoted {
-                format!("* Promote {label} ( Stopped -> Promoted {} )", at(to))
-            } else {
-                format!("* Start {label} ( {} )", at(to))
-            };
-            return vec![format!("{text}{}", blocked(&starts))];
-        }
-        let stopped = rsc
-            .active
-            .iter()
-            .filter(|a| stops.iter().any(|s| needed(s) && table.acts[*s].node == Some(a.node)));
-        return stopped
-            .map(|a| {
-                format!("* Stop {label} ( {}{} ){}", named(a.role), at(a.node), blocked(&stops))
-            })
-            .collect();
-    };
-    let moving = now.node != to;
-    let place = place((role, next), (at(now.node), at(to)));
-    let verb = if rsc.migrates.is_some() {
-        "Migrate"
-    } else if (start_needed || stop_needed) && failed {
-        "Recover"
+    let moving = now.is_some() && next.is_some() && now != next;
+    if role == next_role {
+        return one.same_role(&acts, (failed, moving, stuck)).into_iter().collect();
+    }
+    let demotes_only = rsc.active.iter().any(|a| a.demote_only);
+    if acts.stop.is_some() && (next_role == Role::Stopped || stuck) {
+        return one.stops();
+    }
+    let line = if acts.stop.is_some() && failed && !demotes_only {
+        one.write("Recover", now, next, acts.stop)
     } else if moving {
-        "Move"
-    } else if start_needed || stop_needed {
-        "Restart"
-    } else if role == next {
-        "Re-promote"
+        one.write("Move", now, next, acts.stop)
+    } else if super::change::reloads(table, r) {
+        one.write("Reload", now, next, acts.start)
+    } else if needed(acts.stop) {
+        one.write("Restart", now, next, acts.start)
     } else if role == Role::Promoted {
-        "Demote"
+        one.write("Demote", now, next, acts.demote)
+    } else if next_role == Role::Promoted {
+        one.write("Promote", now, next, acts.promote)
+    } else if role == Role::Stopped {
+        one.write("Start", now, next, acts.start)
     } else {
-        "Promote"
+        None
     };
-    vec![format!("* {verb} {label} ( {place} )")]
+    line.into_iter().collect()
+}
+
+struct Line<'l, 'a> {
+    model: &'l Model<'a>,
+    table: &'l Table,
+    r: RscIx,
+    now: Option<NodeIx>,
+    next: Option<NodeIx>,
+}
+
+impl Line<'_, '_> {
+    fn same_role(
+        &self,
+        acts: &About,
+        (failed, moving, stuck): (bool, bool, bool),
+    ) -> Option<String> {
+        let (now, next, table) = (self.now, self.next, self.table);
+        let into = table.all(self.r, Task::MigrateFrom);
+        let needed = |a: Option<ActIx>| a.is_some_and(|a| !table.flags(a).optional());
+        if now.is_some() && into.iter().any(|m| table.flags(*m).runnable()) {
+            self.write("Migrate", now, next, acts.start)
+        } else if super::change::reloads(table, self.r) {
+            self.write("Reload", now, next, acts.start)
+        } else if !needed(acts.start) {
+            let again = needed(acts.demote) && needed(acts.promote);
+            again.then(|| self.write("Re-promote", now, next, acts.promote)).flatten()
+        } else if stuck {
+            self.write("Stop", now, None, acts.stop)
+        } else if moving {
+            let verb = if failed { "Recover" } else { "Move" };
+            self.write(verb, now, next, acts.stop)
+        } else if failed {
+            self.write("Recover", now, None, acts.stop)
+        } else {
+            self.write("Restart", now, next, acts.start)
+        }
+    }
+
+    fn stops(&self) -> Vec<String> {
+        let active = self.model.rscs[self.r].active.iter();
+        let stop = |n: NodeIx| self.table.all_on(self.r, Task::Stop, n).first().copied();
+        active.filter_map(|a| self.write("Stop", Some(a.node), None, stop(a.node))).collect()
+    }
+
+    fn write(
+        &self,
+        verb: &str,
+        from: Option<NodeIx>,
+        to: Option<NodeIx>,
+        act: Option<ActIx>,
+    ) -> Option<String> {
+        let act = act?;
+        let rsc = &self.model.rscs[self.r];
+        let (role, next) = (self.model.role(self.r), rsc.next_role);
+        let roles = role > Role::Started || next > Role::Unpromoted;
+        let at = |n: NodeIx| self.model.nodes[n].name;
+        let (old, new) = (word(role), word(next));
+        let place = match (from, to) {
+            (None, None) => return None,
+            (None, Some(to)) if roles => format!("{old} -> {new} {}", at(to)),
+            (None, Some(to)) => at(to).to_owned(),
+            (Some(from), None) if roles => format!("{old} {}", at(from)),
+            (Some(from), None) => at(from).to_owned(),
+            (Some(from), Some(to)) if from == to && role == next && roles => {
+                format!("{old} {}", at(from))
+            }
+            (Some(from), Some(to)) if from == to && role == next => at(from).to_owned(),
+            (Some(from), Some(to)) if role == next && roles => {
+                format!("{} -> {} {old}", at(from), at(to))
+            }
+            (Some(from), Some(to)) if role == next => format!("{} -> {}", at(from), at(to)),
+            (Some(from), Some(to)) if from == to => format!("{old} -> {new} {}", at(from)),
+            (Some(from), Some(to)) => format!("{old} {} -> {new} {}", at(from), at(to)),
+        };
+        let blocked = if self.table.flags(act).runnable() { "" } else { " blocked" };
+        Some(format!("* {verb} {} ( {place} ){blocked}", self.model.label(self.r)))
+    }
 }
 
 fn line(model: &Model<'_>, table: &Table, r: RscIx) -> Option<String> {
-    let needed = |task: Task| {
-        table.tasks(r, task).iter().copied().filter(|a| table.acts[*a].required).collect::<Vec<_>>()
-    };
+    let needed = |task: Task| needed_of(table, r, task);
     let (starts, stops) = (needed(Task::Start), needed(Task::Stop));
     let (promotes, demotes) = (needed(Task::Promote), needed(Task::Demote));
     let all = [&starts, &stops, &promotes, &demotes];
     if all.iter().all(|a| a.is_empty()) {
         return None;
     }
-    let runnable = |acts: &[ActIx]| acts.iter().all(|a| table.acts[*a].runnable);
+    let runnable = |acts: &[ActIx]| acts.iter().all(|a| table.flags(*a).runnable());
     let blocked = if all.iter().all(|a| runnable(a)) { "" } else { " blocked" };
     let rsc = &model.rscs[r];
     let label = model.label(r);

@@ -240,10 +240,12 @@ impl<'a> Reader<'a> {
 
     /// `require-all=false` of a pair is that of a set with one member.
     fn any_of(&self, element: Element<'_>, order: Order) -> Order {
-        if element.flag("require-all") != Some(false) {
+        let clone = matches!(self.out.cib.resource(&order.first), Some(Resource::Clone(_)));
+        if element.flag("require-all") != Some(false) || !clone {
             return order;
         }
         let set = |resource: &str, action, require_all| ResourceSet {
+            id: None,
             members: vec![SetMember { resource: resource.to_owned() }],
             sequential: false,
             require_all,
@@ -273,6 +275,7 @@ impl<'a> Reader<'a> {
         }
         members.retain(|m| self.knows(&m.resource));
         vec![ResourceSet {
+            id: element.attr("id").map(str::to_owned),
             members,
             sequential: element.flag("sequential").unwrap_or(true),
             require_all: element.flag("require-all").unwrap_or(true),

@@ -501,6 +501,7 @@ impl Reader<'_> {
             let role = set.role.and_then(|r| self.role(&r.value, &self.word(&r).clone()));
             let action = set.action.and_then(|a| self.action(&a.value, &self.word(&a).clone()));
             out.push(ResourceSet {
+                id: None,
                 members,
                 sequential: set.sequential.unwrap_or(true),
                 require_all: set.require_all.unwrap_or(true),

@@ -118,6 +118,7 @@ fn service_goes_where_its_replica_may_be_promoted() {
 #[test]
 fn sets_order_and_colocate_their_members() {
     let set = |ids: &[&str], sequential: bool, require_all: bool| ResourceSet {
+        id: None,
         members: ids.iter().map(|id| SetMember { resource: (*id).into() }).collect(),
         sequential,
         require_all,
@@ -148,6 +149,7 @@ fn sets_order_and_colocate_their_members() {
 #[test]
 fn one_of_a_set_suffices_without_require_all() {
     let set = |ids: &[&str], require_all: bool| ResourceSet {
+        id: None,
         members: ids.iter().map(|id| SetMember { resource: (*id).into() }).collect(),
         sequential: false,
         require_all,

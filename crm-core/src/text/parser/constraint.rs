@@ -357,6 +357,7 @@ fn same_qualifier(a: &Member, b: &Member) -> bool {
 
 fn resource_set(raw: RawSet, role: Option<Role>, action: Option<OrderAction>) -> ResourceSet {
     ResourceSet {
+        id: None,
         members: raw.members.into_iter().map(|m| SetMember { resource: m.resource }).collect(),
         sequential: raw.sequential,
         require_all: raw.require_all,

@@ -213,6 +213,7 @@ fn score() -> impl Strategy<Value = Score> {
 fn sets(roles: bool) -> impl Strategy<Value = Vec<ResourceSet>> {
     let one = (vec("[a-c]", 1..4), any::<bool>(), any::<bool>(), role(), action()).prop_map(
         move |(members, sequential, require_all, role, action)| ResourceSet {
+            id: None,
             members: members.into_iter().map(|resource| SetMember { resource }).collect(),
             sequential,
             require_all,

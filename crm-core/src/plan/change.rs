@@ -1,0 +1,78 @@
+//! Phase 6: what a changed definition asks for: reloads, forgotten histories of what is not configured any more, forgotten failures.
+
+use super::actions::{Flag, Table, Task};
+use super::model::{Kind, Model, NodeIx, RscIx};
+use super::order::{End, Link};
+use std::collections::BTreeSet;
+
+/// Makes these actions. Only in plans made as Pacemaker makes them.
+pub(super) fn apply(model: &mut Model<'_>, table: &mut Table, now_ms: u64) {
+    if !model.props.exact {
+        return;
+    }
+    for r in 0..model.rscs.len() {
+        if !matches!(model.rscs[r].kind, Kind::Primitive) {
+            continue;
+        }
+        if model.rscs[r].removed {
+            forget(model, table, r, now_ms);
+        } else {
+            reload(model, table, r);
+        }
+    }
+    for (r, node) in model.clears.clone() {
+        if model.nodes[node].online {
+            table.make(model, r, Task::ClearFailures, Some(node), false);
+        }
+    }
+}
+
+fn reload(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
+    let failed = model.rscs[r].active.iter().any(|a| a.failed);
+    for seen in model.rscs[r].active.clone() {
+        if !seen.reload || failed || !model.movable(r) || !model.nodes[seen.node].available() {
+            continue;
+        }
+        if model.rscs[r].now.start_pending {
+            table.make(model, r, Task::Stop, Some(seen.node), false);
+            continue;
+        }
+        let reload = table.make(model, r, Task::Reload, Some(seen.node), false);
+        for task in [Task::Stop, Task::Demote] {
+            let link = Link::ORDERED | Link::CANCELS;
+            table.order(model, End::Act(reload), End::Op(r, task), link);
+        }
+    }
+}
+
+/// What is not configured any more is forgotten wherever it has a history, after it has been stopped.
+fn forget(model: &mut Model<'_>, table: &mut Table, r: RscIx, now_ms: u64) {
+    if model.rscs[r].clone.is_some() {
+        // Instances that are alike share their histories.
+        return;
+    }
+    let failed = model.rscs[r].active.iter().any(|a| a.failed);
+    let told: BTreeSet<NodeIx> = model.rscs[r].now.records.iter().map(|(n, _, _)| *n).collect();
+    for node in told {
+        if model.nodes[node].available() && !failed {
+            table.make(model, r, Task::Delete, Some(node), false);
+            let whole = [(Task::Stop, Task::Delete), (Task::Delete, Task::Start)];
+            for (first, then) in whole {
+                table.sequence(model, (r, first), (r, then), Link::ORDERED);
+            }
+        }
+        if model.nodes[node].online && model.fresh_fail_count(r, node, None, now_ms) > 0 {
+            let clear = table.make(model, r, Task::ClearFailures, Some(node), false);
+            let stop = End::Op(r, Task::Stop);
+            table.order(model, End::Act(clear), stop, Link::ORDERED);
+        }
+    }
+}
+
+/// A reload that was not cancelled.
+pub(super) fn reloads(table: &Table, r: RscIx) -> bool {
+    table.all(r, Task::Reload).iter().any(|a| {
+        let flags = table.flags(*a);
+        !flags.has(Flag::OPTIONAL)
+    })
+}

@@ -1,0 +1,67 @@
+//! Unfencing: a node that was cut off from storage gets its access back before what needs it is probed or started.
+
+use super::actions::{ActIx, Flag, Table, Task};
+use super::model::{Kind, Model, NodeIx, RscIx};
+use super::order::{End, Link};
+
+fn action(model: &Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
+    let name = format!("stonith-{}-on", model.nodes[node].name);
+    table.named(&name, Task::Unfence, Some(node))
+}
+
+fn concerned(model: &Model<'_>, r: RscIx) -> bool {
+    model.props.unfencing
+        && model.props.exact
+        && matches!(model.rscs[r].kind, Kind::Primitive)
+        && (model.fences(r) || model.rscs[r].meta.needs_unfencing)
+}
+
+/// The orders a resource brings with it.
+pub(super) fn order(model: &Model<'_>, table: &mut Table, r: RscIx) {
+    if !concerned(model, r) || model.fences(r) {
+        return;
+    }
+    for node in 0..model.nodes.len() {
+        let unfence = action(model, table, node);
+        let stop = End::Op(r, Task::Stop);
+        let link = Link::ORDERED | Link::SAME_NODE;
+        table.order(model, stop, End::Act(unfence), link);
+        let start = End::Op(r, Task::Start);
+        let link = Link::FIRST_IMPLIES_THEN_THERE | Link::SAME_NODE;
+        table.order(model, End::Act(unfence), start, link);
+    }
+}
+
+/// Unfencing comes before this action; it is needed where it has never been done.
+pub(super) fn before(
+    model: &Model<'_>,
+    table: &mut Table,
+    r: RscIx,
+    node: NodeIx,
+    (act, link): (ActIx, Link),
+) {
+    if !concerned(model, r) {
+        return;
+    }
+    let unfence = action(model, table, node);
+    table.bind(unfence, act, link);
+    let n = &model.nodes[node];
+    let done = n.attribute("#node-unfenced").is_some_and(|v| v != "0");
+    if !done && n.online && !model.unclean(node) && !n.leaving {
+        table.clear(unfence, Flag::OPTIONAL);
+    }
+}
+
+/// What needs unfencing stops before its node is unfenced.
+pub(super) fn after_stop(
+    model: &Model<'_>,
+    table: &mut Table,
+    r: RscIx,
+    node: NodeIx,
+    stop: ActIx,
+) {
+    if concerned(model, r) && !model.fences(r) {
+        let unfence = action(model, table, node);
+        table.bind(stop, unfence, Link::THEN_IMPLIES_FIRST);
+    }
+}
