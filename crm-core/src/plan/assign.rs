@@ -231,19 +231,17 @@ impl Model<'_> {
         here: Option<NodeIx>,
     ) -> Ordering {
         let worth = |n: NodeIx| if self.nodes[n].available() { scores[n] } else { Score::NEG_INF };
-        let load = || match self.props.strategy {
-            // As few nodes as possible: then nothing is to be spread.
-            Strategy::Minimal if self.props.exact => Ordering::Equal,
-            Strategy::Default | Strategy::Utilization | Strategy::Minimal | Strategy::Balanced => {
-                let fuller = self.nodes[a].load.cmp(&self.nodes[b].load);
-                self.emptier(a, b).then(fuller)
-            }
-        };
-        worth(b)
-            .cmp(&worth(a))
-            .then_with(load)
+        let better = worth(b).cmp(&worth(a));
+        let by_name = || self.nodes[a].name.cmp(self.nodes[b].name);
+        if self.props.exact && self.props.strategy == Strategy::Minimal {
+            // As few nodes as possible: nothing is to be spread.
+            return better.then_with(by_name);
+        }
+        better
+            .then_with(|| self.emptier(a, b))
+            .then_with(|| self.nodes[a].load.cmp(&self.nodes[b].load))
             .then_with(|| (here == Some(b)).cmp(&(here == Some(a))))
-            .then_with(|| self.nodes[a].name.cmp(self.nodes[b].name))
+            .then_with(by_name)
     }
 
     fn explain_nowhere(&mut self, r: RscIx) {

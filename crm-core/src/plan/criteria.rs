@@ -20,8 +20,14 @@ enum Discovery {
     Exclusive,
 }
 
-/// By resource and node.
-type Discoveries = BTreeMap<(RscIx, NodeIx), Discovery>;
+/// What all of them say.
+#[derive(Debug, Default)]
+struct Discoveries {
+    /// By resource and node.
+    at: BTreeMap<(RscIx, NodeIx), Discovery>,
+    /// What is only looked for where a constraint says so, even if that is nowhere.
+    exclusive: BTreeSet<RscIx>,
+}
 
 /// Applies locations and stickiness and reads the colocations.
 pub(super) fn apply<'a>(model: &mut Model<'a>) {
@@ -35,7 +41,7 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
         }
     }
     let cib = model.cib;
-    let mut discoveries = Discoveries::new();
+    let mut discoveries = Discoveries::default();
     for constraint in &cib.constraints {
         if let Constraint::Location(l) = constraint {
             location(model, l, &mut discoveries);
@@ -97,8 +103,17 @@ pub fn matches(pattern: &str) -> Option<impl Fn(&str) -> Option<Vec<String>> + u
 }
 
 fn location(model: &mut Model<'_>, l: &Location, discoveries: &mut Discoveries) {
-    let Some(node) = model.nodes.iter().position(|n| n.name == l.node) else { return };
+    let discovery = match l.discovery.as_deref() {
+        Some("never") => Some(Discovery::Never),
+        Some("exclusive") => Some(Discovery::Exclusive),
+        Some(_) | None => None,
+    };
+    let node = model.nodes.iter().position(|n| n.name == l.node);
     for r in targets(model, l) {
+        if discovery == Some(Discovery::Exclusive) {
+            discoveries.exclusive.insert(r);
+        }
+        let Some(node) = node else { continue };
         let text = location_words(l);
         model.because(r, Some(node), "location", text).scored(l.score).by(&l.id);
         match l.role {
@@ -107,11 +122,6 @@ fn location(model: &mut Model<'_>, l: &Location, discoveries: &mut Discoveries) 
             Some(Role::Stopped) => {}
             // What is promoted has been unpromoted before: a word about that role is one about all.
             Some(Role::Started | Role::Unpromoted) | None => {
-                let discovery = match l.discovery.as_deref() {
-                    Some("never") => Some(Discovery::Never),
-                    Some("exclusive") => Some(Discovery::Exclusive),
-                    Some(_) | None => None,
-                };
                 prefer(model, r, node, (l.score, discovery), discoveries);
             }
         }
@@ -149,7 +159,7 @@ fn prefer(
     }
     rsc.scores[node] = rsc.scores[node].plus(score);
     if let Some(word) = discovery {
-        let known = discoveries.entry((r, node)).or_insert(word);
+        let known = discoveries.at.entry((r, node)).or_insert(word);
         *known = word.max(*known);
     }
     let colocated = matches!(rsc.kind, Kind::Group { colocated: true, .. });
@@ -167,8 +177,8 @@ fn prefer(
 
 /// `resource-discovery`: `exclusive` leaves only the nodes that are named so, `never` only spares the probes.
 fn discover(model: &mut Model<'_>, discoveries: &Discoveries) {
-    let mut exclusive = BTreeSet::new();
-    for ((r, node), word) in discoveries {
+    let mut exclusive = discoveries.exclusive.clone();
+    for ((r, node), word) in &discoveries.at {
         match word {
             Discovery::Never => {
                 model.rscs[*r].no_probe.insert(*node);
@@ -186,7 +196,7 @@ fn discover(model: &mut Model<'_>, discoveries: &Discoveries) {
             continue;
         }
         for n in 0..model.nodes.len() {
-            if discoveries.get(&(r, n)) != Some(&Discovery::Exclusive) {
+            if discoveries.at.get(&(r, n)) != Some(&Discovery::Exclusive) {
                 model.rscs[r].no_probe.insert(n);
                 model.rscs[r].scores[n] = Score::NEG_INF;
                 let text = "only where it is looked for (resource-discovery=exclusive)".to_owned();

@@ -76,6 +76,10 @@ impl<'a> Reader<'a> {
             for rule in &rules {
                 nodes.extend(self.located(*rule, &target, &captures));
             }
+            if nodes.is_empty() && discovery.as_deref() == Some("exclusive") {
+                // Rules that hold nowhere: then it is looked for nowhere.
+                nodes.push((String::new(), Score::ZERO, None));
+            }
             for (node, score, rule_role) in nodes {
                 self.out.cib.constraints.push(Constraint::Location(Location {
                     id: id.clone(),
@@ -285,7 +289,11 @@ impl<'a> Reader<'a> {
     }
 
     fn ticket(&mut self, element: Element<'a>, tags: &Tags<'a>) {
+        let promoted =
+            element.attr("rsc-role").and_then(crate::plan::parse_role) == Some(Role::Promoted);
         let loss = match element.attr("loss-policy") {
+            None if promoted => LossPolicy::Demote,
+            Some("fence") if !self.fencing() => LossPolicy::Stop,
             Some("demote") => LossPolicy::Demote,
             Some("fence") => LossPolicy::Fence,
             Some("freeze") => LossPolicy::Freeze,

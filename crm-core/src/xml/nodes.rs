@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn fencing(&self) -> bool {
+    pub(super) fn fencing(&self) -> bool {
         self.out.cib.properties.flag("stonith-enabled").unwrap_or(true)
     }
 
