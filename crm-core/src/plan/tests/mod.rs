@@ -2,6 +2,7 @@
 
 mod failures;
 mod laws;
+mod places;
 mod promotable;
 mod quorum;
 mod seed002;
