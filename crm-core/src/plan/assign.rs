@@ -82,7 +82,8 @@ impl Model<'_> {
             }
         }
         let stop = self.must_stop(r);
-        if stop.is_some() {
+        if stop.is_some() || self.rscs[r].done {
+            // It is to be stopped, or a colocation has left it no place.
             self.rscs[r].scores.fill(Score::NEG_INF);
         }
         self.note_scores(ScorePhase::Primitive, r);

@@ -1,6 +1,7 @@
 //! Constraints; locations with rules become one location for each node that the rule holds for.
 
 use super::Reader;
+use super::attributes::Sets;
 use super::rule::About;
 use super::tree::Element;
 use crate::cib::{
@@ -102,6 +103,25 @@ impl<'a> Reader<'a> {
         found.map(|(id, parts)| (LocationTarget::Resource(id.to_owned()), *role, parts)).collect()
     }
 
+    /// A resource's parameters and meta attributes as they are on one node: rules may make the parameters differ.
+    fn values_on(
+        &mut self,
+        values: Option<(NvSet, NvSet)>,
+        target: &LocationTarget,
+        facts: &BTreeMap<String, String>,
+    ) -> Option<(NvSet, NvSet)> {
+        let (params, meta) = values?;
+        let LocationTarget::Resource(id) = target else { return Some((params, meta)) };
+        let ruled = self.ids.get(id.as_str()).copied().filter(|e| {
+            e.named("instance_attributes").any(|set| set.named("rule").next().is_some())
+        });
+        let Some(element) = ruled else { return Some((params, meta)) };
+        let about = About { node: Some(facts), ..About::default() };
+        let mut own = self.attributes(element, "instance_attributes", Sets::Of(about));
+        own.pairs.extend(params.pairs);
+        Some((own, meta))
+    }
+
     /// Nodes a rule holds for, with its score there.
     fn located(
         &mut self,
@@ -125,6 +145,7 @@ impl<'a> Reader<'a> {
         let mut out = Vec::new();
         for node in self.all_nodes() {
             let facts = self.node_facts(&node);
+            let values = self.values_on(values.clone(), target, &facts);
             let about = About {
                 node: Some(&facts),
                 values: values.as_ref().map(|(p, m)| (p, m)),
