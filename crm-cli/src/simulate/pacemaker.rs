@@ -84,7 +84,12 @@ fn executed(kind: &ActionKind) -> String {
         ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
             format!("Resource action: {resource:<15} delete on {node}")
         }
-        ActionKind::Pseudo { .. } => format!("Pseudo action:   {}", op_name(kind)),
+        ActionKind::Pseudo { name } => {
+            let guest = name.strip_prefix("stonith-").and_then(|n| n.rsplit_once('-'));
+            let guest = guest.filter(|(_, how)| matches!(*how, "reboot" | "off"));
+            let at = guest.map(|(node, _)| format!(" on {node}")).unwrap_or_default();
+            format!("Pseudo action:   {}{at}", op_name(kind))
+        }
     }
 }
 

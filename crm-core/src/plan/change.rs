@@ -20,6 +20,11 @@ pub(super) fn apply(model: &mut Model<'_>, table: &mut Table, now_ms: u64) {
             reload(model, table, r);
         }
     }
+    for (r, node) in model.forgets.clone() {
+        if model.nodes[node].available() && !model.rscs[r].now.failed {
+            delete(model, table, r, node);
+        }
+    }
     for (r, node) in model.clears.clone() {
         if model.nodes[node].online {
             table.make(model, r, Task::ClearFailures, Some(node), false);
@@ -55,17 +60,21 @@ fn forget(model: &mut Model<'_>, table: &mut Table, r: RscIx, now_ms: u64) {
     let told: BTreeSet<NodeIx> = model.rscs[r].now.records.iter().map(|(n, _, _)| *n).collect();
     for node in told {
         if model.nodes[node].available() && !failed {
-            table.make(model, r, Task::Delete, Some(node), false);
-            let whole = [(Task::Stop, Task::Delete), (Task::Delete, Task::Start)];
-            for (first, then) in whole {
-                table.sequence(model, (r, first), (r, then), Link::ORDERED);
-            }
+            delete(model, table, r, node);
         }
         if model.nodes[node].online && model.fresh_fail_count(r, node, None, now_ms) > 0 {
             let clear = table.make(model, r, Task::ClearFailures, Some(node), false);
             let stop = End::Op(r, Task::Stop);
             table.order(model, End::Act(clear), stop, Link::ORDERED);
         }
+    }
+}
+
+/// The history of a resource on a node is forgotten between its stop and its start.
+fn delete(model: &mut Model<'_>, table: &mut Table, r: RscIx, node: NodeIx) {
+    table.make(model, r, Task::Delete, Some(node), false);
+    for (first, then) in [(Task::Stop, Task::Delete), (Task::Delete, Task::Start)] {
+        table.sequence(model, (r, first), (r, then), Link::ORDERED);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::actions::{ActIx, Flag, Needs, Table, Task};
 use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
-use super::notify;
 use super::order::{End, Link};
+use super::{distant, notify};
 
 /// Makes fencing and shutdowns. Only in plans made as Pacemaker makes them.
 pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
@@ -38,6 +38,9 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
                 shutdowns.push(down);
             }
         }
+    }
+    for (n, point) in distant::recovered(model, table) {
+        order(model, table, point, n);
     }
     let Some(last) = last else { return };
     // The node that coordinates goes last: it has the others to see off.

@@ -16,6 +16,7 @@ mod configured;
 mod create;
 mod criteria;
 mod digest;
+mod distant;
 mod fence;
 mod graph;
 mod health;
@@ -91,8 +92,10 @@ fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     monitor::running(&mut model, &mut table);
     change::apply(&mut model, &mut table, input.now_ms);
     model.assign_all();
+    model.lost_remotes();
     probe::schedule(&mut model, &mut table);
     create::apply(&mut model, &mut table);
+    distant::order(&mut model, &mut table);
     fence::schedule(&mut model, &mut table);
     order::expand(&mut model, &mut table);
     spread::block(&mut model, &mut table);

@@ -75,6 +75,8 @@ pub(super) struct Now<'a> {
     pub(super) stops: Vec<NodeIx>,
     /// Recurring operations: node, name, interval.
     pub(super) recurring: Vec<(NodeIx, String, u64)>,
+    /// Nodes where it was run by another agent than the configured one.
+    pub(super) replaced: Vec<NodeIx>,
     /// Those of them that are begun again because a failure has expired.
     pub(super) again: Vec<(NodeIx, String, u64)>,
     /// The records it was read from, oldest first, with the last start and the last stop in them.

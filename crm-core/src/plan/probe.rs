@@ -5,6 +5,7 @@ use super::collective;
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::{End, Link};
 use super::unfence;
+use crate::cib::Role;
 use crate::status::rc;
 use std::collections::BTreeSet;
 
@@ -13,7 +14,11 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     let mut probes = Vec::new();
     for (r, node) in model.probes.clone() {
         let n = &model.nodes[node];
-        let usable = n.online && n.clean && !n.pending && n.fence.is_none();
+        let leaves = n.kind.container().is_some_and(|c| model.rscs[c].next_role == Role::Stopped);
+        let pending = n.pending && !model.props.exact;
+        // A guest that is recovered begins with nothing.
+        let fresh = n.kind.container().is_some() && n.reset;
+        let usable = n.online && n.clean && !pending && n.fence.is_none() && !leaves && !fresh;
         if model.rscs[r].no_probe.contains(&node) || !usable {
             continue;
         }

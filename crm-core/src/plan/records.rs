@@ -29,9 +29,11 @@ pub(super) fn read<'a>(builder: &mut Builder<'a>, input: &Input<'a>) {
     let model = &mut builder.model;
     finish(model);
     probes(model);
-    changes(model, input.now_ms);
     model.shutdown_locks();
+    // Failures that are going to be forgotten ban nobody; what is found to have changed later comes too late for that.
     model.thresholds(input.now_ms);
+    changes(model, input.now_ms);
+    replaced(model);
 }
 
 impl<'a> Replay<'_, 'a> {
@@ -236,11 +238,10 @@ fn finish(model: &mut Model<'_>) {
         let promotable = usual == Role::Unpromoted;
         let role = match role {
             Role::Started if promotable => Role::Unpromoted,
-            Role::Unpromoted | Role::Promoted if !promotable => Role::Started,
+            Role::Unpromoted | Role::Promoted if !promotable && !rsc.removed => Role::Started,
             Role::Stopped | Role::Started | Role::Unpromoted | Role::Promoted => role,
         };
         let (failed, held, demote) = (now.failed, now.held, now.demote_only);
-        let stops = now.stops.clone();
         let halt = now.preset == Some(Role::Stopped);
         for seen in &mut rsc.active {
             seen.role = role;
@@ -248,7 +249,6 @@ fn finish(model: &mut Model<'_>) {
             seen.blocked |= held;
             seen.demote_only = demote && role == Role::Promoted;
             seen.halt = halt;
-            seen.changed |= stops.contains(&seen.node);
         }
     }
 }
@@ -272,6 +272,19 @@ fn probes(model: &mut Model<'_>) {
         out.extend((0..model.nodes.len()).filter(wanted).map(|n| (r, n)));
     }
     model.probes = out;
+}
+
+/// What another agent has run is stopped by that one, and its history is forgotten.
+fn replaced(model: &mut Model<'_>) {
+    for r in 0..model.rscs.len() {
+        for n in model.rscs[r].now.replaced.clone() {
+            for seen in model.rscs[r].active.iter_mut().filter(|a| a.node == n) {
+                seen.changed = true;
+                seen.reload = false;
+            }
+            model.forgets.push((r, n));
+        }
+    }
 }
 
 /// Operations whose definition is another one now.
@@ -354,13 +367,14 @@ const OP_META: &[&str] = &[
     "start_delay",
 ];
 
-fn note_change(
-    model: &mut Model<'_>,
-    (r, n): (RscIx, NodeIx),
+/// How an operation as it was run differs from what is configured: not at all, or in what needs a restart.
+fn difference(
+    model: &Model<'_>,
+    r: RscIx,
     record: &OpRecord,
-    (params, own): (&BTreeMap<String, String>, &BTreeMap<String, String>),
-) -> bool {
-    let Some(all) = &record.digest else { return false };
+    params: &BTreeMap<String, String>,
+) -> Option<bool> {
+    let all = record.digest.as_ref()?;
     let restart = record.restart.as_ref().is_some_and(|(list, digest)| {
         let listed: Vec<&str> = list.split_whitespace().collect();
         let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
@@ -368,9 +382,16 @@ fn note_change(
     });
     let same =
         md5::hex(&params::written(params.iter())) == *all || but_secrets(model, r, record, params);
-    if same && !restart {
-        return false;
-    }
+    (restart || !same).then_some(restart)
+}
+
+fn note_change(
+    model: &mut Model<'_>,
+    (r, n): (RscIx, NodeIx),
+    record: &OpRecord,
+    (params, own): (&BTreeMap<String, String>, &BTreeMap<String, String>),
+) -> bool {
+    let Some(restart) = difference(model, r, record, params) else { return false };
     if record.interval_ms > 0 {
         // It goes on with the new settings when it is begun again.
         let other =
@@ -408,6 +429,17 @@ fn but_secrets(
 }
 
 impl Model<'_> {
+    /// The operation was run with other parameters than the configured ones.
+    pub(super) fn other_definition(&self, r: RscIx, record: &OpRecord) -> bool {
+        let Some(prim) = self.rscs[r].prim else { return false };
+        let probe = record.op == "monitor" && record.interval_ms == 0;
+        let task = if probe { "start" } else { record.op.as_str() };
+        let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
+        let op = prim.ops.iter().find(same);
+        let params = call(&self.attributes_of(r), op, self.timeout_ms(op));
+        difference(self, r, record, &params).is_some()
+    }
+
     /// It might run there as far as the kinds of both go.
     fn can_be_there(&self, r: RscIx, n: NodeIx) -> bool {
         let node = &self.nodes[n];

@@ -93,6 +93,10 @@ impl<'a> Replay<'_, 'a> {
             Found::Nothing if record.ops.is_empty() => return None,
             Found::Nothing => self.removed(record),
         };
+        let rsc = &self.b.model.rscs[r];
+        if rsc.prim.is_some() && rsc.agent.is_some_and(|a| *a != record.agent) {
+            self.model().rscs[r].now.replaced.push(n);
+        }
         if let Some(since) = record.locked_s {
             self.lock(r, n, since);
         }
@@ -210,10 +214,10 @@ impl<'a> Replay<'_, 'a> {
     fn expired(&mut self, event: &Event<'_>) -> bool {
         let (r, n, record) = (event.r, event.n, event.record);
         let timeout = self.b.model.rscs[r].meta.failure_timeout_ms;
-        let (true, Some(at)) = (timeout > 0, record.changed_s) else { return false };
         let last = record.id.ends_with("_last_failure_0");
         let reconnect = self.b.model.rscs[r].reconnect_ms > 0;
-        let mut expired = self.now_ms >= at * 1000 + timeout && !self.waits_for_fencing(event);
+        let old = |at: u64| timeout > 0 && self.now_ms >= at * 1000 + timeout;
+        let mut expired = record.changed_s.is_some_and(old) && !self.waits_for_fencing(event);
         let mut clear = None;
         if expired {
             if self.b.model.fail_count(r, n) > 0 {
@@ -225,6 +229,10 @@ impl<'a> Replay<'_, 'a> {
             } else if last && reconnect {
                 clear = Some("reconnect interval is set");
             }
+        }
+        let tried = matches!(record.op.as_str(), "start" | "monitor");
+        if !expired && last && tried && self.b.model.other_definition(r, record) {
+            clear = Some("resource parameters have changed");
         }
         if let Some(why) = clear {
             self.model().clear_failures(r, n, why);

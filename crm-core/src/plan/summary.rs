@@ -20,7 +20,14 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
         return (0..model.rscs.len()).filter_map(|r| line(model, table, r)).collect();
     }
     let mut out: Vec<String> = Vec::new();
-    for n in (0..model.nodes.len()).filter(|n| model.will_fence(*n)) {
+    for n in 0..model.nodes.len() {
+        if let Some(container) = model.nodes[n].kind.container() {
+            out.extend(recovered(model, table, n, container));
+            continue;
+        }
+        if !model.will_fence(n) {
+            continue;
+        }
         let why = model.nodes[n].fence.clone().unwrap_or_default();
         let how = model.props.fence_how;
         out.push(format!("* Fence ({how}) {} '{why}'", model.nodes[n].name));
@@ -29,6 +36,15 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
         out.extend(exact(model, table, r));
     }
     out
+}
+
+/// A guest that is fenced by the recovery of what it lives in.
+fn recovered(model: &Model<'_>, table: &Table, n: NodeIx, container: RscIx) -> Option<String> {
+    let name = model.nodes[n].name;
+    let made = |how: &&str| table.named.contains_key(&format!("stonith-{name}-{how}"));
+    let how = ["reboot", "off"].into_iter().find(made)?;
+    let container = model.rscs[container].id;
+    Some(format!("* Fence ({how}) {name} (resource: {container}) 'guest is unclean'"))
 }
 
 /// The actions that a resource's line is about.

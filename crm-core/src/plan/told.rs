@@ -249,7 +249,7 @@ impl<'a> Model<'a> {
                 let inner = self.rscs[r].fillers.iter().filter(|_| !self.bundled(r));
                 let inner: u32 = inner.map(|f| self.fresh_fail_count(*f, n, None, now_ms)).sum();
                 let count = self.fresh_fail_count(r, n, None, now_ms).saturating_add(inner);
-                if count == 0 || count < limit {
+                if count == 0 || count < limit || self.clears.contains(&(r, n)) {
                     continue;
                 }
                 let text = format!("fail count {count} has reached migration-threshold {limit}");

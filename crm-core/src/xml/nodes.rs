@@ -26,10 +26,9 @@ impl<'a> Reader<'a> {
         for element in states.into_iter().flat_map(Element::children) {
             match element.name() {
                 "node_state" => {
-                    let remote = element.flag("remote_node").unwrap_or(false);
                     if let Some(name) = self.state_name(element) {
                         self.transient(element, &name);
-                        if !remote && !distant.contains(&name) {
+                        if self.out.uuids.contains_key(&name) && !distant.contains(&name) {
                             let view = self.view(element, &name);
                             self.out.nodes.insert(name.clone(), view);
                         }
@@ -69,9 +68,7 @@ impl<'a> Reader<'a> {
     pub(super) fn state_name(&self, state: Element<'_>) -> Option<String> {
         let id = state.attr("id");
         let by_id = self.out.uuids.iter().find(|(_, uuid)| Some(uuid.as_str()) == id);
-        let remote = state.flag("remote_node").unwrap_or(false);
-        let known = state.attr("uname").filter(|u| remote || self.out.uuids.contains_key(*u));
-        by_id.map(|(name, _)| name.clone()).or_else(|| known.map(str::to_owned))
+        by_id.map(|(name, _)| name.clone()).or_else(|| state.attr("uname").map(str::to_owned))
     }
 
     /// Configured nodes and those that are reached over connections.
