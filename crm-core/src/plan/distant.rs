@@ -74,6 +74,7 @@ fn recurring(table: &Table, act: ActIx) -> bool {
     table.acts[act].interval_ms > 0
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "everything else is alike")]
 fn guest(model: &mut Model<'_>, table: &mut Table, (act, n): (ActIx, NodeIx), container: RscIx) {
     let Some(connection) = model.nodes[n].kind.connection() else { return };
     let failed = model.rscs[container].now.failed;
@@ -95,6 +96,7 @@ fn guest(model: &mut Model<'_>, table: &mut Table, (act, n): (ActIx, NodeIx), co
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "everything else is alike")]
 fn remote(model: &mut Model<'_>, table: &mut Table, (act, n): (ActIx, NodeIx), connection: RscIx) {
     let way = model.way(n, connection);
     let ends = model.rscs[connection].next_role == Role::Stopped;

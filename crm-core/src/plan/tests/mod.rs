@@ -5,5 +5,6 @@ mod laws;
 mod places;
 mod promotable;
 mod quorum;
+mod recorded;
 mod seed002;
 mod world;
