@@ -4,7 +4,6 @@
 
 use super::Input;
 use super::bundle::Parts;
-use super::meta::lookup;
 use super::model::{Model, NodeKind};
 use crate::cib::{AgentName, Cib, Nv, NvSet, Op, Primitive, Resource, parse_duration_ms};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +128,7 @@ fn connection(name: &str, container: &Primitive) -> Primitive {
 pub(super) fn connect(model: &mut Model<'_>) {
     for r in 0..model.rscs.len() {
         let Some(prim) = model.rscs[r].prim else { continue };
-        if let Some(id) = lookup(&[&prim.meta], "container") {
+        if let Some(id) = model.rscs[r].meta.container.as_deref() {
             let container = model.by_id.get(id).copied().filter(|c| *c != r);
             model.rscs[r].container = container;
             if let Some(c) = container {

@@ -49,6 +49,7 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
     };
     let requires = lookup(chain, "requires");
     Meta {
+        container: lookup(chain, "container").map(str::to_owned),
         priority: lookup(chain, "priority").and_then(Score::parse).map_or(0, Score::value),
         target_role: lookup(chain, "target-role").and_then(parse_role),
         is_managed: flag(chain, "is-managed", true),

@@ -196,6 +196,8 @@ pub(super) enum MultipleActive {
     reason = "each is one independent setting of the configuration"
 )]
 pub(super) struct Meta {
+    /// What it lives in.
+    pub(super) container: Option<String>,
     pub(super) priority: i32,
     pub(super) target_role: Option<Role>,
     pub(super) is_managed: bool,
