@@ -183,6 +183,11 @@ impl Model<'_> {
     }
 
     fn best_node(&mut self, r: RscIx, prefer: Option<NodeIx>) -> Option<NodeIx> {
+        if let Some(inside) = self.own_inside(r).filter(|n| self.rscs[r].scores[*n] >= Score::ZERO)
+        {
+            // Its node comes up with its container, or neither does.
+            return Some(inside);
+        }
         let roomiest = self.ban_full_nodes(r);
         let here = self.current_node(r);
         let rsc = &self.rscs[r];
@@ -193,7 +198,10 @@ impl Model<'_> {
         let preferred = prefer
             .or(roomiest)
             .filter(|n| usable(*n) && best.is_some_and(|b| scores[*n] >= scores[b]));
-        let chosen = preferred.or(best).filter(|n| usable(*n));
+        // A guest may come up yet: then what is to run there waits for it.
+        let guest =
+            |n: NodeIx| self.nodes[n].kind.container().is_some() && scores[n] >= Score::ZERO;
+        let chosen = preferred.or(best).filter(|n| usable(*n) || guest(*n));
         let Some(mut chosen) = chosen else {
             self.explain_nowhere(r);
             return None;

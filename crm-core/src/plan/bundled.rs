@@ -4,7 +4,7 @@ use super::bundle::Parts;
 use super::meta;
 use super::model::{BundleIx, CloneInfo, Coloc, ColocIx, Kind, Model, NodeIx, ReplicaIx, RscIx};
 use super::read::{Builder, Context};
-use crate::cib::{Bundle, Primitive, Role, Score};
+use crate::cib::{Bundle, Primitive, Role, Score, parse_bool};
 
 impl<'a> Builder<'a> {
     fn parts(&self, bundle: &Bundle) -> Option<&'a Parts> {
@@ -29,9 +29,10 @@ impl<'a> Builder<'a> {
         let own = bundle.child.iter().map(|child| &child.meta);
         let chain: Vec<_> = own.chain(metas.iter().copied()).collect();
         let on_host = meta::lookup(&chain, "container-attribute-target") == Some("host");
+        let told = meta::lookup(&metas, "notify").and_then(parse_bool).unwrap_or(false);
         let mut inner = at.below(metas, Vec::new());
         inner.parent = Some(top);
-        let mut ix = BundleIx { replicas: Vec::new(), child: None, on_host };
+        let mut ix = BundleIx { replicas: Vec::new(), child: None, on_host, told };
         let Some(parts) = self.parts(bundle) else { return top };
         for (number, replica) in parts.replicas.iter().enumerate() {
             let container = self.add_primitive(&replica.container, &inner);
@@ -115,6 +116,12 @@ impl Model<'_> {
         None
     }
 
+    /// Containers, addresses and connections are told of fencing where what is inside is told of things.
+    pub(super) fn told_with_bundle(&self, r: RscIx) -> bool {
+        let parent = self.rscs[r].parent.filter(|_| self.rscs[r].children.is_empty());
+        parent.and_then(|p| self.rscs[p].bundle.as_ref()).is_some_and(|b| b.told)
+    }
+
     /// Part of a bundle.
     pub(super) fn bundled(&self, r: RscIx) -> bool {
         self.bundle_of(r).is_some()
@@ -138,6 +145,13 @@ impl Model<'_> {
         bundle.replicas.iter().find(|r| r.container == container).copied()
     }
 
+    /// The node inside of a container that an instance is for.
+    pub(super) fn own_inside(&self, r: RscIx) -> Option<NodeIx> {
+        self.rscs[r].clone?;
+        let bundle = self.rscs[self.bundle_of(r)?].bundle.as_ref()?;
+        bundle.replicas.iter().find(|x| x.child == Some(r))?.node
+    }
+
     /// What has a container's role: the instance inside of it. Other resources have their own.
     pub(super) fn inside(&self, r: RscIx) -> RscIx {
         if !self.is_container(r) {
@@ -157,10 +171,14 @@ impl Model<'_> {
         if rsc.done { rsc.assigned } else { rsc.active.first().map(|a| a.node) }
     }
 
-    /// The node whose attributes say how much an instance is to be promoted: its own, or (`container-attribute-target=host`) the one outside.
-    pub(super) fn speaker(&self, r: RscIx, node: NodeIx) -> NodeIx {
+    /// The node whose attributes say how much an instance is to be promoted: its own, or (`container-attribute-target=host`) the one outside,
+    /// if there is one.
+    pub(super) fn speaker(&self, r: RscIx, node: NodeIx) -> Option<NodeIx> {
         let on_host = |b: RscIx| self.rscs[b].bundle.as_ref().is_some_and(|b| b.on_host);
-        if self.bundle_of(r).is_some_and(on_host) { self.outside(node) } else { node }
+        if !self.bundle_of(r).is_some_and(on_host) {
+            return Some(node);
+        }
+        self.nodes[node].kind.container().and_then(|c| self.host(c))
     }
 
     /// The addresses of a bundle.

@@ -75,12 +75,12 @@ fn group_flags(spread: &mut Spread<'_, '_>, r: RscIx, act: ActIx, node: Option<N
 
 fn clone_flags(spread: &mut Spread<'_, '_>, r: RscIx, act: ActIx, node: Option<NodeIx>) -> Flags {
     let mut flags = Flags::collective();
-    let Some(task) = instance_task(spread.model, r, spread.table.acts[act].task) else {
+    let own = spread.table.acts[act].task;
+    let Some(task) = instance_task(spread.model, r, own) else {
         return flags;
     };
     let mut any = false;
-    for at in 0..spread.model.rscs[r].children.len() {
-        let instance = spread.model.rscs[r].children[at];
+    for instance in spread.model.doers(r, own) {
         let primitive = matches!(spread.model.rscs[instance].kind, Kind::Primitive);
         let there = node.filter(|_| primitive);
         let Some(action) = spread.table.find(instance, task, there) else { continue };
@@ -201,9 +201,17 @@ fn interleaved(
             }
             continue;
         };
-        let Some(a) = spread.table.find(partner, task, meaning.node) else { continue };
         let then_task = spread.table.acts[then].task;
-        let Some(b) = spread.table.find(instance, then_task, meaning.node) else { continue };
+        // What runs in a container is on a node of its own.
+        let find = |spread: &Spread<'_, '_>, r: RscIx, task: Task, first: bool| match spread
+            .model
+            .partaker(r, task, first)
+        {
+            Some(inner) => spread.table.find(inner, task.operation(), None),
+            None => spread.table.find(r, task, meaning.node),
+        };
+        let Some(a) = find(spread, partner, task, true) else { continue };
+        let Some(b) = find(spread, instance, then_task, false) else { continue };
         if spread.table.bind(a, b, meaning.link) {
             spread.again(b);
         }
@@ -282,9 +290,11 @@ pub(super) fn block_dependents(spread: &mut Spread<'_, '_>, act: ActIx) {
     }
     let Some(r) = entry.rsc else { return };
     let top = spread.model.top(r);
-    for child in &spread.model.rscs[top].children {
+    // A container that cannot start leaves the others of its bundle.
+    let top = spread.model.bundle_of(top).unwrap_or(top);
+    for child in spread.model.parts(top) {
         let possible = |a: ActIx| spread.table.flags(a).runnable();
-        if spread.table.find(*child, task, None).is_none_or(possible) {
+        if spread.table.find(child, task, None).is_none_or(possible) {
             return;
         }
     }

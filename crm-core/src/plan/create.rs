@@ -15,10 +15,13 @@ pub(super) fn apply(model: &mut Model<'_>, table: &mut Table) {
     }
 }
 
-fn resource(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
+pub(super) fn resource(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
     match model.rscs[r].kind.clone() {
         Kind::Primitive => primitive(model, table, r),
         Kind::Group { .. } => group(model, table, r),
+        Kind::Clone(_) if model.rscs[r].bundle.is_some() => {
+            super::bundle_order::create(model, table, r);
+        }
         Kind::Clone(info) => {
             instances(model, table, r);
             if info.promotable {
@@ -77,10 +80,20 @@ fn doing(model: &Model<'_>, table: &Table, r: RscIx, sum: &mut Doing) {
 }
 
 fn instances(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
-    let mut sum = Doing::default();
     for instance in model.rscs[r].children.clone() {
         resource(model, table, instance);
-        doing(model, table, instance, &mut sum);
+    }
+    let [(start, started), (stop, stopped)] = points(model, table, r);
+    notify::points(model, table, r, (Task::Start, start, started));
+    notify::points(model, table, r, (Task::Stop, stop, stopped));
+    notify::sequence(model, table, r, &[(Task::Stop, Task::Start)]);
+}
+
+/// The points of a collection around the starts and stops of its instances.
+pub(super) fn points(model: &mut Model<'_>, table: &mut Table, r: RscIx) -> [(ActIx, ActIx); 2] {
+    let mut sum = Doing::default();
+    for instance in &model.rscs[r].children {
+        doing(model, table, *instance, &mut sum);
     }
     let start = table.point(model, r, Task::Start, !sum.starting, true);
     let up = sum.active || sum.starting;
@@ -90,9 +103,7 @@ fn instances(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
     if !sum.restarting {
         table.set(stop, Flag::MIGRATABLE);
     }
-    notify::points(model, table, r, (Task::Start, start, started));
-    notify::points(model, table, r, (Task::Stop, stop, stopped));
-    notify::sequence(model, table, r, &[(Task::Stop, Task::Start)]);
+    [(start, started), (stop, stopped)]
 }
 
 fn promotions(model: &mut Model<'_>, table: &mut Table, r: RscIx) {

@@ -11,10 +11,13 @@ pub(super) fn note(model: &Model<'_>, table: &mut Table) {
     }
 }
 
-fn resource(model: &Model<'_>, table: &mut Table, r: RscIx) {
+pub(super) fn resource(model: &Model<'_>, table: &mut Table, r: RscIx) {
     match &model.rscs[r].kind {
         Kind::Primitive => primitive(model, table, r),
         Kind::Group { ordered, .. } => group(model, table, r, *ordered),
+        Kind::Clone(_) if model.rscs[r].bundle.is_some() => {
+            super::bundle_order::note(model, table, r);
+        }
         Kind::Clone(info) => clone(model, table, r, info.ordered),
     }
 }
@@ -185,7 +188,8 @@ fn clone(model: &Model<'_>, table: &mut Table, r: RscIx, ordered: bool) {
     }
 }
 
-fn promotable_clone(model: &Model<'_>, table: &mut Table, r: RscIx, ordered: bool) {
+/// A collection with roles goes down as a whole before it comes up.
+pub(super) fn roles(model: &Model<'_>, table: &mut Table, r: RscIx) {
     let whole = [
         (Task::Stopped, Task::Start),
         (Task::Stopped, Task::Promote),
@@ -193,10 +197,15 @@ fn promotable_clone(model: &Model<'_>, table: &mut Table, r: RscIx, ordered: boo
         (Task::Demoted, Task::Start),
         (Task::Demoted, Task::Promote),
         (Task::Running, Task::Promote),
-        (Task::Promote, Task::Promoted),
-        (Task::Demote, Task::Demoted),
     ];
     for (first, then) in whole {
+        table.sequence(model, (r, first), (r, then), Link::ORDERED);
+    }
+}
+
+fn promotable_clone(model: &Model<'_>, table: &mut Table, r: RscIx, ordered: bool) {
+    roles(model, table, r);
+    for (first, then) in [(Task::Promote, Task::Promoted), (Task::Demote, Task::Demoted)] {
         table.sequence(model, (r, first), (r, then), Link::ORDERED);
     }
     let mut before: Option<RscIx> = None;

@@ -7,6 +7,7 @@
 mod actions;
 mod assign;
 mod bundle;
+mod bundle_order;
 mod bundled;
 mod capacity;
 mod change;

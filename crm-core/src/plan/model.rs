@@ -380,6 +380,8 @@ pub(super) struct BundleIx {
     pub(super) child: Option<RscIx>,
     /// What is inside has the attributes of the node outside.
     pub(super) on_host: bool,
+    /// Its `notify`.
+    pub(super) told: bool,
 }
 
 /// A colocation between two resources, sets already expanded.

@@ -8,7 +8,7 @@ use crate::cib::Role;
 fn wanted(model: &Model<'_>, r: RscIx) -> bool {
     let clone = if model.rscs[r].clone_info().is_some() { Some(r) } else { model.rscs[r].clone };
     let told = clone.and_then(|c| model.rscs[c].clone_info()).is_some_and(|info| info.notify);
-    model.props.exact && told
+    model.props.exact && (told || model.told_with_bundle(r))
 }
 
 fn point(

@@ -19,7 +19,7 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
         // A guest that is recovered begins with nothing.
         let fresh = n.kind.container().is_some() && n.reset;
         let usable = n.online && n.clean && !pending && n.fence.is_none() && !leaves && !fresh;
-        if model.rscs[r].no_probe.contains(&node) || !usable {
+        if model.rscs[r].no_probe.contains(&node) || !usable || empty(model, node) {
             continue;
         }
         let r = if model.props.exact { instance_at(model, r, node) } else { r };
@@ -29,12 +29,19 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
         unfence::before(model, table, r, node, (probe, Link::ORDERED));
         probes.push((r, probe));
         if model.props.exact {
+            super::bundle_order::probed(model, table, r, probe);
             before_start(model, table, r, probe);
         }
     }
     if !model.props.exact {
         barriers(model, table, &probes);
     }
+}
+
+/// What a node lives in is not up yet: nothing runs there.
+fn empty(model: &Model<'_>, node: NodeIx) -> bool {
+    let Some(container) = model.nodes[node].kind.container() else { return false };
+    model.role(container) == Role::Stopped
 }
 
 /// Of instances that are alike the one that is to be on the node is probed there; otherwise the first.

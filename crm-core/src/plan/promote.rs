@@ -16,7 +16,7 @@ impl<'a> Model<'a> {
             return told.reduce(Score::plus);
         }
         if !self.props.exact {
-            return self.promotion_attribute(self.speaker(r, node), rsc.id);
+            return self.promotion_attribute(self.speaker(r, node)?, rsc.id);
         }
         let unique = rsc.clone.and_then(|c| self.rscs[c].clone_info());
         let unique = unique.is_some_and(|info| info.globally_unique);
@@ -25,8 +25,8 @@ impl<'a> Model<'a> {
         }
         // Agents use the name that the history is kept under.
         let own = rsc.now.history.clone().unwrap_or_else(|| self.label(r));
-        let alike = || self.promotion_attribute(self.speaker(r, node), rsc.id).filter(|_| !unique);
-        self.promotion_attribute(self.speaker(r, node), &own).or_else(alike)
+        let alike = || self.promotion_attribute(self.speaker(r, node)?, rsc.id).filter(|_| !unique);
+        self.promotion_attribute(self.speaker(r, node)?, &own).or_else(alike)
     }
 
     /// Is a promotion score on the node about this instance? Where nothing is known of it at all, all of them are.

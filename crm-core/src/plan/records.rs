@@ -430,13 +430,14 @@ fn but_secrets(
 
 impl Model<'_> {
     /// The operation was run with other parameters than the configured ones.
-    pub(super) fn other_definition(&self, r: RscIx, record: &OpRecord) -> bool {
+    pub(super) fn other_definition(&self, r: RscIx, n: NodeIx, record: &OpRecord) -> bool {
         let Some(prim) = self.rscs[r].prim else { return false };
         let probe = record.op == "monitor" && record.interval_ms == 0;
         let task = if probe { "start" } else { record.op.as_str() };
         let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
         let op = prim.ops.iter().find(same);
-        let params = call(&self.attributes_of(r), op, self.timeout_ms(op));
+        let own = self.with_address(&self.attributes_of(r), self.nodes[n].name);
+        let params = call(&own, op, self.timeout_ms(op));
         difference(self, r, record, &params).is_some()
     }
 

@@ -231,7 +231,7 @@ impl<'a> Replay<'_, 'a> {
             }
         }
         let tried = matches!(record.op.as_str(), "start" | "monitor");
-        if !expired && last && tried && self.b.model.other_definition(r, record) {
+        if !expired && last && tried && self.b.model.other_definition(r, n, record) {
             clear = Some("resource parameters have changed");
         }
         if let Some(why) = clear {
