@@ -34,7 +34,8 @@ pub(crate) fn known(cib: &Cib, id: &str) -> Result<(), Fail> {
         return Ok(());
     }
     let mut names: Vec<&str> = cib.resources.iter().map(Resource::id).collect();
-    names.extend(cib.primitives().iter().map(|p| p.id.as_str()));
+    let inner = cib.primitives();
+    names.extend(inner.iter().map(|p| p.id.as_str()).filter(|id| cib.resource(id).is_none()));
     let remedy = match nearest(id, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if names.is_empty() => "no resources are configured".to_owned(),

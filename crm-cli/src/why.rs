@@ -123,6 +123,7 @@ fn row(verdict: &Verdict) -> Vec<String> {
 /// `web: monitor every 10s on alpha returned 7 (not running) at TIME: the agent's words; 2 failures, forgotten in 40s`.
 pub(crate) fn failure_words(failure: &Failure, zone: &TimeZone) -> String {
     let op = match (failure.op.as_str(), failure.interval_ms) {
+        ("", _) => "an operation".to_owned(),
         ("monitor", 0) => "probe".to_owned(),
         (op, 0) => op.to_owned(),
         (op, ms) => format!("{op} every {}", clock::span(ms)),
@@ -131,6 +132,7 @@ pub(crate) fn failure_words(failure: &Failure, zone: &TimeZone) -> String {
         "timeout" => "timed out".to_owned(),
         "not-started" => "could not be started".to_owned(),
         "cancelled" => "was cancelled".to_owned(),
+        "unknown" => "failed".to_owned(),
         _ => format!("returned {} ({})", failure.rc, rc_word(failure.rc)),
     };
     let when = match failure.when_ms {

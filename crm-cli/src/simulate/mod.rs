@@ -4,7 +4,7 @@ mod graph;
 mod json;
 mod layers;
 mod pacemaker;
-pub(crate) mod plain;
+mod plain;
 mod scores;
 mod steps;
 mod svg;

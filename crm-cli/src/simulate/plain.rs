@@ -4,7 +4,8 @@ use super::Told;
 use super::steps::{Step, steps};
 use crate::ui::table;
 use crm_core::cib::Role;
-use crm_core::plan::{NodePicture, Picture, RscPicture};
+use crm_core::plan::{NodePicture, Picture, RscPicture, picture};
+use crm_core::simulate::input_for;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -12,8 +13,12 @@ use std::fmt::Write as _;
 pub(super) fn render(told: &Told<'_>) -> String {
     let run = told.run;
     let mut out = String::new();
-    section(&mut out, "Now", &picture(&run.before));
-    if !told.assumed.is_empty() {
+    if told.assumed.is_empty() {
+        section(&mut out, "Now", &shown(&run.before));
+    } else {
+        // As it is; what is assumed comes after.
+        let now = picture(&input_for(&told.scene.unchanged, told.scene.mind));
+        section(&mut out, "Now", &shown(&now));
         let lines: Vec<String> = told.assumed.iter().map(|a| lower(a)).collect();
         section(&mut out, "As if", &lines);
     }
@@ -26,7 +31,7 @@ pub(super) fn render(told: &Told<'_>) -> String {
     let steps = steps(run);
     if !steps.is_empty() {
         section(&mut out, "Steps", &step_lines(&steps));
-        section(&mut out, "Then", &picture(&run.after));
+        section(&mut out, "Then", &shown(&run.after));
     }
     out
 }
@@ -52,6 +57,10 @@ fn decided(told: &Told<'_>) -> Vec<String> {
     let mut rows = Vec::new();
     for line in &told.run.plan.summary {
         let line = line.trim_start_matches("* ").trim();
+        if let Some(row) = fence_row(line) {
+            rows.push(row);
+            continue;
+        }
         let (what, rest) = line.split_once(" ( ").unwrap_or((line, ""));
         let (place, note) = rest.split_once(" )").unwrap_or((rest, ""));
         let mut words = what.splitn(2, ' ');
@@ -63,6 +72,14 @@ fn decided(told: &Told<'_>) -> Vec<String> {
     }
     let text = table(&rows, "");
     text.lines().map(str::to_owned).collect()
+}
+
+/// `Fence (reboot) alpha 'why'` as `fence alpha: reboot, why`.
+fn fence_row(line: &str) -> Option<Vec<String>> {
+    let (how, rest) = line.strip_prefix("Fence (")?.split_once(") ")?;
+    let (node, why) = rest.split_once(' ').unwrap_or((rest, ""));
+    let why = why.trim_matches('\'').to_owned();
+    Some(vec!["fence".to_owned(), node.to_owned(), how.to_owned(), why])
 }
 
 fn step_lines(steps: &[Step]) -> Vec<String> {
@@ -90,7 +107,7 @@ fn step_lines(steps: &[Step]) -> Vec<String> {
 }
 
 /// Nodes with what runs there, then what runs nowhere.
-pub(super) fn picture(picture: &Picture) -> Vec<String> {
+fn shown(picture: &Picture) -> Vec<String> {
     let mut on: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut idle: Vec<&str> = Vec::new();
     for leaf in picture.resources.iter().flat_map(RscPicture::leaves) {
@@ -145,7 +162,7 @@ fn active(leaf: &RscPicture, role: Role) -> String {
 }
 
 /// A node in a word or two.
-pub(crate) fn node_word(node: &NodePicture) -> String {
+fn node_word(node: &NodePicture) -> String {
     let word = if node.pending {
         "pending"
     } else if node.online && !node.clean {

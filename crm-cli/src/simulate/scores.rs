@@ -1,6 +1,7 @@
 //! The table of scores: as Pacemaker's tools print it, and as one line per resource.
 
 use crate::ui::table;
+use crm_core::cib::Score;
 use crm_core::plan::{ScorePhase, ScoreRow};
 use std::collections::BTreeMap;
 
@@ -10,7 +11,9 @@ pub(super) fn pacemaker(rows: &[ScoreRow]) -> String {
     for row in rows {
         let ScoreRow { resource, node, score, .. } = row;
         out.push_str(&match row.phase {
-            ScorePhase::Promotion => format!("{resource} promotion score on {node}: {score}\n"),
+            ScorePhase::Promotion => {
+                format!("{resource} promotion score on {node}: {}\n", number(*score))
+            }
             ScorePhase::Primitive => line("primitive_assign", row),
             ScorePhase::Group => line("group_assign", row),
             ScorePhase::Clone => line("clone_assign", row),
@@ -22,7 +25,16 @@ pub(super) fn pacemaker(rows: &[ScoreRow]) -> String {
 
 fn line(function: &str, row: &ScoreRow) -> String {
     let ScoreRow { resource, node, score, .. } = row;
-    format!("pcmk__{function}: {resource} allocation score on {node}: {score}\n")
+    format!("pcmk__{function}: {resource} allocation score on {node}: {}\n", number(*score))
+}
+
+/// As Pacemaker writes scores.
+fn number(score: Score) -> String {
+    match score {
+        Score::INF => "INFINITY".to_owned(),
+        Score::NEG_INF => "-INFINITY".to_owned(),
+        _ => score.value().to_string(),
+    }
 }
 
 /// A table with a column per node: what each instance thought of each node when it was placed.

@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use crate::cib::{NvSet, Role, Score};
+use crate::cib::{Role, Score};
 use crate::lint::{Finding, lint};
 use crate::plan::{Placement, Plan, plan};
 use crate::simulate::{Change, NodeChange, assume, input_for};
-use crate::why::{Facts, Failure, Instance, why};
+use crate::why::{Facts, Failure, Instance, amounts, why};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,7 +133,10 @@ fn decision(facts: &Facts<'_>, placement: &Placement, instance: Instance) -> Dec
     let taken: BTreeSet<&str> =
         facts.placements(&placement.instance.resource).filter_map(|p| p.node.as_deref()).collect();
     let rivals = table.iter().filter(|(n, s)| {
-        **s >= Score::ZERO && !taken.contains(n.as_str()) && facts.closed(n).is_none()
+        **s >= Score::ZERO
+            && !taken.contains(n.as_str())
+            && facts.closed(n).is_none()
+            && facts.lacks(&placement.instance.resource, n).is_none()
     });
     let best = rivals.max_by(|a, b| a.1.cmp(b.1).then_with(|| b.0.cmp(a.0)));
     let runner_up = best.filter(|_| chosen.is_some()).map(|(node, rival)| RunnerUp {
@@ -195,14 +198,6 @@ fn summary(plan: &Plan) -> BTreeMap<String, Places> {
         places.promoted |= placement.role == Role::Promoted;
     }
     out
-}
-
-fn amounts(set: &NvSet) -> BTreeMap<&str, i64> {
-    let numbers = set
-        .pairs
-        .iter()
-        .filter_map(|pair| Some((pair.name.as_str(), pair.value.as_deref()?.trim().parse().ok()?)));
-    numbers.collect()
 }
 
 fn capacity(facts: &Facts<'_>) -> Vec<Capacity> {

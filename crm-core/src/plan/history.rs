@@ -101,7 +101,13 @@ fn words(result: &OpResult) -> String {
         ExecStatus::Cancelled => "was cancelled".to_owned(),
     };
     let why = if result.reason.is_empty() { String::new() } else { format!(": {}", result.reason) };
-    format!("{} (interval {} ms) {how}{why}", result.op, result.interval_ms)
+    let op = match (result.op.as_str(), result.interval_ms) {
+        ("monitor", 0) => "its probe".to_owned(),
+        (op, 0) => format!("its {op}"),
+        (op, ms) if ms.is_multiple_of(1_000) => format!("its {op} (every {}s)", ms / 1_000),
+        (op, ms) => format!("its {op} (every {ms}ms)"),
+    };
+    format!("{op} {how}{why}")
 }
 
 impl Reader<'_> {

@@ -74,6 +74,10 @@ impl<'a> Model<'a> {
                     rsc.scores[n] = rsc.scores[n].plus(score);
                 }
                 rsc.rank = rsc.rank.max(score);
+                if score > Score::ZERO {
+                    let text = format!("its agent rates it {score} there (promotion score)");
+                    self.because(instance, Some(n), "promotion-score", text).scored(score);
+                }
             }
         }
     }

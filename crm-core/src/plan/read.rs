@@ -474,6 +474,15 @@ impl<'a> Builder<'a> {
                 if let Some((code, text)) = finding.note {
                     self.model.because(first, Some(n), code, text);
                 }
+                let how = match finding.seen {
+                    Some(seen) if seen.changed => Some("changed"),
+                    Some(seen) if seen.reload => Some("reload"),
+                    Some(_) | None => None,
+                };
+                if let Some(code) = how {
+                    let text = "its parameters are not those it was started with".to_owned();
+                    self.model.because(first, Some(n), code, text);
+                }
                 if let Some(text) = finding.standby {
                     self.model.because(first, Some(n), "standby", text);
                     self.model.nodes[n].standby = true;

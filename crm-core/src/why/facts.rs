@@ -1,6 +1,6 @@
 //! A plan with all that is known around it, looked up by resource and node.
 
-use crate::cib::{Resource, Role, Score};
+use crate::cib::{NvSet, Resource, Role, Score};
 use crate::plan::{
     ActionKind, ClusterOp, Explained, NodePicture, Picture, Placement, Reason, RscPicture,
     ScorePhase, explain, picture,
@@ -207,24 +207,100 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// What is done with the instance in this plan.
+    #[must_use]
+    pub fn acts(&self, placement: &Placement) -> Acts {
+        let instance = &placement.instance;
+        let numbered = format!("{}:{}", instance.resource, instance.number);
+        let now: BTreeSet<&str> = placement.now.iter().map(|(n, _)| n.as_str()).collect();
+        // What runs on a node that is cut off ends with it.
+        let fenced = self.fenced();
+        let mut acts = Acts { down: now.iter().any(|n| fenced.contains(n)), ..Acts::default() };
+        for action in &self.explained.plan.actions {
+            let ActionKind::Op(spec) = &action.kind else { continue };
+            let mine = spec.resource == instance.resource || spec.resource == numbered;
+            let here = now.contains(spec.node.as_str());
+            let there = placement.node.as_deref() == Some(spec.node.as_str());
+            if !mine || spec.interval_ms > 0 {
+                continue;
+            }
+            match spec.op.as_str() {
+                "stop" | "migrate_to" => acts.down |= here,
+                "start" | "migrate_from" => acts.up |= there,
+                "monitor" => {}
+                _ => acts.other |= here || there,
+            }
+        }
+        acts
+    }
+
     /// Something is done with the instance in this plan.
     #[must_use]
     pub fn acts_on(&self, placement: &Placement) -> bool {
-        let instance = &placement.instance;
-        let numbered = format!("{}:{}", instance.resource, instance.number);
-        let places: BTreeSet<&str> = placement
-            .now
-            .iter()
-            .map(|(n, _)| n.as_str())
-            .chain(placement.node.as_deref())
-            .collect();
-        self.explained.plan.actions.iter().any(|a| {
-            let ActionKind::Op(spec) = &a.kind else { return false };
-            let mine = spec.resource == instance.resource || spec.resource == numbered;
-            let once = spec.interval_ms == 0 && spec.op != "monitor";
-            mine && once && places.contains(spec.node.as_str())
-        })
+        let acts = self.acts(placement);
+        acts.down || acts.up || acts.other
     }
+
+    /// The member of its group before it, and the group.
+    #[must_use]
+    pub fn group_mate(&self, primitive: &str) -> Option<(String, String)> {
+        let mut at = self.document.cib.top_of(primitive)?;
+        while let Resource::Clone(clone) = at {
+            at = &clone.child;
+        }
+        let Resource::Group(group) = at else { return None };
+        let before = group.members.iter().take_while(|m| m.id != primitive).last()?;
+        group
+            .members
+            .iter()
+            .any(|m| m.id == primitive)
+            .then(|| (before.id.clone(), group.id.clone()))
+    }
+
+    /// What a node lacks to take a primitive: words; `None` when it has room, or capacities do not count.
+    #[must_use]
+    pub fn lacks(&self, primitive: &str, node: &str) -> Option<String> {
+        let cib = &self.document.cib;
+        if cib.properties.get("placement-strategy").is_none_or(|s| s == "default") {
+            return None;
+        }
+        let has = cib.node(node).map(|n| amounts(&n.utilization)).unwrap_or_default();
+        let needs = amounts(&cib.primitive(primitive)?.utilization);
+        for (name, need) in needs.into_iter().filter(|(_, need)| *need > 0) {
+            let others =
+                self.explained.plan.placements.iter().filter(|p| {
+                    p.node.as_deref() == Some(node) && p.instance.resource != primitive
+                });
+            let taken = others.filter_map(|p| cib.primitive(&p.instance.resource));
+            let taken: i64 = taken.filter_map(|p| amounts(&p.utilization).remove(name)).sum();
+            let free = has.get(name).copied().unwrap_or(0) - taken;
+            if need > free {
+                return Some(format!("needs {need} of {name}, {free} are free"));
+            }
+        }
+        None
+    }
+}
+
+/// The numbers in a set of capacities.
+#[must_use]
+pub fn amounts(set: &NvSet) -> BTreeMap<&str, i64> {
+    let numbers = set
+        .pairs
+        .iter()
+        .filter_map(|pair| Some((pair.name.as_str(), pair.value.as_deref()?.trim().parse().ok()?)));
+    numbers.collect()
+}
+
+/// What a plan does with an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Acts {
+    /// It goes down where it is.
+    pub down: bool,
+    /// It comes up where it is to be.
+    pub up: bool,
+    /// It is promoted, demoted or reloaded.
+    pub other: bool,
 }
 
 /// Pacemaker's word for a role, when it says more than "runs".

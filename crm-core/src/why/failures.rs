@@ -20,8 +20,8 @@ fn all_of(facts: &Facts<'_>, primitive: &str) -> Vec<Failure> {
         for (key, history) in &status.resources {
             let mine =
                 key == primitive || key.rsplit_once(':').is_some_and(|(k, _)| k == primitive);
-            if let (true, Some(last)) = (mine, last(history)) {
-                out.push(failure(facts, (node, key), history, (last, timeout)));
+            if mine && (history.fail_count > 0 || history.failure.is_some()) {
+                out.push(failure(facts, (node, key), history, timeout));
             }
         }
     }
@@ -29,6 +29,7 @@ fn all_of(facts: &Facts<'_>, primitive: &str) -> Vec<Failure> {
 }
 
 fn last(history: &ResourceHistory) -> Option<&OpResult> {
+    // Cured since, and still counted.
     let counted = history.last_failure.as_ref().filter(|_| history.fail_count > 0);
     history.failure.as_ref().or(counted)
 }
@@ -37,23 +38,26 @@ fn failure(
     facts: &Facts<'_>,
     (node, key): (&str, &str),
     history: &ResourceHistory,
-    (last, timeout): (&OpResult, u64),
+    timeout: u64,
 ) -> Failure {
-    let since = if history.last_failure_ms > 0 { history.last_failure_ms } else { last.when_ms };
+    let last = last(history);
+    let when = last.map_or(0, |l| l.when_ms);
+    let since = if history.last_failure_ms > 0 { history.last_failure_ms } else { when };
     let end = since.saturating_add(timeout);
     Failure {
         resource: key.to_owned(),
         node: node.to_owned(),
-        op: last.op.clone(),
-        interval_ms: last.interval_ms,
-        rc: last.rc,
-        ended: match last.status {
-            ExecStatus::Complete => "complete",
-            ExecStatus::Timeout => "timeout",
-            ExecStatus::NotInstalled => "not-started",
-            ExecStatus::Cancelled => "cancelled",
+        op: last.map(|l| l.op.clone()).unwrap_or_default(),
+        interval_ms: last.map_or(0, |l| l.interval_ms),
+        rc: last.map_or(0, |l| l.rc),
+        ended: match last.map(|l| l.status) {
+            Some(ExecStatus::Complete) => "complete",
+            Some(ExecStatus::Timeout) => "timeout",
+            Some(ExecStatus::NotInstalled) => "not-started",
+            Some(ExecStatus::Cancelled) => "cancelled",
+            None => "unknown",
         },
-        reason: last.reason.clone(),
+        reason: last.map(|l| l.reason.clone()).unwrap_or_default(),
         when_ms: since,
         fail_count: history.fail_count,
         expires_in_ms: (timeout > 0).then(|| end.saturating_sub(facts.document.now_ms)),

@@ -2,7 +2,7 @@
 
 use super::facts::role_note;
 use super::{Facts, Standing, Verdict, WAITS, settled, verdict};
-use crate::cib::Role;
+use crate::cib::{Constraint, Role};
 use crate::plan::Placement;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +42,7 @@ pub(super) fn subject(facts: &Facts<'_>, placements: &[&Placement]) -> Placement
 }
 
 /// Codes of reasons for which something is started again where it is.
-const RESTARTS: &[&str] = &["changed", "order", "reload"];
+const RESTARTS: &[&str] = &["changed", "reload"];
 
 fn name(facts: &Facts<'_>, placement: &Placement) -> String {
     let instance = &placement.instance;
@@ -144,7 +144,14 @@ fn of_active(
     }
     let failed = picture.is_some_and(|s| s.failed);
     let verb = if failed { "has failed" } else { "runs" };
+    let acts = facts.acts(placement);
     match to {
+        Some(_) if acts.down && !acts.up => {
+            let what = format!("{name} {verb} on {at}{note} and is to stop");
+            let told = waiting(facts, placement)
+                .or_else(|| facts.closed(at).map(|(_, w)| format!("{at} is {w}")));
+            Sentence::new(what, told)
+        }
         None => {
             let what = format!("{name} {verb} on {at}{note} and is to stop");
             Sentence::new(what, why_nowhere(facts, placement)).waiting(waits_for(facts, placement))
@@ -173,19 +180,53 @@ fn staying(
     if now == placement.role {
         if facts.acts_on(placement) {
             let what = format!("{name} runs on {at}{note} and is started again there");
-            let told = facts.reasons(&chain).find(|r| RESTARTS.contains(&r.code.as_str()));
-            return Sentence::new(what, told.map(|r| r.text.clone()));
+            return Sentence::new(what, restart(facts, placement, &chain));
         }
-        return Sentence::new(format!("{name} runs on {at}{note}"), chosen(facts, placement, at));
+        let role = if note.is_empty() { None } else { promotion(facts, &chain, at) };
+        let cause = role.unwrap_or_else(|| chosen(facts, placement, at));
+        return Sentence::new(format!("{name} runs on {at}{note}"), cause);
     }
     let change = if placement.role > now { "promoted" } else { "demoted" };
-    let here = |r: &&crate::plan::Reason| r.node.as_deref().is_none_or(|n| n == at);
-    let told = facts.reasons(&chain).filter(here).find(|r| r.text.contains("promoted"));
-    Sentence::new(
-        format!("{name} runs on {at}{note} and is to be {change}"),
-        told.map(|r| r.text.clone()),
-    )
-    .waiting(waits_for(facts, placement))
+    let what = format!("{name} runs on {at}{note} and is to be {change}");
+    Sentence::new(what, promotion(facts, &chain, at)).waiting(waits_for(facts, placement))
+}
+
+/// Why it is started again where it is: its own parameters, or what it stands on.
+fn restart(facts: &Facts<'_>, placement: &Placement, chain: &[String]) -> Option<String> {
+    if let Some(told) = facts.reasons(chain).find(|r| RESTARTS.contains(&r.code.as_str())) {
+        return Some(told.text.clone());
+    }
+    let acted = |id: &str| {
+        let inner = facts.primitives(id);
+        inner.iter().any(|p| facts.placements(p).any(|p| facts.acts_on(p)))
+    };
+    let id = &placement.instance.resource;
+    if let Some((mate, group)) = facts.group_mate(id).filter(|(mate, _)| acted(mate)) {
+        return Some(format!("{mate} before it changes (group {group})"));
+    }
+    let mut constraints = facts.document.cib.constraints.iter();
+    constraints.find_map(|constraint| {
+        let Constraint::Order(order) = constraint else { return None };
+        let mine = |id: &String| chain.contains(id);
+        let sets: Vec<&String> =
+            order.sets.iter().flat_map(|s| s.members.iter().map(|m| &m.resource)).collect();
+        let first = if mine(&order.then) {
+            Some(&order.first)
+        } else {
+            let at = sets.iter().position(|id| mine(id))?;
+            sets[..at].iter().rev().find(|id| acted(id)).copied()
+        };
+        let first = first.filter(|id| acted(id))?;
+        Some(format!("{first} before it changes (order {})", order.id))
+    })
+}
+
+/// Why an instance has the role it is to have.
+fn promotion(facts: &Facts<'_>, chain: &[String], node: &str) -> Option<String> {
+    let here = |r: &&crate::plan::Reason| r.node.as_deref().is_none_or(|n| n == node);
+    let mut all = facts.reasons(chain).filter(here).map(|r| r.text.as_str());
+    all.find_map(|t| t.strip_prefix("promoted: ").or_else(|| t.strip_prefix("not promoted: ")))
+        .map(str::to_owned)
 }
 
 /// Its failure there, in the words of the plan.
@@ -232,13 +273,21 @@ fn waits_for(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
     if settled(placement) || facts.acts_on(placement) {
         return None;
     }
+    Some(
+        waiting(facts, placement)
+            .unwrap_or_else(|| "something before it cannot be done".to_owned()),
+    )
+}
+
+/// The first reason to wait.
+fn waiting(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
     let chain = facts.chain(&placement.instance.resource);
     let about = |r: &&crate::plan::Reason| {
         let node = r.node.as_deref();
         node.is_none() || node == placement.node.as_deref()
     };
     let found = facts.reasons(&chain).filter(|r| WAITS.contains(&r.code.as_str())).find(about);
-    Some(found.map_or_else(|| "something before it cannot be done".to_owned(), |r| r.text.clone()))
+    found.map(|r| r.text.clone())
 }
 
 /// Why it is to run nowhere.
@@ -256,37 +305,34 @@ fn why_nowhere(facts: &Facts<'_>, placement: &Placement) -> String {
     if let Some(found) = follows {
         return found.text.clone();
     }
-    if facts.placements(&placement.instance.resource).any(|p| p.node.is_some()) {
+    let closed = placement.now.iter().find_map(|(n, _)| Some((n, facts.closed(n)?.1)));
+    let others = facts.placements(&placement.instance.resource).any(|p| p.node.is_some());
+    if let (true, Some((node, words))) = (others, closed) {
+        return format!("{node} is {words}");
+    }
+    if others {
         return "no further node may run it".to_owned();
     }
-    let before = group_mate_before(facts, &placement.instance.resource);
-    if let Some(mate) = before {
-        return format!("it follows {mate} in its group, which runs nowhere");
+    if let Some((mate, group)) = facts.group_mate(&placement.instance.resource)
+        && facts.placements(&mate).all(|p| p.node.is_none())
+    {
+        return format!("goes with {mate}, which runs nowhere (group {group})");
     }
     let all = verdict::all(facts, placement, &[placement]);
     if all.is_empty() {
         return "there are no nodes".to_owned();
     }
     // Nodes with the same cause are told together.
-    let mut by_text: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut causes: Vec<(&str, Vec<&str>)> = Vec::new();
     for verdict in &all {
-        by_text.entry(&verdict.text).or_default().push(&verdict.node);
+        match causes.iter_mut().find(|(text, _)| *text == verdict.text) {
+            Some((_, nodes)) => nodes.push(&verdict.node),
+            None => causes.push((&verdict.text, vec![&verdict.node])),
+        }
     }
     let each: Vec<String> =
-        by_text.iter().map(|(text, nodes)| format!("{} {text}", nodes.join(" and "))).collect();
+        causes.iter().map(|(text, nodes)| format!("{}: {text}", nodes.join(", "))).collect();
     format!("no node can run it ({})", each.join("; "))
-}
-
-/// A member of its group that it follows and that runs nowhere itself.
-fn group_mate_before(facts: &Facts<'_>, primitive: &str) -> Option<String> {
-    let mut at = facts.document.cib.top_of(primitive)?;
-    while let crate::cib::Resource::Clone(clone) = at {
-        at = &clone.child;
-    }
-    let crate::cib::Resource::Group(group) = at else { return None };
-    let before = group.members.iter().take_while(|m| m.id != primitive);
-    let mut idle = before.filter(|m| facts.placements(&m.id).all(|p| p.node.is_none()));
-    idle.next().map(|m| m.id.clone())
 }
 
 /// One sentence about all instances of what was asked for.

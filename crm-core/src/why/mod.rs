@@ -8,7 +8,7 @@ mod remedy;
 mod tests;
 mod verdict;
 
-pub use facts::Facts;
+pub use facts::{Acts, Facts, amounts};
 
 use crate::cib::{Role, Score};
 use crate::plan::{Placement, Reason};
@@ -120,13 +120,13 @@ pub struct Failure {
     pub resource: String,
     /// Node.
     pub node: String,
-    /// Operation.
+    /// Operation; empty when only the count is known.
     pub op: String,
     /// Its interval; 0 for one-shot operations and probes.
     pub interval_ms: u64,
     /// Exit code.
     pub rc: i32,
-    /// How it ended: an exit code, a timeout, or not started at all.
+    /// How it ended: `complete` (the exit code counts), `timeout`, `not-started`, `cancelled`, `unknown`.
     pub ended: &'static str,
     /// The agent's own words.
     pub reason: String,

@@ -18,6 +18,7 @@ const SOURCES: &[&str] = &[
     "capacity",
     "opt-in",
     "shutdown-lock",
+    "promotion-score",
 ];
 
 /// A verdict on every node, in natural order; of a clone by the instance that is there, or that might go there.
@@ -51,7 +52,13 @@ fn one(facts: &Facts<'_>, placement: &Placement, node: &str, same: &[&Placement]
         let (code, text) = ((*code).to_owned(), text.clone());
         parts.insert(0, Cause { code, resource, by: None, score: None, text });
     }
-    let forbidden = closed.is_some() || score.is_some_and(|s| s < Score::ZERO);
+    let lacks = facts.lacks(&placement.instance.resource, node).filter(|_| !planned);
+    if let Some(text) = &lacks {
+        let resource = placement.instance.resource.clone();
+        let (code, text) = ("capacity".to_owned(), text.clone());
+        parts.push(Cause { code, resource, by: None, score: None, text });
+    }
+    let forbidden = closed.is_some() || lacks.is_some() || score.is_some_and(|s| s < Score::ZERO);
     let standing = match (here, planned) {
         (true, true) => Standing::Runs,
         (true, false) => Standing::Leaves,
@@ -64,7 +71,7 @@ fn one(facts: &Facts<'_>, placement: &Placement, node: &str, same: &[&Placement]
     }
     let text = match standing {
         Standing::Runs | Standing::Chosen => for_it(facts, placement, node, &parts),
-        Standing::Leaves | Standing::Cannot => against(score, &parts),
+        Standing::Leaves | Standing::Cannot => against(facts, placement, score, &parts),
         Standing::Possible => weaker(facts, placement, (node, score), same),
     };
     Verdict { node: node.to_owned(), standing, score, text, parts }
@@ -121,7 +128,12 @@ fn rest(placement: &Placement, score: Score, parts: &[Cause]) -> Option<Cause> {
 }
 
 /// The first thing that forbids the node.
-fn against(score: Option<Score>, parts: &[Cause]) -> String {
+fn against(
+    facts: &Facts<'_>,
+    placement: &Placement,
+    score: Option<Score>,
+    parts: &[Cause],
+) -> String {
     let state = parts.iter().find(|c| c.score.is_none());
     let ban = parts.iter().find(|c| c.score.is_some_and(|s| s == Score::NEG_INF));
     let worst = parts.iter().filter(|c| c.score.is_some_and(|s| s < Score::ZERO));
@@ -129,12 +141,24 @@ fn against(score: Option<Score>, parts: &[Cause]) -> String {
     match state.or(ban).or(worst) {
         Some(cause) => cause.text.clone(),
         None => match score {
-            Some(score) if score < Score::ZERO => {
-                format!("score {score}: what it has to be with cannot be there")
-            }
-            Some(_) | None => "it is not to run".to_owned(),
+            Some(score) if score < Score::ZERO => match with_group(facts, placement) {
+                Some(text) => text,
+                None => format!("score {score}: what it has to be with cannot be there"),
+            },
+            Some(_) | None => "not to run".to_owned(),
         },
     }
+}
+
+/// A member goes where the one before it goes.
+fn with_group(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
+    let (mate, group) = facts.group_mate(&placement.instance.resource)?;
+    let number = placement.instance.number;
+    let place = facts.placements(&mate).find(|p| p.instance.number == number)?.node.clone();
+    Some(match place {
+        Some(node) => format!("goes with {mate} on {node} (group {group})"),
+        None => format!("goes with {mate}, which runs nowhere (group {group})"),
+    })
 }
 
 /// Why this node and no other.
@@ -152,14 +176,16 @@ fn for_it(facts: &Facts<'_>, placement: &Placement, node: &str, parts: &[Cause])
     let rivals: BTreeMap<&str, Score> = table
         .iter()
         .filter(|(n, s)| *n != node && **s >= Score::ZERO && facts.closed(n).is_none())
+        .filter(|(n, _)| facts.lacks(&placement.instance.resource, n).is_none())
         .map(|(n, s)| (n.as_str(), *s))
         .collect();
     let Some(best) = rivals.values().max().copied() else {
         let bound = parts.iter().find(|c| c.code == "colocation" && c.score == Some(Score::INF));
         return match bound {
             Some(cause) => cause.text.clone(),
-            None if facts.picture.nodes.len() == 1 => "the only node".to_owned(),
-            None => "no other node can run it".to_owned(),
+            None if facts.picture.nodes.len() == 1 => "it is the only node".to_owned(),
+            None => with_group(facts, placement)
+                .unwrap_or_else(|| "no other node can run it".to_owned()),
         };
     };
     if mine == best {
@@ -186,7 +212,7 @@ fn weaker(
         return if same.iter().any(|p| p.node.is_some()) {
             "as many instances run as there may be".to_owned()
         } else {
-            "it is not to run".to_owned()
+            "not to run".to_owned()
         };
     };
     let best = facts.table(placement).get(chosen).copied();
