@@ -488,7 +488,8 @@ impl<'a> Builder<'a> {
                     self.model.nodes[n].standby = true;
                 }
                 if let Some((code, text)) = finding.ban {
-                    self.model.because(first, Some(n), code, text);
+                    let reason = self.model.because(first, Some(n), code, text);
+                    reason.scored(Score::NEG_INF);
                     for r in &rscs {
                         self.model.rscs[*r].scores[n] = Score::NEG_INF;
                     }

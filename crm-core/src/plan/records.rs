@@ -324,6 +324,10 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
                 let params = call(&own, op, timeout);
                 changed |= note_change(model, (r, n), record, (&params, &own));
             }
+            if changed {
+                let text = "its parameters are not those it was started with".to_owned();
+                model.because(r, Some(n), "changed", text);
+            }
             if changed && model.fresh_fail_count(r, n, None, now_ms) > 0 {
                 model.clear_failures(r, n, "its definition has changed");
             }

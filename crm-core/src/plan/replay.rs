@@ -580,7 +580,13 @@ fn cannot_run(event: &Event<'_>) -> bool {
 
 fn words(record: &OpRecord) -> String {
     let why = if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) };
-    format!("{} (interval {} ms) returned {}{why}", record.op, record.interval_ms, record.rc)
+    let op = match (record.op.as_str(), record.interval_ms) {
+        ("monitor", 0) => "its probe".to_owned(),
+        (op, 0) => format!("its {op}"),
+        (op, ms) if ms.is_multiple_of(1_000) => format!("its {op} (every {}s)", ms / 1_000),
+        (op, ms) => format!("its {op} (every {ms}ms)"),
+    };
+    format!("{op} returned {}{why}", record.rc)
 }
 
 /// Positions of the last start and the last stop in a history, if there are.

@@ -1,7 +1,7 @@
 //! What the reading of histories notes in the model: who is active, banned, to be fenced, and how often it failed.
 
 use super::model::{Kind, Model, NoQuorum, NodeIx, NodeKind, RscIx, Seen};
-use crate::cib::Role;
+use crate::cib::{Role, Score};
 use crate::lrm::OpRecord;
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ impl<'a> Model<'a> {
 
     /// It must not run there (`None`: nowhere).
     pub(super) fn ban(&mut self, r: RscIx, node: Option<NodeIx>, code: &'static str, text: String) {
-        self.because(r, node, code, text);
+        self.because(r, node, code, text).scored(Score::NEG_INF);
         self.bans.push((r, node));
     }
 

@@ -248,8 +248,9 @@ fn known_node(document: &Document, name: &str) -> Result<(), Impossible> {
 fn known_resource(document: &Document, key: &str) -> Result<(), Impossible> {
     let id = key.rsplit_once(':').map_or(key, |(id, _)| id);
     let cib = &document.cib;
-    let seen = |key: &str| document.status.nodes.values().any(|n| n.resources.contains_key(key));
-    if cib.primitive(key).is_some() || cib.primitive(id).is_some() || seen(key) {
+    let reported = document.status.nodes.values().any(|n| n.resources.contains_key(key));
+    let recorded = document.records.iter().flat_map(|n| &n.resources).any(|r| r.id == key);
+    if cib.primitive(key).is_some() || cib.primitive(id).is_some() || reported || recorded {
         return Ok(());
     }
     if let Some(outer) = cib.resource(key) {
@@ -311,8 +312,16 @@ fn failure(
     Ok(Outcome { resource, op, interval_ms, node, rc })
 }
 
+/// What a resource (or any of its instances) is on a node, as the planner reads it.
 fn role_at(document: &Document, resource: &str, node: &str) -> Option<Role> {
-    document.status.nodes.get(node)?.resources.get(resource)?.role
+    if document.records.is_empty() {
+        return document.status.nodes.get(node)?.resources.get(resource)?.role;
+    }
+    let picture = crate::plan::picture(&super::input(document));
+    let named = |label: &str| super::same(label, resource);
+    let leaves = picture.resources.iter().flat_map(crate::plan::RscPicture::leaves);
+    let active = leaves.filter(|l| named(&l.label)).flat_map(|l| l.active.clone());
+    active.filter(|(n, _)| n == node).map(|(_, role)| role).max()
 }
 
 /// The shortest interval at which a monitor looks at it in this role.

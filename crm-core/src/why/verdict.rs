@@ -84,7 +84,9 @@ pub(super) fn parts(facts: &Facts<'_>, placement: &Placement, node: &str) -> Vec
     let mut by_node: Vec<Option<&str>> = Vec::new();
     for reason in facts.reasons(&chain).filter(|r| SOURCES.contains(&r.code.as_str())) {
         let about = reason.node.as_deref();
-        if about.is_none() || about == Some(node) {
+        // A failure that does not forbid the node is told among the failures.
+        let note = reason.code == "failed" && reason.score.is_none();
+        if !note && (about.is_none() || about == Some(node)) {
             out.push(Cause::from(reason));
             by_node.push(about);
         }
