@@ -1,7 +1,7 @@
 //! The answer in one sentence.
 
 use super::facts::role_note;
-use super::{Facts, Standing, Verdict, WAITS, settled, verdict};
+use super::{Facts, Standing, Verdict, WAITS, order, settled, verdict};
 use crate::cib::{Constraint, Role};
 use crate::plan::Placement;
 use std::collections::BTreeMap;
@@ -249,7 +249,12 @@ fn blocked(facts: &Facts<'_>, placement: &Placement, node: &str) -> String {
         matches!(r.code.as_str(), "blocked" | "unclean" | "multiple-active")
             && r.node.as_deref().is_none_or(|n| n == node)
     });
-    found.map_or_else(|| "a failure asks for it".to_owned(), |r| r.text.clone())
+    match found {
+        Some(reason) => reason.text.clone(),
+        None => {
+            failure(facts, placement, node).unwrap_or_else(|| "a failure asks for it".to_owned())
+        }
+    }
 }
 
 /// Why it goes from one node to another.
@@ -273,10 +278,13 @@ fn waits_for(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
     if settled(placement) || facts.acts_on(placement) {
         return None;
     }
-    Some(
-        waiting(facts, placement)
-            .unwrap_or_else(|| "something before it cannot be done".to_owned()),
-    )
+    let id = &placement.instance.resource;
+    let lost =
+        placement.now.iter().find(|(n, _)| facts.closed(n).is_some_and(|(c, _)| c == "unclean"));
+    let found = waiting(facts, placement)
+        .or_else(|| lost.map(|(n, _)| format!("{n} has to be fenced first, or be known to be off")))
+        .or_else(|| order::above(facts, id).filter(|_| !placement.now.is_empty()).map(|a| a.1));
+    Some(found.unwrap_or_else(|| "something before it cannot be done".to_owned()))
 }
 
 /// The first reason to wait.
@@ -287,7 +295,8 @@ fn waiting(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
         node.is_none() || node == placement.node.as_deref()
     };
     let found = facts.reasons(&chain).filter(|r| WAITS.contains(&r.code.as_str())).find(about);
-    found.map(|r| r.text.clone())
+    let ordered = || order::before(facts, &placement.instance.resource).map(|b| b.1);
+    found.map(|r| r.text.clone()).or_else(ordered)
 }
 
 /// Why it is to run nowhere.

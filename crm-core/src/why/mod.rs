@@ -3,6 +3,7 @@
 mod facts;
 mod failures;
 mod headline;
+mod order;
 mod remedy;
 #[cfg(test)]
 mod tests;
@@ -239,6 +240,13 @@ fn waits(facts: &Facts<'_>, primitives: &[String], placements: &[&Placement]) ->
         let chain = facts.chain(primitive);
         let found = facts.reasons(&chain).filter(|r| WAITS.contains(&r.code.as_str()));
         out.extend(found.map(Cause::from));
+        out.extend(order::before(facts, primitive).map(|(by, text)| Cause {
+            code: "order".to_owned(),
+            resource: primitive.clone(),
+            by: Some(by),
+            score: None,
+            text,
+        }));
     }
     out.into_iter().collect()
 }

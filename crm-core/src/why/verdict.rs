@@ -145,7 +145,9 @@ fn against(
         None => match score {
             Some(score) if score < Score::ZERO => match with_group(facts, placement) {
                 Some(text) => text,
-                None => format!("score {score}: what it has to be with cannot be there"),
+                None => format!(
+                    "score {score}: what it goes with, or what goes with it, cannot be there"
+                ),
             },
             Some(_) | None => "not to run".to_owned(),
         },
