@@ -144,12 +144,17 @@ impl Model<'_> {
         let node = self.current_node(r);
         let rsc = &self.rscs[r];
         if !rsc.blocked() {
-            let code = if self.props.maintenance_mode || rsc.meta.is_managed {
-                "maintenance"
+            let unarmed = self.props.exact && self.props.fencing && !self.props.fence_device;
+            let (code, text) = if unarmed {
+                ("no-fencing", "fencing is on (stonith-enabled) and there is no fence device")
+            } else if rsc.frozen {
+                ("ticket", "its ticket is lost and it is to stay as it is (loss-policy=freeze)")
+            } else if self.props.maintenance_mode || rsc.meta.is_managed {
+                ("maintenance", "not managed: left as it is")
             } else {
-                "unmanaged"
+                ("unmanaged", "not managed: left as it is")
             };
-            self.because(r, node, code, "not managed: left as it is".to_owned());
+            self.because(r, node, code, text.to_owned());
         } else if rsc.active.len() > 1 {
             let text = "active on several nodes and multiple-active=block".to_owned();
             self.because(r, node, "multiple-active", text);

@@ -3,7 +3,7 @@
 use super::facts::role_note;
 use super::{Facts, Standing, Verdict, WAITS, order, settled, verdict};
 use crate::cib::{Constraint, Role};
-use crate::plan::Placement;
+use crate::plan::{Placement, Reason};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -17,6 +17,9 @@ const STOPPERS: &[&str] = &[
     "multiple-active",
     "clone-max",
     "failed",
+    "no-fencing",
+    "maintenance",
+    "unmanaged",
 ];
 
 /// The instance that tells most: one that is not as it is to be, else one that runs nowhere, else the first.
@@ -148,8 +151,10 @@ fn of_active(
     match to {
         Some(_) if acts.down && !acts.up => {
             let what = format!("{name} {verb} on {at}{note} and is to stop");
+            let chain = facts.chain(&placement.instance.resource);
             let told = waiting(facts, placement)
-                .or_else(|| facts.closed(at).map(|(_, w)| format!("{at} is {w}")));
+                .or_else(|| facts.closed(at).map(|(_, words)| format!("{at} is {words}")))
+                .or_else(|| restart(facts, placement, &chain));
             Sentence::new(what, told)
         }
         None => {
@@ -223,7 +228,7 @@ fn restart(facts: &Facts<'_>, placement: &Placement, chain: &[String]) -> Option
 
 /// Why an instance has the role it is to have.
 fn promotion(facts: &Facts<'_>, chain: &[String], node: &str) -> Option<String> {
-    let here = |r: &&crate::plan::Reason| r.node.as_deref().is_none_or(|n| n == node);
+    let here = |r: &&Reason| r.node.as_deref().is_none_or(|n| n == node);
     let mut all = facts.reasons(chain).filter(here).map(|r| r.text.as_str());
     all.find_map(|t| t.strip_prefix("promoted: ").or_else(|| t.strip_prefix("not promoted: ")))
         .map(str::to_owned)
@@ -290,7 +295,7 @@ fn waits_for(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
 /// The first reason to wait.
 fn waiting(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
     let chain = facts.chain(&placement.instance.resource);
-    let about = |r: &&crate::plan::Reason| {
+    let about = |r: &&Reason| {
         let node = r.node.as_deref();
         node.is_none() || node == placement.node.as_deref()
     };
@@ -299,14 +304,20 @@ fn waiting(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
     found.map(|r| r.text.clone()).or_else(ordered)
 }
 
+/// Why it is to run nowhere, whatever the nodes.
+pub(super) fn stopper<'f>(facts: &'f Facts<'_>, chain: &'f [String]) -> Option<&'f Reason> {
+    let of_code = |code: &&str| {
+        let mut all = facts.reasons(chain);
+        all.find(|r| r.code == *code && r.node.is_none())
+    };
+    STOPPERS.iter().find_map(of_code)
+}
+
 /// Why it is to run nowhere.
 fn why_nowhere(facts: &Facts<'_>, placement: &Placement) -> String {
     let chain = facts.chain(&placement.instance.resource);
-    for code in STOPPERS {
-        let mut all = facts.reasons(&chain);
-        if let Some(found) = all.find(|r| r.code == *code && r.node.is_none()) {
-            return found.text.clone();
-        }
+    if let Some(found) = stopper(facts, &chain) {
+        return found.text.clone();
     }
     let follows = facts
         .reasons(&chain)

@@ -60,6 +60,10 @@ fn of_resource(code: &str, resource: &str, text: &str, facts: &Facts<'_>) -> Opt
             "crm configure property maintenance-mode=false",
             "lets the cluster act again",
         )),
+        "no-fencing" => Some(remedy(
+            "crm configure property stonith-enabled=false",
+            "does without fencing; better: configure a fence device (class stonith)",
+        )),
         "stop-all-resources" => Some(remedy(
             "crm configure property stop-all-resources=false",
             "lets resources run again",

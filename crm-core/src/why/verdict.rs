@@ -1,6 +1,6 @@
 //! What speaks for and against each node.
 
-use super::{Cause, Facts, Standing, Verdict};
+use super::{Cause, Facts, Standing, Verdict, headline};
 use crate::cib::Score;
 use crate::plan::Placement;
 use std::collections::BTreeMap;
@@ -74,6 +74,13 @@ fn one(facts: &Facts<'_>, placement: &Placement, node: &str, same: &[&Placement]
         Standing::Leaves | Standing::Cannot => against(facts, placement, score, &parts),
         Standing::Possible => weaker(facts, placement, (node, score), same),
     };
+    let chain = facts.chain(&placement.instance.resource);
+    let resting = standing == Standing::Cannot && placement.node.is_none() && parts.is_empty();
+    if resting && headline::stopper(facts, &chain).is_some() {
+        // Nothing is the matter with the node.
+        let (standing, text) = (Standing::Possible, "not to run".to_owned());
+        return Verdict { node: node.to_owned(), standing, score: None, text, parts };
+    }
     Verdict { node: node.to_owned(), standing, score, text, parts }
 }
 
@@ -169,8 +176,8 @@ fn with_group(facts: &Facts<'_>, placement: &Placement) -> Option<String> {
 fn for_it(facts: &Facts<'_>, placement: &Placement, node: &str, parts: &[Cause]) -> String {
     let chain = facts.chain(&placement.instance.resource);
     let held = facts.reasons(&chain).find(|r| {
-        matches!(r.code.as_str(), "maintenance" | "unmanaged" | "blocked" | "multiple-active")
-            && r.node.as_deref().is_none_or(|n| n == node)
+        let codes = ["maintenance", "unmanaged", "no-fencing", "blocked", "multiple-active"];
+        codes.contains(&r.code.as_str()) && r.node.as_deref().is_none_or(|n| n == node)
     });
     if let Some(held) = held {
         return held.text.clone();
