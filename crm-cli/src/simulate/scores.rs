@@ -11,6 +11,9 @@ pub(super) fn pacemaker(rows: &[ScoreRow]) -> String {
     for row in rows {
         let ScoreRow { resource, node, score, .. } = row;
         out.push_str(&match row.phase {
+            ScorePhase::Promotion if node.is_empty() => {
+                format!("{resource} promotion score (inactive): {}\n", number(*score))
+            }
             ScorePhase::Promotion => {
                 format!("{resource} promotion score on {node}: {}\n", number(*score))
             }

@@ -531,9 +531,10 @@ impl<'a> Model<'a> {
         self.trace = Some(trace);
     }
 
-    /// Notes how much an instance should be promoted where it is to be.
-    pub(super) fn note_promotion(&mut self, instance: RscIx, node: NodeIx, score: Score) {
-        let (resource, node) = (self.label(instance), self.nodes[node].name.to_owned());
+    /// Notes how much an instance should be promoted where it is to be; what is to be nowhere has no node.
+    pub(super) fn note_promotion(&mut self, instance: RscIx, node: Option<NodeIx>, score: Score) {
+        let resource = self.label(instance);
+        let node = node.map_or_else(String::new, |n| self.nodes[n].name.to_owned());
         if let Some(trace) = &mut self.trace {
             trace.push(ScoreRow { phase: ScorePhase::Promotion, resource, node, score });
         }

@@ -163,6 +163,7 @@ impl<'a> Model<'a> {
         for instance in self.rscs[clone].children.clone() {
             let Some(node) = self.place_of(instance) else {
                 self.rscs[instance].promotion = Score::NEG_INF;
+                self.note_promotion(instance, None, Score::NEG_INF);
                 continue;
             };
             let priority = self.promotion_priority(clone, instance, node);
@@ -175,7 +176,7 @@ impl<'a> Model<'a> {
         let mut per_node = vec![0; self.nodes.len()];
         for instance in self.rscs[clone].children.clone() {
             let Some(node) = self.place_of(instance) else { continue };
-            self.note_promotion(instance, node, self.rscs[instance].promotion);
+            self.note_promotion(instance, Some(node), self.rscs[instance].promotion);
             let seats = (promoted < info.promoted_max, per_node[node] < info.promoted_node_max);
             match self.verdict(clone, instance, node, seats) {
                 Ok(()) => {

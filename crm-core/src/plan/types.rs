@@ -241,7 +241,7 @@ pub struct ScoreRow {
     pub phase: ScorePhase,
     /// The resource, with the instance number in clones.
     pub resource: String,
-    /// Node.
+    /// Node; empty for the promotion of an instance that is to be nowhere.
     pub node: String,
     /// Score.
     pub score: Score,
