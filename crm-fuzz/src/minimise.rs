@@ -98,7 +98,8 @@ fn cuts(document: &Xml) -> Vec<Cut> {
     let (mut elements, mut unwraps, mut attrs) = (Vec::new(), Vec::new(), Vec::new());
     walk(document, &mut Vec::new(), &mut |element, path| {
         // Whether there is fencing stays as it is: without devices it changes everything.
-        let stays = ["stonith-enabled", "globally-unique"];
+        // A recurring monitor in the history belongs to a configured one.
+        let stays = ["stonith-enabled", "globally-unique", "monitor"];
         let fencing =
             element.all().iter().any(|e| e.attr("name").is_some_and(|n| stays.contains(&n)));
         if !fencing && (MAY_GO.contains(&element.name) || SECTIONS.contains(&element.name)) {

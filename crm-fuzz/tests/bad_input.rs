@@ -184,6 +184,13 @@ fn deep_nesting_is_refused_with_its_place() {
 }
 
 #[test]
+fn what_only_looks_like_nesting_is_read() {
+    let many = "<!-- <a> <b> --><nvpair id=\"x\" name=\"a > b\" value=\"<\"/>".replace("\"<\"", "\"&lt;\"");
+    let resources = format!("<primitive id=\"p\" class=\"ocf\" type=\"Dummy\"><meta_attributes id=\"m\">{}</meta_attributes></primitive>", many.repeat(200));
+    assert!(survives(&frame(&resources, "")));
+}
+
+#[test]
 fn entities_that_blow_up_are_refused() {
     let text = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]><cib><configuration>&b;</configuration></cib>";
     assert!(read(text, NOW_MS).is_err());

@@ -93,6 +93,7 @@ impl Reader<'_> {
 /// # Errors
 /// Everything that is wrong or not supported, each with its place.
 pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
+    sizes(text).map_err(|problem| vec![problem])?;
     let parsed = roxmltree::Document::parse(text).map_err(|error| {
         let at = error.pos();
         vec![Problem { line: at.row, column: at.col, text: error.to_string() }]
@@ -111,6 +112,63 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
         reader.wrong(root, format!("a CIB begins with `cib`, not with `{}`", root.name()));
     }
     if reader.problems.is_empty() { Ok(reader.out) } else { Err(reader.problems) }
+}
+
+/// Elements in elements: no CIB comes near.
+const DEPTH_MAX: usize = 64;
+/// Resources: beyond that the histories alone would not fit into memory.
+const PRIMITIVES_MAX: usize = 100_000;
+
+/// Refuses what is too large, before anything is built from it.
+fn sizes(text: &str) -> Result<(), Problem> {
+    let (mut depth, mut primitives, mut at) = (0_usize, 0_usize, 0_usize);
+    while let Some(tag) = text.get(at..).and_then(|rest| rest.find('<')).map(|n| at + n) {
+        let rest = text.get(tag..).unwrap_or_default();
+        let end = tag_end(rest);
+        let body = rest.get(..end).unwrap_or(rest);
+        match body.as_bytes().get(1) {
+            Some(b'/') => depth = depth.saturating_sub(1),
+            Some(b'!' | b'?') | None => {}
+            Some(_) if body.ends_with("/>") => {}
+            Some(_) => depth += 1,
+        }
+        primitives += usize::from(body.starts_with("<primitive "));
+        at = tag + end.max(1);
+        let why = if depth > DEPTH_MAX {
+            format!("nested more than {DEPTH_MAX} deep: this is no CIB")
+        } else if primitives > PRIMITIVES_MAX {
+            format!("more than {PRIMITIVES_MAX} resources: split the cluster")
+        } else {
+            continue;
+        };
+        let before = text.get(..tag).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        return Err(Problem { line: number(line), column: number(column), text: why });
+    }
+    Ok(())
+}
+
+/// How long the tag, comment or section is that this begins with; `>` in a quoted value does not end it.
+fn tag_end(rest: &str) -> usize {
+    let close = |mark: &str| rest.find(mark).map_or(rest.len(), |n| n + mark.len());
+    if rest.starts_with("<!--") {
+        return close("-->");
+    }
+    if rest.starts_with("<![CDATA[") {
+        return close("]]>");
+    }
+    let mut quote = None;
+    for (at, byte) in rest.bytes().enumerate() {
+        match (quote, byte) {
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(open), _) if open == byte => quote = None,
+            (None, b'>') => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
 }
 
 /// The first element with each id; what only names another element has none of its own.
