@@ -96,7 +96,8 @@ fn any<'a>(tree: &'a mut Xml, dice: &mut Dice) -> &'a mut Xml {
 }
 
 fn spoil(tree: &mut Xml, dice: &mut Dice) {
-    let known: Vec<String> = tree.all().iter().flat_map(|e| e.attrs.iter().map(|a| a.1.clone())).collect();
+    let known: Vec<String> =
+        tree.all().iter().flat_map(|e| e.attrs.iter().map(|a| a.1.clone())).collect();
     let taken = known[dice.below(known.len())].clone();
     let copied = any(tree, dice).clone();
     let element = any(tree, dice);
@@ -178,15 +179,20 @@ fn a_million_resources_are_refused_at_the_first_that_is_too_many() {
 #[test]
 fn deep_nesting_is_refused_with_its_place() {
     let deep = 1_000_000;
-    let text = format!("<cib>{}{}</cib>", "<configuration>".repeat(deep), "</configuration>".repeat(deep));
+    let text =
+        format!("<cib>{}{}</cib>", "<configuration>".repeat(deep), "</configuration>".repeat(deep));
     let problems = read(&text, NOW_MS).unwrap_err();
     assert!(problems[0].text.contains("nested"), "{}", problems[0]);
 }
 
 #[test]
 fn what_only_looks_like_nesting_is_read() {
-    let many = "<!-- <a> <b> --><nvpair id=\"x\" name=\"a > b\" value=\"<\"/>".replace("\"<\"", "\"&lt;\"");
-    let resources = format!("<primitive id=\"p\" class=\"ocf\" type=\"Dummy\"><meta_attributes id=\"m\">{}</meta_attributes></primitive>", many.repeat(200));
+    let many = "<!-- <a> <b> --><nvpair id=\"x\" name=\"a > b\" value=\"<\"/>"
+        .replace("\"<\"", "\"&lt;\"");
+    let resources = format!(
+        "<primitive id=\"p\" class=\"ocf\" type=\"Dummy\"><meta_attributes id=\"m\">{}</meta_attributes></primitive>",
+        many.repeat(200)
+    );
     assert!(survives(&frame(&resources, "")));
 }
 

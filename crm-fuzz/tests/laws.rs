@@ -171,7 +171,10 @@ fn a_primitive_is_never_started_on_two_nodes_by_one_plan() {
         for action in &plan.actions {
             if let ActionKind::Op(spec) = &action.kind
                 && spec.op == "start"
-                && document.cib.top_of(&spec.resource).is_some_and(|t| !matches!(t, crm_core::cib::Resource::Clone(_)))
+                && document
+                    .cib
+                    .top_of(&spec.resource)
+                    .is_some_and(|t| !matches!(t, crm_core::cib::Resource::Clone(_)))
             {
                 starts.entry(&spec.resource).or_default().insert(&spec.node);
             }

@@ -135,8 +135,11 @@ fn read_node<'a>(input: &Input<'a>, name: &'a str) -> Node<'a> {
     };
     let on = |name: &str| node.attribute(name).and_then(parse_bool).unwrap_or(false);
     let leaving = node.attribute("shutdown").is_some_and(|v| v != "0");
-    let standby = on("standby") || (leaving && input.pacemaker.is_none());
-    node.maintenance = on("maintenance");
+    // Of a node without a state Pacemaker reads no attributes; it is away in any case.
+    let told = node.online
+        || input.pacemaker.is_none_or(|p| p.records.iter().any(|seen| seen.name == name));
+    let standby = told && on("standby") || (leaving && input.pacemaker.is_none());
+    node.maintenance = told && on("maintenance");
     node.standby = standby;
     node.leaving = leaving;
     node

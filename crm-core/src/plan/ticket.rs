@@ -59,7 +59,7 @@ fn fence(model: &mut Model<'_>, r: RscIx, c: &RscTicket) {
     }
     forbid(model, r, c);
     for seen in model.rscs[r].active.clone() {
-        if model.props.exact {
+        if model.props.exact && model.props.fencing {
             let why = || "deadman ticket was lost".to_owned();
             model.nodes[seen.node].fence.get_or_insert_with(why);
         }
