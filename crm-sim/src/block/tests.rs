@@ -61,13 +61,13 @@ fn wide(n: usize) {
 }
 
 #[test]
-#[ignore = "minutes: for nights and for hunting"]
+#[ignore = "minutes: the nightly suite runs it"]
 fn wide_sweep_of_two() {
     wide(2);
 }
 
 #[test]
-#[ignore = "minutes: for nights and for hunting"]
+#[ignore = "minutes: the nightly suite runs it"]
 fn wide_sweep_of_three() {
     wide(3);
 }
