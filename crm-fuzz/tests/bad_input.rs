@@ -1,5 +1,4 @@
 //! Whatever is fed in: a message with its place or a plan, no panic, in bounded time. `CRM_FUZZ_SEEDS` says how much.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use crm_core::simulate::run;
 use crm_core::xml::read;
