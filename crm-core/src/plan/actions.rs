@@ -489,7 +489,13 @@ impl Table {
         }
         match entry.needs {
             Needs::Nothing => true,
-            Needs::Quorum | Needs::Fencing => allowed_by_quorum(model, rsc),
+            Needs::Quorum | Needs::Fencing if allowed_by_quorum(model, rsc) => true,
+            Needs::Quorum | Needs::Fencing => {
+                if entry.flags.runnable() {
+                    model.because(rsc, Some(node), "no-quorum", "no quorum".to_owned());
+                }
+                false
+            }
         }
     }
 

@@ -210,7 +210,7 @@ fn between(
     let inverse = symmetry == Symmetry::Inverse;
     let task = |set: &Set| if inverse { set.task.inverse() } else { set.task };
     let link = link_of(kind, task(first), symmetry);
-    if !first.require_all {
+    if !first.require_all && !inverse {
         let point = counting(table, &format!("one-or-more:{name}"), 1);
         for member in &first.members {
             let counted = Link::COUNTED | Link::SHOWS_THEN;

@@ -116,7 +116,7 @@ pub(super) fn merge(table: &mut Table) {
 
 /// Two that migrate to each other's nodes would wait for each other to leave: neither does.
 pub(super) fn break_exchanges(model: &Model<'_>, table: &mut Table) {
-    for act in 0..table.acts.len() {
+    for act in (0..table.acts.len()).rev() {
         if table.acts[act].task != Task::MigrateTo {
             continue;
         }

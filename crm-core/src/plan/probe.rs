@@ -58,12 +58,13 @@ fn instance_at(model: &Model<'_>, r: RscIx, node: NodeIx) -> RscIx {
     model.leaves(*there).into_iter().find(|l| model.rscs[*l].id == id).unwrap_or(r)
 }
 
-/// The whole of what a resource is part of starts after its probe.
+/// A resource starts after its probes; of a clone's instances none starts before all are probed.
 fn before_start(model: &Model<'_>, table: &mut Table, r: RscIx, probe: ActIx) {
     let top = model.top(r);
+    let whole = if model.rscs[top].clone_info().is_some() { top } else { r };
     let blocks = !table.flags(probe).runnable() && !model.is_active(top);
     let link = if blocks { Link::ORDERED | Link::BLOCKS } else { Link::ORDERED };
-    table.order(model, End::Act(probe), End::Op(top, Task::Start), link);
+    table.order(model, End::Act(probe), End::Op(whole, Task::Start), link);
     table.order(model, End::Act(probe), End::Op(r, Task::Reload), Link::ORDERED);
 }
 

@@ -32,6 +32,11 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
         let how = model.props.fence_how;
         out.push(format!("* Fence ({how}) {} '{why}'", model.nodes[n].name));
     }
+    for act in table.named.values().filter(|a| table.acts[**a].task == Task::Unfence) {
+        if let (Some(node), true) = (table.acts[*act].node, table.happens(*act)) {
+            out.push(format!("* Fence (on) {}", model.nodes[node].name));
+        }
+    }
     for r in 0..model.rscs.len() {
         out.extend(exact(model, table, r));
     }
@@ -57,7 +62,10 @@ struct About {
 
 fn about(table: &Table, r: RscIx, now: Option<NodeIx>, next: Option<NodeIx>) -> About {
     let on = |task: Task, node: Option<NodeIx>| match node {
-        Some(n) => table.all_on(r, task, n).first().copied(),
+        Some(n) => {
+            let here = |a: &ActIx| table.acts[*a].node.is_none_or(|node| node == n);
+            table.all(r, task).into_iter().find(here)
+        }
         None => table.all(r, task).first().copied(),
     };
     let start = on(Task::Start, next);
