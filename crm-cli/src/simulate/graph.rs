@@ -1,7 +1,9 @@
 //! The transition graph as Pacemaker's XML and for graphviz.
 
+use crm_core::cib::parse_bool;
 use crm_core::plan::{ActionKind, ClusterOp, Plan};
 use crm_core::xml::Document;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Element, operation and node of an action.
@@ -18,11 +20,19 @@ fn parts(kind: &ActionKind) -> (&'static str, String, Option<&str>) {
             };
             (element, operation.to_owned(), Some(what.node()))
         }
-        ActionKind::Pseudo { name } => {
-            let operation = name.rsplit('_').nth(1).unwrap_or(name);
-            ("pseudo_event", operation.to_owned(), None)
-        }
+        ActionKind::Pseudo { name } => ("pseudo_event", point(name).to_owned(), None),
     }
+}
+
+/// The operation that a point in the order stands for: points around notifications are named after what they tell of.
+fn point(name: &str) -> &str {
+    if name.contains("_confirmed-pre_notify_") || name.contains("_confirmed-post_notify_") {
+        return "notified";
+    }
+    if name.contains("_pre_notify_") || name.contains("_post_notify_") {
+        return "notify";
+    }
+    name.rsplit('_').nth(1).unwrap_or(name)
 }
 
 /// Pacemaker's key of an action.
@@ -48,8 +58,60 @@ pub(super) fn op_name(kind: &ActionKind) -> String {
     }
 }
 
+/// As the value of an attribute: line feeds and tabs survive, what XML cannot say becomes the character for that.
 pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' | '\r' => {
+                let _infallible = write!(out, "&#{};", u32::from(c));
+            }
+            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// May it be the name of an attribute?
+fn is_name(text: &str) -> bool {
+    let begins = |c: char| c.is_alphabetic() || c == '_';
+    let goes_on = |c: char| begins(c) || c.is_ascii_digit() || matches!(c, '-' | '.');
+    text.chars().next().is_some_and(begins) && text.chars().all(goes_on)
+}
+
+/// What an agent is called with. A name that no attribute may have stands in an element of its own, as Pacemaker writes it.
+fn attributes(params: &BTreeMap<String, String>, document: &Document) -> String {
+    let mut out = String::from("        <attributes");
+    let mut others = String::new();
+    for (name, value) in params {
+        let value = match name.as_str() {
+            // Nodes are numbers inside; a document may call them otherwise.
+            "CRM_meta_on_node_uuid" => params
+                .get("CRM_meta_on_node")
+                .and_then(|node| document.uuids.get(node))
+                .unwrap_or(value),
+            _ => value,
+        };
+        let value = escaped(value);
+        let _infallible = if is_name(name) {
+            write!(out, " {name}=\"{value}\"")
+        } else {
+            writeln!(others, "          <param name=\"{}\" value=\"{value}\"/>", escaped(name))
+        };
+    }
+    if others.is_empty() {
+        out.push_str("/>\n");
+    } else {
+        out.push_str(">\n");
+        out.push_str(&others);
+        out.push_str("        </attributes>\n");
+    }
+    out
 }
 
 fn element(plan: &Plan, index: usize, document: &Document) -> Option<(&'static str, String)> {
@@ -68,9 +130,51 @@ fn element(plan: &Plan, index: usize, document: &Document) -> Option<(&'static s
     Some((tag, text))
 }
 
+/// The graph's own attributes: how long and how much at a time, for whoever carries it out.
+fn head(document: &Document) -> String {
+    let properties = &document.cib.properties;
+    let word = |name: &str, default: &str| escaped(properties.get(name).unwrap_or(default));
+    let fatal = properties.get("start-failure-is-fatal").and_then(parse_bool).unwrap_or(true);
+    let mut out = format!(
+        "<transition_graph cluster-delay=\"{}\" fencing-timeout=\"{}\" failed-stop-offset=\"INFINITY\" failed-start-offset=\"{}\"",
+        word("cluster-delay", "60s"),
+        word("stonith-timeout", "60s"),
+        if fatal { "INFINITY" } else { "1" },
+    );
+    for name in ["batch-limit", "migration-limit"] {
+        if let Some(value) = properties.get(name) {
+            let _infallible = write!(out, " {name}=\"{}\"", escaped(value));
+        }
+    }
+    out.push_str(" transition_id=\"1\">\n");
+    out
+}
+
+/// What is said of an action of the cluster itself, and which node goes down by it.
+fn cluster_op(what: &ClusterOp, document: &Document) -> String {
+    let node = what.node();
+    let uuid = document.uuids.get(node).map_or(node, String::as_str);
+    let (more, down) = match what {
+        ClusterOp::Fence { how, .. } => {
+            (format!(" CRM_meta_stonith_action=\"{}\"", escaped(how)), how != "on")
+        }
+        ClusterOp::Shutdown { .. } => (" CRM_meta_op_no_wait=\"true\"".to_owned(), true),
+        ClusterOp::ClearFailures { .. } | ClusterOp::Forget { .. } => (String::new(), false),
+    };
+    let (node, uuid) = (escaped(node), escaped(uuid));
+    let mut out = format!(
+        "        <attributes CRM_meta_on_node=\"{node}\" CRM_meta_on_node_uuid=\"{uuid}\"{more}/>\n"
+    );
+    if down {
+        let _infallible =
+            writeln!(out, "        <downed>\n          <node id=\"{uuid}\"/>\n        </downed>");
+    }
+    out
+}
+
 /// As `crm_simulate -G` writes it.
 pub(super) fn xml(plan: &Plan, document: &Document) -> String {
-    let mut out = String::from("<transition_graph transition_id=\"1\">\n");
+    let mut out = head(document);
     for (index, action) in plan.actions.iter().enumerate() {
         let Some((tag, own)) = element(plan, index, document) else { continue };
         let _infallible = write!(
@@ -91,11 +195,11 @@ pub(super) fn xml(plan: &Plan, document: &Document) -> String {
             } else {
                 let _infallible = write!(out, " type=\"{}\"", escaped(&rest.join(":")));
             }
-            out.push_str("/>\n        <attributes");
-            for (name, value) in &spec.params {
-                let _infallible = write!(out, " {name}=\"{}\"", escaped(value));
-            }
             out.push_str("/>\n");
+            out.push_str(&attributes(&spec.params, document));
+        }
+        if let ActionKind::Cluster(what) = &action.kind {
+            out.push_str(&cluster_op(what, document));
         }
         let _infallible = writeln!(out, "      </{tag}>\n    </action_set>\n    <inputs>");
         for need in &action.needs {
@@ -117,7 +221,8 @@ pub(super) fn dot(plan: &Plan) -> String {
     for (index, action) in plan.actions.iter().enumerate() {
         let (_, _, node) = parts(&action.kind);
         let place = node.map(|n| format!(" {n}")).unwrap_or_default();
-        let label = format!("{}{place}", op_name(&action.kind)).replace('"', "'");
+        let label =
+            format!("{}{place}", op_name(&action.kind)).replace('\\', "\\\\").replace('"', "\\\"");
         let shape = if node.is_some() { "box" } else { "oval" };
         let _infallible = writeln!(out, "  a{index} [label=\"{label}\" shape={shape}];");
         for need in &action.needs {
