@@ -188,6 +188,7 @@ pub(crate) struct SceneArgs {
 #[command(
     after_help = "Changes nothing anywhere. Exit codes: 0 simulated (whatever would be done), 1 bad input, 2 no cluster to ask."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(crate) struct SimulateArgs {
     #[command(flatten)]
     pub(crate) scene: SceneArgs,
@@ -212,13 +213,16 @@ pub(crate) struct SimulateArgs {
     /// Draw the transition graph.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+    /// Make the plan and do not run it to its end.
+    #[arg(long, conflicts_with = "op_result")]
+    pub(crate) plan_only: bool,
     /// Whose words.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) style: Style,
     /// Output.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
-    /// Of `crm_simulate`, for habit: a plan is always made and run to its end.
+    /// Of `crm_simulate`, for habit: a plan is run to its end unless `--plan-only` says otherwise.
     #[arg(short = 'S', long, hide = true)]
     pub(crate) simulate: bool,
     /// Of `crm_simulate`, for habit.

@@ -5,5 +5,6 @@ pub mod engine;
 pub mod generate;
 pub mod known;
 pub mod minimise;
+pub mod scale;
 pub mod summary;
 pub mod tree;

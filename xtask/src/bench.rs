@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: gaps, disk speed and commits, as JSON with the machine's line.
+//! `cargo xtask bench`: gaps, disk speed and commits, or the policy engine, as JSON with the machine's line.
 //!
 //! The lab measures (`crm demo bench`); this adds the machine and the place where results are kept.
 
-use crate::exec::{self, command, read, root, say};
+use crate::exec::{self, cargo, command, read, root, say};
 use crate::setup;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line that says what was measured on.
@@ -22,13 +23,75 @@ fn machine() -> Result<String, String> {
     Ok(format!("{model}, {cores} cores, {} GiB, Linux {}", kib >> 20, kernel.trim()))
 }
 
-/// `cargo xtask bench`.
-pub(crate) fn run() -> Result<(), String> {
+/// `cargo xtask bench [scheduler [EXECUTABLE]]`.
+pub(crate) fn run(words: &[String]) -> Result<(), String> {
+    match words.first().map(String::as_str) {
+        None => whole(),
+        Some("scheduler") => scheduler(words.get(1).map(PathBuf::from)),
+        Some(other) => Err(format!("there is no bench `{other}`: `cargo xtask bench [scheduler]`")),
+    }
+}
+
+/// Gaps, disks, commits.
+fn whole() -> Result<(), String> {
     setup::run()?;
     let binary = exec::build_release()?;
     let out = exec::target_dir().join("bench.json");
     exec::run(command(&binary).args(["demo", "--bench"]).arg(&out))?;
-    let figures = fs::read_to_string(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    keep("", &load(&out)?)
+}
+
+/// The policy engine beside Debian's `crm_simulate`, and by itself.
+fn scheduler(executable: Option<PathBuf>) -> Result<(), String> {
+    let binary = executable.map_or_else(exec::build_release, Ok)?;
+    let out = exec::target_dir().join("bench-scheduler.json");
+    let package = ["run", "--quiet", "--locked", "--package", "crm-fuzz"];
+    let mut command = cargo(&[&package[..], &["--bin", "crm-bench-scheduler", "--"]].concat());
+    let beside = exec::run(command.arg(&binary).arg(&out));
+    exec::run(&mut cargo(&["bench", "--locked", "--package", "crm-core", "--bench", "plan"]))?;
+    let (within, slow) = planning()?;
+    keep("scheduler-", &format!("{{\"beside\": {}, \"plan_ns\": {within}}}", load(&out)?.trim()))?;
+    beside?;
+    if slow.is_empty() { Ok(()) } else { Err(format!("too slow: {}", slow.join(", "))) }
+}
+
+/// What planning alone may take, in nanoseconds.
+const PLANNING: &[(&str, f64)] = &[
+    ("seed002/steady", 200_000.0),
+    ("seed002/drain", 200_000.0),
+    ("16x1000/steady", 50_000_000.0),
+    ("16x1000/steady_exact", 50_000_000.0),
+];
+
+/// What criterion has just measured, as JSON, and what is slower than promised.
+fn planning() -> Result<(String, Vec<String>), String> {
+    let (mut out, mut slow) = (Vec::new(), Vec::new());
+    for (name, limit) in PLANNING {
+        let path = exec::target_dir().join("criterion").join(name).join("new/estimates.json");
+        let text = load(&path)?;
+        let ns = median(&text).ok_or_else(|| format!("{}: no median", path.display()))?;
+        say(&format!("{name}: {ns:.0} ns (at most {limit:.0})"));
+        if ns > *limit {
+            slow.push((*name).to_owned());
+        }
+        out.push(format!("\"{name}\": {ns:.0}"));
+    }
+    Ok((format!("{{{}}}", out.join(", ")), slow))
+}
+
+/// `"median":{...,"point_estimate":123.4,...}`.
+fn median(estimates: &str) -> Option<f64> {
+    let (_, rest) = estimates.split_once("\"median\":")?;
+    let (_, rest) = rest.split_once("\"point_estimate\":")?;
+    rest.split([',', '}']).next()?.trim().parse().ok()
+}
+
+fn load(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Writes figures with the machine and the commit they belong to.
+fn keep(prefix: &str, figures: &str) -> Result<(), String> {
     let (machine, seconds) = (machine()?, now()?);
     let commit = read(command("git").args(["rev-parse", "--short", "HEAD"]))?;
     let quoted = machine.replace('"', "'");
@@ -39,7 +102,7 @@ pub(crate) fn run() -> Result<(), String> {
     );
     let dir = root().join("bench/results");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let path = dir.join(format!("{seconds}.json"));
+    let path = dir.join(format!("{prefix}{seconds}.json"));
     fs::write(&path, &json).map_err(|e| format!("{}: {e}", path.display()))?;
     say(&json);
     say(&format!("kept in {}", path.display()));

@@ -30,7 +30,7 @@ pub(super) fn render(told: &Told<'_>, scores: bool) -> Value {
         "actions": steps.iter().enumerate().map(|(n, s)| action(told, &steps, n, s)).collect::<Vec<_>>(),
         "placements": run.plan.placements,
         "reasons": run.plan.reasons,
-        "after": picture(&run.after),
+        "after": run.end.as_ref().map(|end| picture(&end.after)),
     });
     if let (true, Some(map)) = (scores, out.as_object_mut()) {
         let rows = run.scores.iter().map(|r| {

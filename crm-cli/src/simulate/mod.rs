@@ -45,7 +45,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail
         .collect::<Result<_, _>>()?;
     let scene = load(shell, &args.scene)?;
     let told = args.output == Format::Json || args.style == Style::Plain;
-    let ask = Ask { mind: scene.mind, scores: args.scores || told };
+    let ask = Ask { mind: scene.mind, scores: args.scores || told, plan_only: args.plan_only };
     let run = run_as(&scene.document, ask, &outcomes);
     if let Some(path) = &args.graph {
         write(path, &graph::xml(&run.plan, &scene.document))?;

@@ -50,14 +50,15 @@ fn decided(out: &mut String, run: &Run) {
             let _infallible = writeln!(out, "  {line}");
         }
     }
+    let Some(end) = &run.end else { return };
     out.push_str("\nExecuting Cluster Transition:\n");
-    for index in &run.executed {
+    for index in &end.executed {
         if let Some(action) = run.plan.actions.get(*index) {
             let _infallible = writeln!(out, "  * {}", executed(&action.kind));
         }
     }
     out.push_str("\nRevised Cluster Status:\n");
-    status(out, &run.after);
+    status(out, &end.after);
 }
 
 fn executed(kind: &ActionKind) -> String {

@@ -31,7 +31,9 @@ pub(super) fn render(told: &Told<'_>) -> String {
     let steps = steps(run);
     if !steps.is_empty() {
         section(&mut out, "Steps", &step_lines(&steps));
-        section(&mut out, "Then", &shown(&run.after));
+        if let Some(end) = &run.end {
+            section(&mut out, "Then", &shown(&end.after));
+        }
     }
     out
 }

@@ -25,7 +25,9 @@ pub(super) struct Step {
 pub(super) fn steps(run: &Run) -> Vec<Step> {
     let plan = &run.plan;
     let before = before(plan);
-    let executed: BTreeSet<usize> = run.executed.iter().copied().collect();
+    // Where nothing was executed, nothing was not reached.
+    let executed: Option<BTreeSet<usize>> =
+        run.end.as_ref().map(|end| end.executed.iter().copied().collect());
     let mut number = vec![usize::MAX; plan.actions.len()];
     let mut out = Vec::new();
     for (action, needs) in before.into_iter().enumerate() {
@@ -34,7 +36,8 @@ pub(super) fn steps(run: &Run) -> Vec<Step> {
         let mut after: Vec<usize> = needs.into_iter().map(|n| number[n]).collect();
         after.retain(|n| *n != usize::MAX);
         after.sort_unstable();
-        out.push(Step { action, text, after, executed: executed.contains(&action) });
+        let executed = executed.as_ref().is_none_or(|all| all.contains(&action));
+        out.push(Step { action, text, after, executed });
     }
     out
 }

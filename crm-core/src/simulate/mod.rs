@@ -78,6 +78,13 @@ pub struct Run {
     pub plan: Plan,
     /// The scores that decided, when they were asked for.
     pub scores: Vec<ScoreRow>,
+    /// How it ended, unless only the plan was asked for.
+    pub end: Option<End>,
+}
+
+/// The end of a transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
     /// Indices of the plan's actions in the order in which they were executed.
     pub executed: Vec<usize>,
     /// What would be seen then.
@@ -99,15 +106,26 @@ pub struct Ask {
     pub mind: Mind,
     /// The scores are wanted too.
     pub scores: bool,
+    /// The plan is not executed.
+    pub plan_only: bool,
 }
 
 /// The same, by either mind.
 #[must_use]
-pub fn run_as(document: &Document, Ask { mind, scores }: Ask, outcomes: &[Outcome]) -> Run {
-    let input = input_for(document, mind);
+pub fn run_as(document: &Document, ask: Ask, outcomes: &[Outcome]) -> Run {
+    let input = input_for(document, ask.mind);
     let before = picture(&input);
-    let Explained { plan, scores } =
-        if scores { explain(&input) } else { Explained { plan: plan(&input), scores: Vec::new() } };
+    let Explained { plan, scores } = if ask.scores {
+        explain(&input)
+    } else {
+        Explained { plan: plan(&input), scores: Vec::new() }
+    };
+    let end = (!ask.plan_only).then(|| execute(document, ask.mind, &plan, outcomes));
+    Run { before, plan, scores, end }
+}
+
+/// Executes all that can be reached.
+fn execute(document: &Document, mind: Mind, plan: &Plan, outcomes: &[Outcome]) -> End {
     let mut world = World { document: document.clone(), calls: highest_call(document) };
     let mut failed = vec![false; plan.actions.len()];
     let mut executed = Vec::new();
@@ -124,7 +142,7 @@ pub fn run_as(document: &Document, Ask { mind, scores }: Ask, outcomes: &[Outcom
         }
     }
     let after = picture(&input_for(&world.document, mind));
-    Run { before, plan, scores, executed, after, document: world.document }
+    End { executed, after, document: world.document }
 }
 
 fn highest_call(document: &Document) -> u64 {
