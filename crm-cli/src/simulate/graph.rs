@@ -20,7 +20,7 @@ fn parts(kind: &ActionKind) -> (&'static str, String, Option<&str>) {
             };
             (element, operation.to_owned(), Some(what.node()))
         }
-        ActionKind::Pseudo { name } => ("pseudo_event", point(name).to_owned(), None),
+        ActionKind::Pseudo { name } => ("pseudo_event", point(name).to_owned(), fenced_guest(name)),
     }
 }
 
@@ -32,7 +32,16 @@ fn point(name: &str) -> &str {
     if name.contains("_pre_notify_") || name.contains("_post_notify_") {
         return "notify";
     }
+    if fenced_guest(name).is_some() {
+        return "stonith";
+    }
     name.rsplit('_').nth(1).unwrap_or(name)
+}
+
+/// The guest whose fencing a point stands for: its container is recovered.
+pub(super) fn fenced_guest(point: &str) -> Option<&str> {
+    let (node, how) = point.strip_prefix("stonith-")?.rsplit_once('-')?;
+    matches!(how, "reboot" | "off").then_some(node)
 }
 
 /// Pacemaker's key of an action.

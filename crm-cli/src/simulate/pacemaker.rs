@@ -1,7 +1,7 @@
 //! A simulation in the sections and words of `crm_simulate -S`.
 
 use super::Told;
-use super::graph::op_name;
+use super::graph::{fenced_guest, op_name};
 use crm_core::cib::Role;
 use crm_core::plan::{
     ActionKind, ClusterOp, Made, NodePicture, NodePlace, Picture, RscPicture, picture,
@@ -86,9 +86,7 @@ fn executed(kind: &ActionKind) -> String {
             format!("Resource action: {resource:<15} delete on {node}")
         }
         ActionKind::Pseudo { name } => {
-            let guest = name.strip_prefix("stonith-").and_then(|n| n.rsplit_once('-'));
-            let guest = guest.filter(|(_, how)| matches!(*how, "reboot" | "off"));
-            let at = guest.map(|(node, _)| format!(" on {node}")).unwrap_or_default();
+            let at = fenced_guest(name).map(|node| format!(" on {node}")).unwrap_or_default();
             format!("Pseudo action:   {}{at}", op_name(kind))
         }
     }

@@ -167,6 +167,18 @@ impl Task {
         }
     }
 
+    /// How an instance that has a history is told of after it was fenced: its end is called a stop.
+    const fn after_fencing(self) -> Option<&'static str> {
+        if let Self::Notify(stage, Of::Fence) = self {
+            return match stage {
+                Stage::Post => Some("post_notify_stop"),
+                Stage::PostDone => Some("notified"),
+                Stage::Pre | Stage::PreDone => None,
+            };
+        }
+        None
+    }
+
     /// Pacemaker's key without the resource and the interval.
     pub(super) fn key(self) -> String {
         let Self::Notify(stage, of) = self else { return self.word().to_owned() };
@@ -476,7 +488,8 @@ impl Table {
             return entry.flags.runnable();
         }
         let Some(node) = entry.node else { return false };
-        if !model.nodes[node].online {
+        let guest = model.nodes[node].kind.container().is_some() && !model.nodes[node].reset;
+        if !model.nodes[node].online && !guest {
             let unclean = model.unclean(node);
             let stop = entry.task == Task::Stop && model.movable(rsc);
             if stop && !unclean && model.props.exact {
@@ -527,6 +540,10 @@ impl Table {
         let entry = &self.acts[act];
         match entry.rsc {
             Some(r) => {
+                let alike = model.rscs[r].clone.is_some() && !model.unique(r);
+                if let Some(end) = entry.task.after_fencing().filter(|_| alike) {
+                    return format!("{}_{end}_0", model.rscs[r].id);
+                }
                 format!("{}_{}_{}", model.label(r), entry.task.key(), entry.interval_ms)
             }
             None => entry.name.clone(),

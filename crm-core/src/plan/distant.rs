@@ -89,6 +89,8 @@ fn guest(model: &mut Model<'_>, table: &mut Table, (act, n): (ActIx, NodeIx), co
         // A failed container takes what runs in it with it.
         Task::Stop | Task::Demote if failed => {}
         Task::Stop | Task::Demote => before(model, table, act, connection, Link::NONE),
+        // A monitor ends whether the connection begins anew or not.
+        Task::Cancel => {}
         _ if recurring(table, act) => {
             after(model, table, connection, act, Link::FIRST_IMPLIES_THEN);
         }
@@ -175,45 +177,39 @@ impl Model<'_> {
     }
 }
 
-/// Guests that are recovered with their containers: what ran there is over when the container has stopped. Gives the points that stand for it.
-pub(super) fn recovered(model: &Model<'_>, table: &mut Table) -> Vec<(NodeIx, ActIx)> {
-    let mut out = Vec::new();
-    for n in 0..model.nodes.len() {
-        let NodeKind::Guest { container, connection } = model.nodes[n].kind else { continue };
-        if !model.nodes[n].reset || !model.can_fence(n) {
-            continue;
-        }
-        let starts = !table.all(container, Task::Start).is_empty();
-        let how = if starts { "reboot" } else { "off" };
-        let name = format!("stonith-{}-{how}", model.nodes[n].name);
-        let point = table.named(&name, Task::Fence, Some(n));
-        table.clear(point, Flag::OPTIONAL);
-        table.set(point, Flag::PSEUDO);
-        table.set(point, Flag::RUNNABLE);
-        let down = Link::BLOCKS | Link::FIRST_IMPLIES_THEN;
-        match table.all(container, Task::Stop).first().copied() {
-            Some(stop) if table.flags(stop).pseudo() => {
-                // Its host is fenced: that stops it.
-                let host = table.acts[stop].node;
-                let fencing = host.map(|h| {
-                    let name = format!("stonith-{}-{}", model.nodes[h].name, model.props.fence_how);
-                    table.named(&name, Task::Fence, Some(h))
-                });
-                if let Some(fencing) = fencing {
-                    table.bind(fencing, point, down);
-                }
-            }
-            Some(stop) => {
-                table.bind(stop, point, down);
-            }
-            None => {
-                // It is thought to be stopped already; a probe may know better, and the connection's stop comes after that.
-                if let Some(stop) = table.all(connection, Task::Stop).first().copied() {
-                    table.bind(stop, point, Link::ORDERED);
-                }
+/// The point that stands for the fencing of a guest: what ran there is over when its container has stopped.
+pub(super) fn recovered(
+    model: &Model<'_>,
+    table: &mut Table,
+    n: NodeIx,
+    (container, connection): (RscIx, RscIx),
+) -> ActIx {
+    let starts = !table.all(container, Task::Start).is_empty();
+    let how = if starts { "reboot" } else { "off" };
+    let name = format!("stonith-{}-{how}", model.nodes[n].name);
+    let point = table.named(&name, Task::Fence, Some(n));
+    table.clear(point, Flag::OPTIONAL);
+    table.set(point, Flag::PSEUDO);
+    table.set(point, Flag::RUNNABLE);
+    let down = Link::BLOCKS | Link::FIRST_IMPLIES_THEN;
+    match table.all(container, Task::Stop).first().copied() {
+        Some(stop) if table.flags(stop).pseudo() => {
+            // Its host is fenced: that stops it.
+            if let Some(host) = table.acts[stop].node {
+                let name = format!("stonith-{}-{}", model.nodes[host].name, model.props.fence_how);
+                let fencing = table.named(&name, Task::Fence, Some(host));
+                table.bind(fencing, point, down);
             }
         }
-        out.push((n, point));
+        Some(stop) => {
+            table.bind(stop, point, down);
+        }
+        None => {
+            // It is thought to be stopped already; a probe may know better, and the connection's stop comes after that.
+            if let Some(stop) = table.all(connection, Task::Stop).first().copied() {
+                table.bind(stop, point, Link::ORDERED);
+            }
+        }
     }
-    out
+    point
 }

@@ -14,8 +14,12 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     let managed = (0..model.rscs.len()).any(|r| primitive(r) && model.movable(r));
     let (mut fencings, mut shutdowns, mut last) = (Vec::new(), Vec::new(), None);
     for n in 0..model.nodes.len() {
-        if matches!(model.nodes[n].kind, NodeKind::Guest { .. }) {
+        if let NodeKind::Guest { container, connection } = model.nodes[n].kind {
             // It is fenced by the recovery of what it lives in.
+            if model.nodes[n].reset && model.can_fence(n) {
+                let point = distant::recovered(model, table, n, (container, connection));
+                order(model, table, point, n);
+            }
             continue;
         }
         let member = model.nodes[n].kind == NodeKind::Cluster;
@@ -38,9 +42,6 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
                 shutdowns.push(down);
             }
         }
-    }
-    for (n, point) in distant::recovered(model, table) {
-        order(model, table, point, n);
     }
     let Some(last) = last else { return };
     // The node that coordinates goes last: it has the others to see off.
@@ -81,7 +82,7 @@ fn starts(model: &Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, node: 
                 table.bind(fencing, act, Link::ORDERED);
             }
             Needs::Quorum => {
-                let unknown = !model.is_known(r, node);
+                let unknown = !model.is_known(r, node) && model.listed(r, node);
                 if table.acts[act].task == Task::Start && unknown {
                     table.bind(fencing, act, Link::ORDERED | Link::BLOCKS);
                 }
@@ -91,13 +92,19 @@ fn starts(model: &Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, node: 
 }
 
 fn stops(model: &mut Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, node: NodeIx) {
-    let implied = model.needs_fencing(r);
+    // What fencing a guest means is that its container stops: all that ran there is over after that.
+    let guest = matches!(model.nodes[node].kind, NodeKind::Guest { .. });
+    let implied = model.needs_fencing(r) || guest;
+    // What is inside of a bundle follows the bundle's own points; to follow the fencing too would be a loop.
+    let bundled = model.bundled(r);
     let whole = table.find(model.top(r), Task::Stop, None);
     for stop in table.all_on(r, Task::Stop, node) {
         table.set(stop, Flag::PSEUDO);
         table.set(stop, Flag::RUNNABLE);
         if implied {
-            table.bind(fencing, stop, Link::GUEST);
+            if !bundled {
+                table.bind(fencing, stop, Link::GUEST);
+            }
             if let Some(whole) = whole {
                 table.bind(fencing, whole, Link::GUEST);
             }
@@ -111,7 +118,7 @@ fn stops(model: &mut Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx, nod
     for demote in table.all_on(r, Task::Demote, node) {
         table.set(demote, Flag::PSEUDO);
         table.set(demote, Flag::RUNNABLE);
-        if implied {
+        if implied && !bundled {
             table.bind(fencing, demote, Link::GUEST | Link::ORDERED);
         }
     }
@@ -138,6 +145,14 @@ fn shutdown(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
 }
 
 impl Model<'_> {
+    /// The node is among those that the resource could ever be on.
+    fn listed(&self, r: RscIx, node: NodeIx) -> bool {
+        let container = self.nodes[node].kind.container();
+        let closed = container.is_some_and(|c| self.is_container(c));
+        let apart = closed && self.own_inside(r) != Some(node);
+        self.rscs[r].opted_in.get(node) != Some(&false) && !apart
+    }
+
     /// The node has told what it knows of the resource.
     pub(super) fn is_known(&self, r: RscIx, node: NodeIx) -> bool {
         self.rscs[r].now.known.contains(&node)

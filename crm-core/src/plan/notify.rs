@@ -71,10 +71,17 @@ pub(super) fn sequence(model: &Model<'_>, table: &mut Table, r: RscIx, pairs: &[
     }
 }
 
-/// What fencing stopped is told of after it.
+/// What fencing stopped is told of after it: to the other instances, as a stop.
 pub(super) fn after_fencing(model: &mut Model<'_>, table: &mut Table, r: RscIx, fencing: ActIx) {
-    if wanted(model, r) {
-        after(model, table, r, fencing);
+    if !wanted(model, r) {
+        return;
+    }
+    let Some(post) = after(model, table, r, fencing) else { return };
+    let done = table.find(r, Task::Notify(Stage::PostDone, Of::Fence), None);
+    let Some(post_done) = done else { return };
+    let points = Points { pre: None, post, post_done };
+    for leaf in model.leaves(model.top(r)) {
+        tell_leaf(model, table, leaf, Task::Stop, points);
     }
 }
 
@@ -93,8 +100,7 @@ pub(super) fn tell(model: &mut Model<'_>, table: &mut Table) {
 /// The points of a clone for one task.
 #[derive(Debug, Clone, Copy)]
 struct Points {
-    pre: ActIx,
-    pre_done: ActIx,
+    pre: Option<(ActIx, ActIx)>,
     post: ActIx,
     post_done: ActIx,
 }
@@ -120,7 +126,7 @@ fn tell_of(model: &mut Model<'_>, table: &mut Table, clone: RscIx, task: Task) {
     if task != Task::Stop && !any {
         return;
     }
-    let points = Points { pre, pre_done, post, post_done };
+    let points = Points { pre: Some((pre, pre_done)), post, post_done };
     for leaf in leaves {
         tell_leaf(model, table, leaf, task, points);
     }
@@ -130,7 +136,8 @@ fn tell_leaf(model: &mut Model<'_>, table: &mut Table, r: RscIx, task: Task, poi
     if matches!(task, Task::Stop | Task::Demote) {
         let stop = table.find(r, Task::Stop, None);
         for seen in model.rscs[r].active.clone() {
-            let fenced = stop.is_some_and(|s| table.flags(s).pseudo()) && model.unclean(seen.node);
+            let fenced = stop.is_some_and(|s| table.flags(s).pseudo())
+                && (model.unclean(seen.node) || model.nodes[seen.node].reset);
             if fenced {
                 continue;
             }
@@ -147,6 +154,10 @@ fn tell_leaf(model: &mut Model<'_>, table: &mut Table, r: RscIx, task: Task, poi
         return;
     };
     let start = table.find(r, Task::Start, None);
+    if start.is_some_and(|s| !table.flags(s).optional() && !table.flags(s).runnable()) {
+        // It is not going to be there.
+        return;
+    }
     if task != Task::Start || start.is_none_or(|s| table.flags(s).optional()) {
         before(model, table, (r, task), node, points);
     }
@@ -160,7 +171,9 @@ fn before(
     node: NodeIx,
     points: Points,
 ) {
-    one(model, table, what, node, (Stage::Pre, points.pre, points.pre_done));
+    if let Some((pre, pre_done)) = points.pre {
+        one(model, table, what, node, (Stage::Pre, pre, pre_done));
+    }
 }
 
 fn afterwards(

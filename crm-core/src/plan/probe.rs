@@ -116,7 +116,7 @@ pub(super) fn order(model: &Model<'_>, table: &mut Table) {
             }
         }
     }
-    before_stops(table);
+    before_stops(model, table);
 }
 
 fn followers(table: &Table, act: ActIx) -> Vec<ActIx> {
@@ -175,7 +175,7 @@ fn restarts(
 }
 
 /// A resource that may turn out to be active has to be known before what comes after its stop.
-fn before_stops(table: &mut Table) {
+fn before_stops(model: &Model<'_>, table: &mut Table) {
     for at in 0..table.orders.len() {
         let order = table.orders[at];
         let (Some(first), task) = table.end(order.first) else { continue };
@@ -184,6 +184,10 @@ fn before_stops(table: &mut Table) {
             continue;
         }
         if task != Task::Stop || Some(first) == then || order.link.is_none() {
+            continue;
+        }
+        if then_task == Task::Stop && then.is_some() && model.rscs[first].container == then {
+            // What is inside may be probed when its container has started again.
             continue;
         }
         let probes = table.all(first, Task::Monitor);
