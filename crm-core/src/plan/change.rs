@@ -3,6 +3,7 @@
 use super::actions::{Flag, Table, Task};
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::{End, Link};
+use super::unfence;
 use std::collections::BTreeSet;
 
 /// Makes these actions. Only in plans made as Pacemaker makes them.
@@ -17,6 +18,7 @@ pub(super) fn apply(model: &mut Model<'_>, table: &mut Table, now_ms: u64) {
         if model.rscs[r].removed {
             forget(model, table, r, now_ms);
         } else {
+            restart(model, table, r);
             reload(model, table, r);
         }
     }
@@ -32,6 +34,21 @@ pub(super) fn apply(model: &mut Model<'_>, table: &mut Table, now_ms: u64) {
     }
 }
 
+/// A resource that cannot take its new definition while it runs has to start anew, wherever it will be.
+fn restart(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
+    for seen in model.rscs[r].active.clone() {
+        if seen.changed {
+            table.make(model, r, Task::Start, None, false);
+            unfence::redefined(model, table, r, seen.node);
+        }
+    }
+    for node in model.rscs[r].now.replaced.clone() {
+        if model.nodes[node].looked_at() {
+            unfence::redefined(model, table, r, node);
+        }
+    }
+}
+
 fn reload(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
     let failed = model.rscs[r].active.iter().any(|a| a.failed);
     for seen in model.rscs[r].active.clone() {
@@ -42,6 +59,7 @@ fn reload(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
             table.make(model, r, Task::Stop, Some(seen.node), false);
             continue;
         }
+        unfence::redefined(model, table, r, seen.node);
         let reload = table.make(model, r, Task::Reload, Some(seen.node), false);
         for task in [Task::Stop, Task::Demote] {
             let link = Link::ORDERED | Link::CANCELS;
@@ -62,7 +80,9 @@ fn forget(model: &mut Model<'_>, table: &mut Table, r: RscIx, now_ms: u64) {
         if model.nodes[node].available() && !failed {
             delete(model, table, r, node);
         }
-        if model.nodes[node].online && model.fresh_fail_count(r, node, None, now_ms) > 0 {
+    }
+    for node in 0..model.nodes.len() {
+        if model.nodes[node].online && model.fresh_fail_count(r, node, now_ms) > 0 {
             let clear = table.make(model, r, Task::ClearFailures, Some(node), false);
             let stop = End::Op(r, Task::Stop);
             table.order(model, End::Act(clear), stop, Link::ORDERED);

@@ -216,8 +216,8 @@ fn primitive(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
     let mut change = change(model, r, now);
     let role = model.role(r);
     let changed = model.rscs[r].active.iter().any(|a| a.changed);
-    if changed && to.is_some() && model.movable(r) {
-        // Its definition is another now.
+    if changed && to.is_some() && model.movable(r) && !model.props.exact {
+        // Its definition is another now. (Exact plans know that before anything is placed.)
         table.make(model, r, Task::Start, to, false);
     }
     if let (true, Some(_)) = (model.rscs[r].now.start_pending, to) {

@@ -5,14 +5,6 @@ use super::replay::Replay;
 use crate::cib::Score;
 use crate::lrm::RscRecord;
 
-/// What a history's resource name stands for.
-pub(super) enum Found {
-    Resource(RscIx),
-    /// Something that has no history of its own any more.
-    NoPrimitive,
-    Nothing,
-}
-
 impl<'a> Replay<'_, 'a> {
     /// What is recorded and not configured: it has no settings but the defaults, and nowhere to be.
     pub(super) fn removed(&mut self, record: &'a RscRecord) -> RscIx {
@@ -25,25 +17,21 @@ impl<'a> Replay<'_, 'a> {
         r
     }
 
-    /// The resource a name in a history stands for.
-    pub(super) fn find(&mut self, n: NodeIx, id: &str) -> Found {
+    /// The primitive a name in a history stands for; none when there is no such primitive (any more).
+    pub(super) fn find(&mut self, n: NodeIx, id: &str) -> Option<RscIx> {
         let exact = self.b.labels.get(id).copied();
-        let Some(r) = exact.or_else(|| {
+        let r = exact.or_else(|| {
             let base = match id.rsplit_once(':') {
                 Some((base, number)) if number.parse::<u32>().is_ok() => base,
                 Some(_) | None => id,
             };
             let first = self.b.labels.get(&format!("{base}:0")).copied()?;
-            (!self.b.model.unique(first)).then_some(first)
-        }) else {
-            return if self.b.model.by_id.contains_key(id) {
-                Found::NoPrimitive
-            } else {
-                Found::Nothing
-            };
-        };
+            // What is not configured any more has a name, and no number.
+            let alike = self.b.model.rscs[first].clone.is_some() && !self.b.model.unique(first);
+            alike.then_some(first)
+        })?;
         if !matches!(self.b.model.rscs[r].kind, Kind::Primitive) {
-            return Found::NoPrimitive;
+            return None;
         }
         let alike = self.b.model.rscs[r].clone.filter(|_| !self.b.model.unique(r));
         let found = match alike {
@@ -54,7 +42,7 @@ impl<'a> Replay<'_, 'a> {
         if self.b.model.rscs[found].id != id && !self.b.model.unique(found) {
             self.model().rscs[found].now.history = Some(id.to_owned());
         }
-        Found::Resource(found)
+        Some(found)
     }
 
     /// The instance that is active there, else the first that is active nowhere, else one more.

@@ -169,19 +169,19 @@ fn clone(model: &Model<'_>, table: &mut Table, r: RscIx, ordered: bool) {
         table.sequence(model, (r, Task::Demoted), (r, Task::Stop), Link::ORDERED);
         table.sequence(model, (r, Task::Running), (r, Task::Promote), Link::BLOCKS);
     }
-    let mut before: Option<RscIx> = None;
-    for instance in model.rscs[r].children.clone() {
+    let instances = model.rscs[r].children.clone();
+    for (at, instance) in instances.iter().copied().enumerate() {
         resource(model, table, instance);
         let up = Link::BLOCKS | Link::SHOWS_FIRST;
         table.sequence(model, (r, Task::Start), (instance, Task::Start), up);
         table.sequence(model, (instance, Task::Start), (r, Task::Running), Link::SHOWS_THEN);
         table.sequence(model, (r, Task::Stop), (instance, Task::Stop), Link::SHOWS_FIRST);
         table.sequence(model, (instance, Task::Stop), (r, Task::Stopped), Link::SHOWS_THEN);
-        if let (true, Some(before)) = (ordered, before) {
-            table.sequence(model, (before, Task::Start), (instance, Task::Start), Link::ORDERED);
-            table.sequence(model, (instance, Task::Stop), (before, Task::Stop), Link::ORDERED);
+        // Against all later ones: the next one may have nothing to do.
+        for later in instances.iter().skip(at + 1).filter(|_| ordered) {
+            table.sequence(model, (instance, Task::Start), (*later, Task::Start), Link::ORDERED);
+            table.sequence(model, (*later, Task::Stop), (instance, Task::Stop), Link::ORDERED);
         }
-        before = Some(instance);
     }
     if roles {
         promotable_clone(model, table, r, ordered);

@@ -77,8 +77,8 @@ pub(super) struct Now<'a> {
     pub(super) recurring: Vec<(NodeIx, String, u64)>,
     /// Nodes where it was run by another agent than the configured one.
     pub(super) replaced: Vec<NodeIx>,
-    /// Those of them that are begun again because a failure has expired.
-    pub(super) again: Vec<(NodeIx, String, u64)>,
+    /// Entries of theirs whose failure has expired (by id): they are begun again.
+    pub(super) again: Vec<(NodeIx, &'a str)>,
     /// The records it was read from, oldest first, with the last start and the last stop in them.
     pub(super) records: Vec<super::told::Told<'a>>,
     /// Nodes where its state is known.
@@ -139,6 +139,11 @@ impl Node<'_> {
             && !self.leaving
             && !self.maintenance
             && self.fence.is_none()
+    }
+
+    /// Changed definitions matter there; what is going to leave a node anyway need not be compared.
+    pub(super) fn looked_at(&self) -> bool {
+        self.maintenance || self.available()
     }
 
     /// Value of a node attribute, transient before permanent; `#uname` is the name.

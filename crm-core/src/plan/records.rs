@@ -278,6 +278,9 @@ fn probes(model: &mut Model<'_>) {
 fn replaced(model: &mut Model<'_>) {
     for r in 0..model.rscs.len() {
         for n in model.rscs[r].now.replaced.clone() {
+            if !model.nodes[n].looked_at() {
+                continue;
+            }
             for seen in model.rscs[r].active.iter_mut().filter(|a| a.node == n) {
                 seen.changed = true;
                 seen.reload = false;
@@ -292,13 +295,14 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
     for r in 0..model.rscs.len() {
         let rsc = &model.rscs[r];
         let Some(prim) = rsc.prim else { continue };
-        if rsc.now.records.is_empty() {
+        let surplus = rsc.surplus || rsc.parent.is_some_and(|p| model.rscs[p].surplus);
+        if rsc.now.records.is_empty() || surplus {
             continue;
         }
         let own = model.attributes_of(r);
         let told = rsc.now.records.clone();
         for (n, ops, span) in told {
-            if !model.rscs[r].active.iter().any(|a| a.node == n) {
+            if !model.nodes[n].looked_at() || !model.rscs[r].active.iter().any(|a| a.node == n) {
                 continue;
             }
             let own = model.with_address(&own, model.nodes[n].name);
@@ -328,7 +332,7 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
                 let text = "its parameters are not those it was started with".to_owned();
                 model.because(r, Some(n), "changed", text);
             }
-            if changed && model.fresh_fail_count(r, n, None, now_ms) > 0 {
+            if changed && model.fresh_fail_count(r, n, now_ms) > 0 {
                 model.clear_failures(r, n, "its definition has changed");
             }
         }

@@ -3,7 +3,6 @@
 //! Histories depend on each other: a guest's is worth something only when its connection is up, and that is known from the history of
 //! the node that has the connection. So they are read in passes, until no pass reads another one (`records`). This file reads one.
 
-use super::instances::Found;
 use super::model::{Model, NodeIx, NodeKind, RscIx};
 use super::onfail::OnFail;
 use super::read::Builder;
@@ -88,10 +87,9 @@ impl<'a> Replay<'_, 'a> {
             return None;
         }
         let r = match self.find(n, &record.id) {
-            Found::Resource(r) => r,
-            Found::NoPrimitive => return None,
-            Found::Nothing if record.ops.is_empty() => return None,
-            Found::Nothing => self.removed(record),
+            Some(r) => r,
+            None if record.ops.is_empty() => return None,
+            None => self.removed(record),
         };
         let rsc = &self.b.model.rscs[r];
         if rsc.prim.is_some() && rsc.agent.is_some_and(|a| *a != record.agent) {
@@ -103,6 +101,8 @@ impl<'a> Replay<'_, 'a> {
         let before = self.b.model.rscs[r].now.role.take();
         let mut course = Course { on_fail: OnFail::Ignore, last_failure: None };
         let ops = crate::lrm::by_age(&record.ops);
+        // Whether a failure has expired depends on the other entries, too.
+        self.model().rscs[r].now.records.push((n, ops.clone(), active_span(&ops)));
         for op in &ops {
             self.operation(r, n, op, &mut course);
         }
@@ -134,7 +134,7 @@ impl<'a> Replay<'_, 'a> {
         let expired = self.expired(&event);
         let masked = !self.bundled(r) && cannot_run(&event);
         self.remap(&mut event, expired, course);
-        if expired && masked && event.rc == record.rc {
+        if expired && masked {
             if self.role(r).is_none_or(|role| role <= Role::Stopped) {
                 self.b.model.rscs[r].now.role = None;
             }
@@ -147,8 +147,7 @@ impl<'a> Replay<'_, 'a> {
             }
             if node.online && node.clean {
                 // It is begun again, to hear of the next failure.
-                let again = (n, record.op.clone(), record.interval_ms);
-                self.model().rscs[r].now.again.push(again);
+                self.model().rscs[r].now.again.push((n, record.id.as_str()));
                 return;
             }
         }
@@ -221,7 +220,7 @@ impl<'a> Replay<'_, 'a> {
         let mut clear = None;
         if expired {
             if self.b.model.fail_count(r, n) > 0 {
-                if self.b.model.fresh_fail_count(r, n, Some(record), self.now_ms) == 0 {
+                if self.b.model.fresh_fail_count(r, n, self.now_ms) == 0 {
                     clear = Some("it expired");
                 } else {
                     expired = false;
@@ -433,17 +432,16 @@ impl<'a> Replay<'_, 'a> {
 
     /// Recurring operations that are under way.
     fn recurring(&mut self, r: RscIx, n: NodeIx, ops: &[&'a OpRecord]) {
-        let span = active_span(ops);
-        self.model().rscs[r].now.records.push((n, ops.to_vec(), span));
         if !self.b.model.nodes[n].online {
             return;
         }
-        for op in since(ops, span) {
+        for op in since(ops, active_span(ops)) {
             if op.interval_ms > 0 && op.exec != Exec::Pending {
-                let entry = (n, op.op.clone(), op.interval_ms);
-                if op.digest.is_some() && self.b.model.rscs[r].now.again.contains(&entry) {
+                let again = self.b.model.rscs[r].now.again.contains(&(n, op.id.as_str()));
+                if op.digest.is_some() && again {
                     continue;
                 }
+                let entry = (n, op.op.clone(), op.interval_ms);
                 self.model().rscs[r].now.recurring.push(entry);
             }
         }

@@ -175,26 +175,19 @@ impl<'a> Model<'a> {
         self.counted(r, n).count
     }
 
-    /// The same without failures that are long enough ago. `record` is the failure in question, if it is one.
-    pub(super) fn fresh_fail_count(
-        &self,
-        r: RscIx,
-        n: NodeIx,
-        record: Option<&OpRecord>,
-        now_ms: u64,
-    ) -> u32 {
+    /// The same without failures that are long enough ago.
+    pub(super) fn fresh_fail_count(&self, r: RscIx, n: NodeIx, now_ms: u64) -> u32 {
         let Count { count, last_ms } = self.counted(r, n);
         let timeout = self.rscs[r].meta.failure_timeout_ms;
         let old = timeout > 0 && last_ms > 0 && now_ms > last_ms.saturating_add(timeout);
-        if old && !self.blocking(r, n, record) { 0 } else { count }
+        if old && !self.blocking(r, n) { 0 } else { count }
     }
 
     /// A failure with `on-fail=block` does not go away with time.
-    fn blocking(&self, r: RscIx, n: NodeIx, record: Option<&OpRecord>) -> bool {
+    fn blocking(&self, r: RscIx, n: NodeIx) -> bool {
         let Some(prim) = self.rscs[r].prim else { return false };
         let told = self.rscs[r].now.records.iter().filter(|(node, ..)| *node == n);
-        let all: Vec<&OpRecord> =
-            told.flat_map(|(_, ops, _)| ops.iter().copied()).chain(record).collect();
+        let all: Vec<&OpRecord> = told.flat_map(|(_, ops, _)| ops.iter().copied()).collect();
         let failed = |o: &&&OpRecord| o.expected_rc != Some(o.rc);
         prim.ops.iter().filter(|op| op.attrs.get("on-fail") == Some("block")).any(|op| {
             let same = |o: &&OpRecord| o.op == op.name && o.interval_ms == op.interval_ms();
@@ -247,8 +240,8 @@ impl<'a> Model<'a> {
             }
             for n in 0..self.nodes.len() {
                 let inner = self.rscs[r].fillers.iter().filter(|_| !self.bundled(r));
-                let inner: u32 = inner.map(|f| self.fresh_fail_count(*f, n, None, now_ms)).sum();
-                let count = self.fresh_fail_count(r, n, None, now_ms).saturating_add(inner);
+                let inner: u32 = inner.map(|f| self.fresh_fail_count(*f, n, now_ms)).sum();
+                let count = self.fresh_fail_count(r, n, now_ms).saturating_add(inner);
                 if count == 0 || count < limit || self.clears.contains(&(r, n)) {
                     continue;
                 }

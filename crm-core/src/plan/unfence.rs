@@ -47,7 +47,20 @@ pub(super) fn before(
     table.bind(unfence, act, link);
     let n = &model.nodes[node];
     let done = n.attribute("#node-unfenced").is_some_and(|v| v != "0");
-    if !done && n.online && !model.unclean(node) && !n.leaving {
+    if !done && reachable(model, node) {
+        table.clear(unfence, Flag::OPTIONAL);
+    }
+}
+
+fn reachable(model: &Model<'_>, node: NodeIx) -> bool {
+    let n = &model.nodes[node];
+    n.online && !model.unclean(node) && !n.leaving
+}
+
+/// A device that gives access runs there by another definition: access has to be given anew.
+pub(super) fn redefined(model: &Model<'_>, table: &mut Table, r: RscIx, node: NodeIx) {
+    if concerned(model, r) && model.fences(r) && reachable(model, node) {
+        let unfence = action(model, table, node);
         table.clear(unfence, Flag::OPTIONAL);
     }
 }

@@ -4,7 +4,9 @@ use super::Reader;
 use super::attributes::Sets;
 use super::rule::About;
 use super::tree::Element;
-use crate::cib::{AgentName, CloneResource, Group, Nv, NvSet, Op, Primitive, Resource, Section};
+use crate::cib::{
+    AgentName, CloneResource, Group, Nv, NvSet, Op, Primitive, Resource, Role, Section,
+};
 
 impl<'a> Reader<'a> {
     pub(super) fn resources(&mut self, configuration: Element<'a>) {
@@ -129,9 +131,11 @@ impl<'a> Reader<'a> {
         }
         let mut ops = self.operations(element, &agent, defaults.1);
         if let Some(template) = template {
+            // An operation of the resource's own replaces all of that name and role, whatever their intervals.
+            let own = ops.len();
             for op in self.operations(template, &agent, defaults.1) {
-                let same = |o: &Op| o.name == op.name && o.interval_ms() == op.interval_ms();
-                if !ops.iter().any(same) {
+                let same = |o: &Op| o.name == op.name && role_class(o) == role_class(&op);
+                if !ops.iter().take(own).any(same) {
                     ops.push(op);
                 }
             }
@@ -213,6 +217,12 @@ impl<'a> Reader<'a> {
 
 /// Sections `rsc_defaults` and `op_defaults`: their rules may be about the agent or the operation.
 pub(super) type Defaults<'a> = (Option<Element<'a>>, Option<Element<'a>>);
+
+/// The role an operation is for, as far as templates tell roles apart: a running resource's are one.
+fn role_class(op: &Op) -> Option<Role> {
+    let role = op.attrs.get("role").and_then(crate::plan::parse_role);
+    role.filter(|role| !matches!(role, Role::Started | Role::Unpromoted))
+}
 
 fn triple(agent: &AgentName) -> (&str, &str, &str) {
     (&agent.class, agent.provider.as_deref().unwrap_or_default(), &agent.kind)

@@ -7,4 +7,5 @@ mod promotable;
 mod quorum;
 mod recorded;
 mod seed002;
+mod steps;
 mod world;

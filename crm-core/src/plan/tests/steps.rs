@@ -1,0 +1,248 @@
+//! Claims about single rules of what is done and in which order, each on the smallest document that shows it.
+
+use crate::plan::{Action, ActionKind, ClusterOp, Plan, plan};
+use crate::simulate::input;
+use crate::xml::read;
+
+const NOW_MS: u64 = 2_000_000_000;
+
+/// A cluster of alpha and delta; `status` is what each of them has recorded and its attributes.
+fn planned(properties: &str, resources: &str, status: [&str; 2]) -> Plan {
+    let [alpha, delta] = status;
+    let state = |id: u32, name: &str, inner: &str| {
+        format!(
+            r#"<node_state id="{id}" uname="{name}" in_ccm="true" crmd="online" join="member" expected="member">{inner}</node_state>"#
+        )
+    };
+    let text = format!(
+        r#"<cib validate-with="pacemaker-3.9" have-quorum="1" dc-uuid="1"><configuration>
+        <crm_config><cluster_property_set id="p">{properties}</cluster_property_set></crm_config>
+        <nodes><node id="1" uname="alpha"/><node id="2" uname="delta"/></nodes>
+        <resources>{resources}</resources><constraints/></configuration>
+        <status>{}{}</status></cib>"#,
+        state(1, "alpha", alpha),
+        state(2, "delta", delta)
+    );
+    let document = read(&text, NOW_MS).expect("the document is well-formed");
+    plan(&input(&document))
+}
+
+fn pair(name: &str, value: &str) -> String {
+    format!(r#"<nvpair id="n-{name}" name="{name}" value="{value}"/>"#)
+}
+
+fn no_fencing() -> String {
+    pair("fencing-enabled", "false")
+}
+
+fn dummy(id: &str, inner: &str) -> String {
+    format!(
+        r#"<primitive id="{id}" class="ocf" provider="pacemaker" type="Dummy">{inner}</primitive>"#
+    )
+}
+
+fn meta(name: &str, value: &str) -> String {
+    format!(r#"<meta_attributes id="m-{name}">{}</meta_attributes>"#, pair(name, value))
+}
+
+fn lrm(histories: &[String]) -> String {
+    format!(r#"<lrm id="x"><lrm_resources>{}</lrm_resources></lrm>"#, histories.concat())
+}
+
+fn history(id: &str, ops: &str) -> String {
+    format!(
+        r#"<lrm_resource id="{id}" class="ocf" provider="pacemaker" type="Dummy">{ops}</lrm_resource>"#
+    )
+}
+
+/// Id of the entry, task, call, exit code, expected code, further attributes.
+fn op(id: &str, task: &str, call: u32, (rc, wanted): (i32, i32), more: &str) -> String {
+    let status = i32::from(rc != wanted) * 4;
+    let interval = if more.contains("interval=") { "" } else { r#"interval="0""# };
+    format!(
+        r#"<lrm_rsc_op id="{id}" operation="{task}" {interval} call-id="{call}" rc-code="{rc}" op-status="{status}" transition-key="1:2:{wanted}:u" transition-magic="{status}:{rc};1:2:{wanted}:u" {more}/>"#
+    )
+}
+
+fn started(id: &str) -> String {
+    history(id, &op("s", "start", 1, (0, 0), ""))
+}
+
+fn stopped(id: &str) -> String {
+    history(id, &op("m", "monitor", 1, (7, 7), ""))
+}
+
+fn attributes(pairs: &str) -> String {
+    format!(
+        r#"<transient_attributes id="1"><instance_attributes id="a">{pairs}</instance_attributes></transient_attributes>"#
+    )
+}
+
+fn name(action: &Action) -> String {
+    match &action.kind {
+        ActionKind::Op(spec) => {
+            let every = if spec.interval_ms == 0 {
+                String::new()
+            } else {
+                format!("={}", spec.interval_ms)
+            };
+            format!("{} {}{every} {}", spec.resource, spec.op, spec.node)
+        }
+        ActionKind::CancelMonitor { node, resource, interval_ms } => {
+            format!("{resource} cancel={interval_ms} {node}")
+        }
+        ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
+            format!("{resource} forget {node}")
+        }
+        ActionKind::Cluster(ClusterOp::ClearFailures { node, resource }) => {
+            format!("{resource} clear {node}")
+        }
+        ActionKind::Cluster(ClusterOp::Fence { node, how }) => format!("{how} {node}"),
+        ActionKind::Cluster(ClusterOp::Shutdown { node }) => format!("shutdown {node}"),
+        ActionKind::Pseudo { name } => name.clone(),
+    }
+}
+
+/// Everything that is done, sorted.
+fn steps(plan: &Plan) -> Vec<String> {
+    let mut out: Vec<String> = plan.actions.iter().map(name).collect();
+    out.sort_unstable();
+    out
+}
+
+/// What a step waits for, directly.
+fn needs(plan: &Plan, step: &str) -> Vec<String> {
+    let action = plan.actions.iter().find(|a| name(a) == step).expect("the step is planned");
+    let first = |id| plan.actions.iter().find(|a| a.id == id).map(name);
+    action.needs.iter().filter_map(|id| first(*id)).collect()
+}
+
+#[test]
+fn an_expired_probe_that_said_not_installed_is_repeated() {
+    let old = op("r_last_failure_0", "monitor", 1, (5, 7), r#"last-rc-change="1000""#);
+    let rsc = dummy("r", &meta("failure-timeout", "60s"));
+    let plan = planned(&no_fencing(), &rsc, [&lrm(&[history("r", &old)]), &lrm(&[stopped("r")])]);
+    assert!(steps(&plan).contains(&"r monitor alpha".to_owned()), "{:?}", steps(&plan));
+}
+
+#[test]
+fn a_failure_before_the_last_start_begins_no_monitor_anew() {
+    let digest = r#"interval="5000" op-digest="x" last-rc-change="1000""#;
+    let ops = op("r_last_failure_0", "monitor", 1, (1, 0), digest)
+        + &op("r_last_0", "start", 2, (0, 0), "")
+        + &op("r_monitor_5000", "monitor", 3, (0, 0), r#"interval="5000""#);
+    let monitor = r#"<operations><op id="o" name="monitor" interval="5s"/></operations>"#;
+    let rsc = dummy("r", &(meta("failure-timeout", "60s") + monitor));
+    let plan = planned(&no_fencing(), &rsc, [&lrm(&[history("r", &ops)]), &lrm(&[stopped("r")])]);
+    assert_eq!(steps(&plan), Vec::<String>::new());
+}
+
+#[test]
+fn a_failure_that_blocks_keeps_its_count_after_a_clean_stop() {
+    let ops =
+        op("r_monitor_5000", "monitor", 1, (1, 0), r#"interval="5000" last-rc-change="1000""#)
+            + &op("r_last_0", "stop", 2, (0, 0), r#"last-rc-change="1000""#);
+    let counted = attributes(
+        &(pair("fail-count-r#monitor_5000", "1") + &pair("last-failure-r#monitor_5000", "1000")),
+    );
+    let clears = |on_fail: &str| {
+        let monitor = format!(
+            r#"<operations><op id="o" name="monitor" interval="5s" on-fail="{on_fail}"/></operations>"#
+        );
+        let rsc = dummy("r", &(meta("failure-timeout", "60s") + &monitor));
+        let alpha = counted.clone() + &lrm(&[history("r", &ops)]);
+        let plan = planned(&no_fencing(), &rsc, [&alpha, &lrm(&[stopped("r")])]);
+        steps(&plan).contains(&"r clear alpha".to_owned())
+    };
+    assert!(clears("restart") && !clears("block"));
+}
+
+#[test]
+fn what_is_not_configured_any_more_is_forgotten_by_its_own_name_and_its_failures_everywhere() {
+    let alpha = lrm(&[stopped("gone:0"), stopped("gone:1")]);
+    let counted = attributes(&pair("fail-count-gone:0#monitor_0", "1"));
+    let plan = planned(&no_fencing(), "", [&alpha, &counted]);
+    let wanted = ["gone:0 clear delta", "gone:0 forget alpha", "gone:1 forget alpha"];
+    assert_eq!(steps(&plan), wanted);
+}
+
+#[test]
+fn the_history_of_a_primitive_that_is_a_clone_now_is_forgotten() {
+    let clone =
+        format!(r#"<clone id="c">{}{}</clone>"#, dummy("r", ""), meta("target-role", "Stopped"));
+    let plan = planned(
+        &no_fencing(),
+        &clone,
+        [&lrm(&[stopped("c"), stopped("r")]), &lrm(&[stopped("r")])],
+    );
+    assert_eq!(steps(&plan), ["c forget alpha"]);
+}
+
+#[test]
+fn an_own_operation_replaces_the_templates_of_that_name_and_role() {
+    let template = r#"<template id="t" class="ocf" provider="pacemaker" type="Dummy"><operations>
+        <op id="t5" name="monitor" interval="5s"/><op id="ts" name="monitor" interval="9s" role="Stopped"/></operations></template>"#;
+    let rsc = r#"<primitive id="r" template="t"><operations><op id="r7" name="monitor" interval="7s" role="Started"/></operations></primitive>"#;
+    let plan = planned(
+        &no_fencing(),
+        &format!("{template}{rsc}"),
+        [&lrm(&[stopped("r")]), &lrm(&[stopped("r")])],
+    );
+    assert_eq!(steps(&plan), ["r monitor=7000 alpha", "r monitor=9000 delta", "r start alpha"]);
+}
+
+#[test]
+fn a_changed_member_that_is_not_to_run_shows_the_start_of_its_group() {
+    // The digest is of other parameters than none.
+    let changed = history("b", &op("b_last_0", "start", 1, (0, 0), r#"op-digest="x""#));
+    let group = format!(
+        r#"<group id="g">{}{}</group>"#,
+        dummy("a", &meta("target-role", "Started")),
+        dummy("b", &meta("target-role", "Stopped"))
+    );
+    let other = lrm(&[stopped("a"), stopped("b")]);
+    let plan = planned(&no_fencing(), &group, [&lrm(&[started("a"), changed]), &other]);
+    assert_eq!(steps(&plan), ["b stop alpha", "g_start_0", "g_stop_0", "g_stopped_0"]);
+    let plan = planned(&no_fencing(), &group, [&lrm(&[started("a"), started("b")]), &other]);
+    assert_eq!(steps(&plan), ["b stop alpha", "g_stop_0", "g_stopped_0"]);
+}
+
+#[test]
+fn a_device_that_is_another_one_now_gives_access_anew() {
+    let device = format!(
+        r#"<primitive id="f" class="stonith" type="fence_scsi">{}</primitive>"#,
+        meta("provides", "unfencing")
+    );
+    let run = |kind: &str| {
+        let ops = op("f_last_0", "start", 1, (0, 0), "");
+        let history = |ops: &str| {
+            format!(r#"<lrm_resource id="f" class="stonith" type="{kind}">{ops}</lrm_resource>"#)
+        };
+        let done = attributes(&pair("#node-unfenced", "5"));
+        let alpha = done.clone() + &lrm(&[history(&ops)]);
+        let delta = done + &lrm(&[history(&op("m", "monitor", 1, (7, 7), ""))]);
+        steps(&planned("", &device, [&alpha, &delta]))
+    };
+    assert!(run("fence_virt").contains(&"on alpha".to_owned()), "{:?}", run("fence_virt"));
+    assert_eq!(run("fence_scsi"), Vec::<String>::new());
+}
+
+#[test]
+fn instances_that_are_ordered_wait_for_all_before_them_even_with_one_between_that_does_nothing() {
+    let clone = format!(
+        r#"<clone id="c">{}<meta_attributes id="m">{}{}{}</meta_attributes></clone>"#,
+        dummy("r", ""),
+        pair("ordered", "true"),
+        pair("clone-max", "3"),
+        pair("clone-node-max", "3") + &pair("globally-unique", "true")
+    );
+    let idle = lrm(&[stopped("r:0"), stopped("r:1"), stopped("r:2")]);
+    let between = lrm(&[stopped("r:0"), started("r:1"), stopped("r:2")]);
+    let plan = planned(&no_fencing(), &clone, [&between, &idle]);
+    let last = steps(&plan).into_iter().find(|s| s.starts_with("r:2 start")).expect("it starts");
+    assert!(
+        needs(&plan, &last).iter().any(|s| s.starts_with("r:0 start")),
+        "{:?}",
+        needs(&plan, &last)
+    );
+}
