@@ -162,7 +162,7 @@ impl<'a> Model<'a> {
     fn counted(&self, r: RscIx, n: NodeIx) -> Count {
         let Some(failures) = self.failures.get(n) else { return Count::default() };
         let id = self.history_id(r);
-        let found = if self.unique(r) {
+        let found = if self.unique(r) || self.rscs[r].clone.is_none() {
             failures.exact.get(&id)
         } else {
             failures.alike.get(self.rscs[r].id)

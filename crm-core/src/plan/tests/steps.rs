@@ -1,6 +1,6 @@
 //! Claims about single rules of what is done and in which order, each on the smallest document that shows it.
 
-use crate::plan::{Action, ActionKind, ClusterOp, Plan, plan};
+use crate::plan::{Action, ActionId, ActionKind, ClusterOp, Plan, plan};
 use crate::simulate::input;
 use crate::xml::read;
 
@@ -113,8 +113,8 @@ fn steps(plan: &Plan) -> Vec<String> {
 /// What a step waits for, directly.
 fn needs(plan: &Plan, step: &str) -> Vec<String> {
     let action = plan.actions.iter().find(|a| name(a) == step).expect("the step is planned");
-    let first = |id| plan.actions.iter().find(|a| a.id == id).map(name);
-    action.needs.iter().filter_map(|id| first(*id)).collect()
+    let at = |id: &ActionId| usize::try_from(id.0).expect("few actions");
+    action.needs.iter().map(|id| name(&plan.actions[at(id)])).collect()
 }
 
 #[test]
