@@ -29,6 +29,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &AuditArgs) -> Result<(), Fail> {
             if let Value::Object(map) = &mut value {
                 map.insert("layout".to_owned(), LAYOUT.into());
                 map.insert("assumed".to_owned(), json!(scene.assumed));
+                map.insert("warnings".to_owned(), json!(scene.warnings));
                 let mind = if scene.mind == Mind::Crm { "crm" } else { "pacemaker" };
                 map.insert("decisions".to_owned(), mind.into());
             }

@@ -28,6 +28,8 @@ pub(crate) struct Scene {
     pub(crate) mind: Mind,
     /// What was assumed, in words.
     pub(crate) assumed: Vec<String>,
+    /// What in the file was probably not meant so, a line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Loads what is asked for and makes the assumptions true.
@@ -41,21 +43,22 @@ pub(crate) fn load(shell: &mut Shell<'_>, args: &SceneArgs) -> Result<Scene, Fai
     };
     let stdin = Path::new("-");
     let path = args.cib.as_deref().or_else(|| args.pipe.then_some(stdin));
-    let (unchanged, mind) = match path {
+    let (unchanged, mind, warnings) = match path {
         Some(path) => {
             let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            let mut document = file(shell, path, args.format, at.unwrap_or_else(now))?;
+            let how = (args.format, args.node_up.as_slice());
+            let (mut document, warnings) = file(shell, path, how, at.unwrap_or_else(now))?;
             name_nodes(&mut document, args)?;
-            (document, Mind::Pacemaker)
+            (document, Mind::Pacemaker, warnings)
         }
-        None => (live(shell, args, at)?, Mind::Crm),
+        None => (live(shell, args, at)?, Mind::Crm, Vec::new()),
     };
     let mut document = unchanged.clone();
     let mut assumed = Vec::new();
     for change in changes(args)? {
         assumed.push(assume(&mut document, &change).map_err(impossible)?);
     }
-    Ok(Scene { document, unchanged, mind, assumed })
+    Ok(Scene { document, unchanged, mind, assumed, warnings })
 }
 
 fn impossible(error: Impossible) -> Fail {
@@ -163,11 +166,11 @@ fn views(reply: &StatusReply) -> BTreeMap<String, NodeView> {
 
 /// A file by what is in it. Without a status all nodes are up and nothing is known of any resource.
 fn file(
-    shell: &Shell<'_>,
+    shell: &mut Shell<'_>,
     path: &Path,
-    format: Option<FileFormat>,
+    (format, named): (Option<FileFormat>, &[String]),
     now_ms: u64,
-) -> Result<Document, Fail> {
+) -> Result<(Document, Vec<String>), Fail> {
     let name = if path.as_os_str() == "-" { "<stdin>".into() } else { path.display().to_string() };
     let bytes = read(path)?;
     packed(&name, &bytes)?;
@@ -188,14 +191,15 @@ fn file(
         }
     });
     if format == FileFormat::Xml {
-        return xml::read(text, now_ms).map_err(|problems| {
-            let all: Vec<Diagnostic> =
-                problems.iter().map(|p| diagnostic(&name, text, p)).collect();
-            refuse(&all)
-        });
+        let document = xml::read(text, now_ms)
+            .map_err(|problems| refuse(&findings(Severity::Error, &name, text, &problems)))?;
+        let found = findings(Severity::Warning, &name, text, &document.warnings);
+        let warnings = warn(shell, &found, document.warnings.len());
+        return Ok((document, warnings));
     }
-    let cib = scene_text(shell, &name, text, format == FileFormat::Yaml)?;
-    Ok(started(cib, now_ms))
+    let (cib, found) = scene_text(shell, (&name, text), format == FileFormat::Yaml, named)?;
+    let warnings = warn(shell, &found, found.len());
+    Ok((started(cib, now_ms), warnings))
 }
 
 /// All nodes are up, and nothing runs.
@@ -273,30 +277,49 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fail> {
 }
 
 /// A problem of the XML reader as all texts' problems are shown.
-fn diagnostic(name: &str, text: &str, problem: &xml::Problem) -> Diagnostic {
+fn diagnostic(
+    severity: Severity,
+    name: &str,
+    lines: &[&str],
+    problem: &xml::Problem,
+) -> Diagnostic {
     let number = usize::try_from(problem.line).unwrap_or(1).max(1);
-    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let line = lines.get(number - 1).copied().unwrap_or_default();
     let column = usize::try_from(problem.column).unwrap_or(1).max(1);
-    let (code, help) = if problem.text.contains("not supported") {
-        let help = "it could change what is decided, so it is not left out silently: take it out of the file";
-        ("CRM0051", help)
-    } else {
-        ("CRM0050", "xmllint --noout FILE checks the whole file; `cibadmin -Q` writes a whole one")
-    };
-    // A document in one line is shown around its place.
-    let start = column.saturating_sub(60);
-    let source: String = line.chars().skip(start).take(120).collect();
-    let place = Place {
-        file: name.into(),
-        line: number,
-        column,
-        length: 1,
-        source: source.as_str().into(),
-    };
-    let mut out = Diagnostic::new(Severity::Error, code, Some(&place), problem.text.clone());
-    if start > 0 {
-        out.source = String::new();
-    }
-    out.help = Some(help.to_owned());
+    // Of a long line (some documents are one) the part around the place is shown.
+    let cut = if line.chars().nth(LINE_MAX).is_some() { column.saturating_sub(60) } else { 0 };
+    let source: String = line.chars().skip(cut).take(LINE_MAX).collect();
+    let source = source.as_str().into();
+    let place = Place { file: name.into(), line: number, column, length: 1, source };
+    let mut out = Diagnostic::new(severity, problem.code, Some(&place), problem.text.clone());
+    out.cut = cut;
+    out.expected.clone_from(&problem.expected);
+    out.help.clone_from(&problem.help);
     out
+}
+
+/// Longest line that is shown whole.
+const LINE_MAX: usize = 120;
+/// Findings that are shown: those after them mostly come from the first ones.
+const SHOWN: usize = 20;
+
+fn findings(
+    severity: Severity,
+    name: &str,
+    text: &str,
+    problems: &[xml::Problem],
+) -> Vec<Diagnostic> {
+    let lines: Vec<&str> = text.lines().collect();
+    problems.iter().take(SHOWN).map(|p| diagnostic(severity, name, &lines, p)).collect()
+}
+
+/// Shows what was taken and probably not meant so.
+fn warn(shell: &mut Shell<'_>, found: &[Diagnostic], all: usize) -> Vec<String> {
+    for finding in found {
+        shell.ui.say(&finding.render());
+    }
+    if all > found.len() {
+        shell.ui.say(&format!("... and {} more", all - found.len()));
+    }
+    found.iter().map(ToString::to_string).collect()
 }

@@ -3,7 +3,7 @@
 use crate::Shell;
 use crate::fail::Fail;
 use crate::source::read_text;
-use crm_core::cib::{AgentName, Cib, Constraint, Resource};
+use crm_core::cib::{AgentName, Cib, Constraint, Node, Resource};
 use crm_core::text::{
     self, AgentCatalog, AgentInfo, Diagnostic, Event, Session, Spans, Statement, StatementKind,
     complete, objects,
@@ -81,21 +81,36 @@ impl AgentCatalog for AnyAgent {
     }
 }
 
-/// A configuration that is only thought about.
+/// A configuration that is only thought about, with what is unwise in it; `named` are the nodes that the command line names.
 pub(crate) fn scene_text(
     shell: &Shell<'_>,
-    name: &str,
-    text: &str,
+    (name, text): (&str, &str),
     yaml: bool,
-) -> Result<Cib, Fail> {
+    named: &[String],
+) -> Result<(Cib, Vec<Diagnostic>), Fail> {
     let catalog = Box::new(AnyAgent((shell.hooks.agent_catalog)()));
-    let (mut cib, _) = if yaml {
+    let (mut cib, spans) = if yaml {
         crm_core::yaml::read(name, text, Some(catalog.as_ref())).map_err(|wrong| refuse(&wrong))?
     } else {
         replaced(name, text, 0, catalog)?
     };
     fill_in(&Cib::default(), &mut cib)?;
-    Ok(cib)
+    let mut whole = cib.clone();
+    for (number, name) in (1..).zip(named).filter(|_| cib.nodes.is_empty()) {
+        whole.nodes.push(Node { id: number, name: name.clone(), ..Node::default() });
+    }
+    let catalog = AnyAgent((shell.hooks.agent_catalog)());
+    let mut found = text::validate(&whole, &spans, &catalog);
+    // Nodes cannot run bundles yet, agents may be those of other nodes, and volumes are not planned.
+    let elsewhere = |d: &Diagnostic| {
+        matches!(d.code.as_str(), "CRM0003" | "CRM0014" | "CRM0015" | "CRM0016" | "CRM0032")
+            || (whole.nodes.is_empty() && d.code == "CRM0013")
+    };
+    found.retain(|d| !elsewhere(d));
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(refuse(&found));
+    }
+    Ok((cib, found))
 }
 
 /// Fills in what a wanted configuration leaves out; new volumes get a random first generation.

@@ -35,6 +35,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &WhyArgs) -> Result<(), Fail> {
             if let Value::Object(map) = &mut value {
                 map.insert("layout".to_owned(), LAYOUT.into());
                 map.insert("assumed".to_owned(), json!(scene.assumed));
+                map.insert("warnings".to_owned(), json!(scene.warnings));
             }
             shell.json(&value)
         }

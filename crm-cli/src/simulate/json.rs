@@ -24,6 +24,7 @@ pub(super) fn render(told: &Told<'_>, scores: bool) -> Value {
         "at": at.map(|t| t.to_string()),
         "quorum": document.quorate,
         "assumed": told.assumed,
+        "warnings": told.scene.warnings,
         "before": picture(&run.before),
         "changes": changes(told),
         "summary": run.plan.summary,

@@ -99,7 +99,8 @@ impl Bundle {
     /// How many containers there are.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        self.count("replicas").unwrap_or_else(|| self.promoted_max()).max(1)
+        let count = self.count("replicas").unwrap_or_else(|| self.promoted_max());
+        count.clamp(1, super::INSTANCES_MAX)
     }
 
     /// How many of them may run on one node.

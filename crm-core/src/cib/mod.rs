@@ -14,7 +14,9 @@ pub use constraint::{
     ResourceSet, RscTicket, SetMember,
 };
 pub use nv::{Nv, NvSet, parse_bool, parse_duration_ms};
-pub use resource::{AgentName, CloneResource, Group, Op, Primitive, Resource, Section};
+pub use resource::{
+    AgentName, CloneResource, Group, INSTANCES_MAX, Op, Primitive, Resource, Section,
+};
 pub use score::Score;
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,9 @@ use super::nv::{NvSet, parse_duration_ms};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Instances of one clone: each is planned by itself, so that a number beyond this is a mistake.
+pub const INSTANCES_MAX: u32 = 1_000;
+
 /// `class:provider:type` of an agent, e.g. `ocf:heartbeat:Filesystem`, `systemd:nginx`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AgentName {

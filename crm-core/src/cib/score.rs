@@ -75,6 +75,15 @@ impl Score {
             _ => Some(Self::new(sign.saturating_mul(word.parse().unwrap_or(i64::MAX)))),
         }
     }
+
+    /// The number that a text begins with: how Pacemaker reads what is no score (`1.0` is 1).
+    #[must_use]
+    pub fn leading(text: &str) -> Option<Self> {
+        let text = text.trim_start();
+        let sign = usize::from(text.starts_with(['-', '+']));
+        let digits = text.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
+        text.get(..sign + digits).and_then(Self::parse)
+    }
 }
 
 impl fmt::Display for Score {

@@ -1,7 +1,9 @@
 //! Meta attributes: inheritance (own, then parents, then `rsc_defaults`) and their typed values.
 
 use super::model::{CloneInfo, Meta, MultipleActive, NoQuorum, Properties, Strategy};
-use crate::cib::{AgentName, Cib, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms};
+use crate::cib::{
+    AgentName, Cib, INSTANCES_MAX, NvSet, Resource, Role, Score, parse_bool, parse_duration_ms,
+};
 
 /// Attribute sets from the nearest to the farthest.
 pub(super) type Chain<'a> = Vec<&'a NvSet>;
@@ -13,6 +15,11 @@ pub(super) fn lookup<'a>(chain: &[&'a NvSet], name: &str) -> Option<&'a str> {
 
 fn flag(chain: &[&NvSet], name: &str, default: bool) -> bool {
     lookup(chain, name).and_then(parse_bool).unwrap_or(default)
+}
+
+/// A score as Pacemaker reads it.
+fn score(text: &str) -> Option<Score> {
+    Score::parse(text).or_else(|| Score::leading(text))
 }
 
 fn count(chain: &[&NvSet], names: &[&str]) -> Option<usize> {
@@ -33,9 +40,9 @@ pub fn parse_role(text: &str) -> Option<Role> {
 
 /// Typed meta attributes of a resource; `cloned` resources stick to their node by default.
 pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Meta {
-    let stickiness = lookup(chain, "resource-stickiness").and_then(Score::parse);
+    let stickiness = lookup(chain, "resource-stickiness").and_then(score);
     let default_stickiness = if cloned { Score::new(1) } else { Score::ZERO };
-    let threshold = lookup(chain, "migration-threshold").map(|v| match Score::parse(v) {
+    let threshold = lookup(chain, "migration-threshold").map(|v| match score(v) {
         Some(score) if !score.is_infinite() || props.exact => {
             u32::try_from(score.value()).unwrap_or(0)
         }
@@ -50,7 +57,7 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
     let requires = lookup(chain, "requires");
     Meta {
         container: lookup(chain, "container").map(str::to_owned),
-        priority: lookup(chain, "priority").and_then(Score::parse).map_or(0, Score::value),
+        priority: lookup(chain, "priority").and_then(score).map_or(0, Score::value),
         target_role: lookup(chain, "target-role").and_then(parse_role),
         is_managed: flag(chain, "is-managed", true),
         maintenance: flag(chain, "maintenance", false),
@@ -104,9 +111,12 @@ pub(super) fn clone_info(
     exact: bool,
 ) -> CloneInfo {
     let node_max = count(chain, &["clone-node-max"]).unwrap_or(1);
+    // Pacemaker takes what it cannot read, or what is below, as none.
+    let none = || lookup(chain, "clone-max").filter(|_| exact).map(|_| 0);
+    let max = count(chain, &["clone-max"]).or_else(none);
     CloneInfo {
         promotable,
-        max: count(chain, &["clone-max"]).unwrap_or(nodes),
+        max: max.unwrap_or(nodes).min(usize::try_from(INSTANCES_MAX).unwrap_or(usize::MAX)),
         // Status knows one state per node and primitive: a second instance on a node cannot be told apart.
         node_max: if exact { node_max } else { node_max.min(1) },
         min: count(chain, &["clone-min"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),

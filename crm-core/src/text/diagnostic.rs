@@ -70,8 +70,11 @@ pub struct Diagnostic {
     pub expected: Option<String>,
     /// What to do, mostly the nearest known name.
     pub help: Option<String>,
-    /// The line.
+    /// The line, or the part of a long one around the place.
     pub source: String,
+    /// Characters of the line before that part.
+    #[serde(default)]
+    pub cut: usize,
 }
 
 impl Diagnostic {
@@ -89,6 +92,7 @@ impl Diagnostic {
             expected: None,
             help: None,
             source: String::new(),
+            cut: 0,
         };
         match place {
             Some(place) => out.placed(place),
@@ -145,7 +149,7 @@ impl Diagnostic {
             let lead: String = self
                 .source
                 .chars()
-                .take(self.column.saturating_sub(1))
+                .take(self.column.saturating_sub(1).saturating_sub(self.cut))
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
             let _ = writeln!(out, "{pad} | {lead}{}", "^".repeat(self.length.max(1)));

@@ -3,7 +3,7 @@
 use crate::cib::{
     Cib, Colocation, Constraint, Order, OrderAction, OrderKind, Resource, ResourceSet, Score,
 };
-use petgraph::algo::tarjan_scc;
+use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ impl Graph {
 
     fn loops(&self) -> Vec<Loop> {
         let mut out = Vec::new();
-        for component in tarjan_scc(&self.graph) {
+        for component in kosaraju_scc(&self.graph) {
             let inside: BTreeSet<NodeIndex> = component.iter().copied().collect();
             let mut constraints = BTreeSet::new();
             let mut round = false;

@@ -8,7 +8,7 @@ mod diagnostic;
 mod edit;
 pub(crate) mod known;
 mod lexer;
-mod loops;
+pub(crate) mod loops;
 mod nearest;
 pub(crate) mod parser;
 mod session;

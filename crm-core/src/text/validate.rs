@@ -5,7 +5,9 @@ use super::diagnostic::{Diagnostic, Severity, Spans};
 use super::nearest::nearest;
 use super::parser::constraint_role;
 use super::{edit, known, loops};
-use crate::cib::{Cib, Constraint, NvSet, Primitive, Resource, parse_bool, parse_duration_ms};
+use crate::cib::{
+    Cib, Constraint, INSTANCES_MAX, NvSet, Primitive, Resource, parse_bool, parse_duration_ms,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks a CIB; `spans` says where its parts were written. Errors first, then by place.
@@ -266,6 +268,9 @@ impl Check<'_> {
                     if parse_bool(value).is_none() =>
                 {
                     "true or false"
+                }
+                "clone-max" if value.parse::<u32>().is_ok_and(|n| n > INSTANCES_MAX) => {
+                    "a whole number, at most 1000"
                 }
                 "clone-max" | "clone-node-max" | "master-max" | "master-node-max"
                 | "promoted-max" | "promoted-node-max" | "clone-min"

@@ -37,6 +37,11 @@ impl<'a> Reader<'a> {
                 },
             }
         }
+        for name in ["replicas", "promoted-max", "masters"] {
+            let count = container.as_ref().and_then(|c: &Container| c.attrs.get(name));
+            let count = count.map(str::to_owned);
+            self.instances(element, name, count.as_deref());
+        }
         let Some(container) = container else {
             self.wrong(element, format!("the bundle `{id}` says nothing of its containers"));
             return None;

@@ -29,16 +29,24 @@ impl<'a> Reader<'a> {
         let word = at.attr(name)?;
         let role = crate::plan::parse_role(word);
         if role.is_none() {
-            self.wrong(at, format!("no such role: `{word}`"));
+            let roles = crate::text::known::ROLES;
+            self.note(|| {
+                at.problem_of(name, "CRM0007", format!("`{word}` is not a role"))
+                    .expecting(roles.join(", "))
+                    .near(crate::text::nearest(word, roles.iter().copied()))
+            });
         }
         role
     }
 
     fn score(&mut self, at: Element<'a>, name: &str) -> Option<Score> {
         let word = at.attr(name)?;
-        let score = Score::parse(word);
+        let score = Score::parse(word).or_else(|| Score::leading(word));
         if score.is_none() {
-            self.wrong(at, format!("`{word}` is no score"));
+            self.note(|| {
+                at.problem_of(name, "CRM0006", format!("`{word}` is no score"))
+                    .expecting("a whole number, INFINITY or -INFINITY")
+            });
         }
         score
     }
@@ -222,7 +230,12 @@ impl<'a> Reader<'a> {
             "promote" => Some(OrderAction::Promote),
             "demote" => Some(OrderAction::Demote),
             other => {
-                self.wrong(at, format!("orders on `{other}` are not supported"));
+                let known = ["start", "stop", "promote", "demote"];
+                self.note(|| {
+                    at.problem_of(name, "CRM0008", format!("`{other}` is no action of orders"))
+                        .expecting(known.join(", "))
+                        .near(crate::text::nearest(other, known))
+                });
                 None
             }
         }
@@ -320,7 +333,14 @@ impl<'a> Reader<'a> {
             Some("freeze") => LossPolicy::Freeze,
             Some("stop") | None => LossPolicy::Stop,
             Some(other) => {
-                self.wrong(element, format!("no such loss-policy: `{other}`"));
+                let known = ["stop", "demote", "fence", "freeze"];
+                self.note(|| {
+                    let text = format!("`{other}` is no value for `loss-policy`");
+                    element
+                        .problem_of("loss-policy", "CRM0031", text)
+                        .expecting(known.join(", "))
+                        .near(crate::text::nearest(other, known))
+                });
                 return;
             }
         };

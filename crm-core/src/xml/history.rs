@@ -22,11 +22,30 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Codes that are no numbers are taken as errors: that is told.
+    fn numbers(&mut self, op: Element<'a>, resource: &str) {
+        for (name, effect) in [
+            ("rc-code", "the operation counts as failed"),
+            ("op-status", "the operation counts as failed"),
+            ("call-id", "the operation counts as the oldest"),
+        ] {
+            let Some(value) = op.attr(name) else { continue };
+            if value.parse::<i64>().is_err() && self.out.warnings.len() < super::PROBLEMS_MAX {
+                let text = format!(
+                    "`{value}` is no value for `{name}` in the history of `{resource}`: {effect}"
+                );
+                let problem = op.problem_of(name, "CRM0031", text).expecting("a whole number");
+                self.out.warnings.push(problem);
+            }
+        }
+    }
+
     fn resource_record(&mut self, element: Element<'a>) -> RscRecord {
         let id = element.word("id");
         let mut ops = Vec::new();
         for op in element.children() {
             if op.name() == "lrm_rsc_op" {
+                self.numbers(op, id);
                 ops.push(operation(op, id));
             } else {
                 self.unknown(op, "lrm_resource");

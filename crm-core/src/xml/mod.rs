@@ -6,11 +6,13 @@
 mod attributes;
 mod bundle;
 mod constraints;
+mod doubts;
 mod folded;
 mod history;
 mod nodes;
 mod resources;
 mod rule;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -35,6 +37,34 @@ pub struct Problem {
     pub column: u32,
     /// What is wrong, in words.
     pub text: String,
+    /// Code of this kind of problem (docs/compat.md).
+    pub code: &'static str,
+    /// What may stand there.
+    pub expected: Option<String>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    const fn new((line, column): (u32, u32), code: &'static str, text: String) -> Self {
+        Self { line, column, text, code, expected: None, help: None }
+    }
+
+    fn expecting(mut self, what: impl Into<String>) -> Self {
+        self.expected = Some(what.into());
+        self
+    }
+
+    fn helping(mut self, what: impl Into<String>) -> Self {
+        self.help = Some(what.into());
+        self
+    }
+
+    /// With the nearest known name, if one is near.
+    fn near(mut self, name: Option<&str>) -> Self {
+        self.help = name.map(|name| format!("did you mean `{name}`?")).or(self.help);
+        self
+    }
 }
 
 impl fmt::Display for Problem {
@@ -64,6 +94,8 @@ pub struct Document {
     pub records: Vec<crate::lrm::NodeRecord>,
     /// Node ids as written (they may be words), by name.
     pub uuids: BTreeMap<String, String>,
+    /// What was taken as Pacemaker takes it and was probably not meant so.
+    pub warnings: Vec<Problem>,
 }
 
 /// Everything the parts of the reader share.
@@ -72,6 +104,8 @@ struct Reader<'a> {
     problems: Vec<Problem>,
     /// Elements by id, for `id-ref`.
     ids: BTreeMap<&'a str, Element<'a>>,
+    /// Resources by id.
+    taken: BTreeMap<&'a str, Element<'a>>,
     /// Nodes that are reached over connections, with their kind.
     remotes: Vec<(String, &'static str)>,
     out: Document,
@@ -79,12 +113,26 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn wrong(&mut self, at: Element<'_>, text: String) {
-        let problem = at.problem(text);
-        self.problems.push(problem);
+        self.note(|| at.problem("CRM0050", text));
     }
 
+    /// Finding a place takes time: what is wrong all over is told of its beginning.
+    fn note(&mut self, problem: impl FnOnce() -> Problem) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem());
+        }
+    }
+
+    /// An element that is not known here could change what is decided: it is not left out silently.
     fn unknown(&mut self, at: Element<'_>, inside: &str) {
-        self.wrong(at, format!("`{}` in `{inside}` is not supported", at.name()));
+        let known = shape::children(inside);
+        let near = crate::text::nearest(at.name(), known.iter().copied());
+        let text = format!("`{}` in `{inside}` is not supported", at.name());
+        let take_out = "it could change what is decided, so it is not left out silently: take it out of the file";
+        self.note(|| {
+            let problem = at.problem("CRM0051", text).helping(take_out).near(near);
+            if known.is_empty() { problem } else { problem.expecting(known.join(", ")) }
+        });
     }
 }
 
@@ -96,13 +144,17 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
     sizes(text).map_err(|problem| vec![problem])?;
     let parsed = roxmltree::Document::parse(text).map_err(|error| {
         let at = error.pos();
-        vec![Problem { line: at.row, column: at.col, text: error.to_string() }]
+        let words = error.to_string();
+        // The place is told apart from the words.
+        let words = words.replace(&format!(" at {}:{}", at.row, at.col), "");
+        vec![Problem::new((at.row, at.col), "CRM0050", words).helping(MALFORMED)]
     })?;
     let root = Element::new(parsed.root_element());
     let mut reader = Reader {
         now_ms: root.attr("execution-date").and_then(parse_time_ms).unwrap_or(now_ms),
         problems: Vec::new(),
         ids: ids(root),
+        taken: BTreeMap::new(),
         remotes: Vec::new(),
         out: Document::default(),
     };
@@ -111,8 +163,19 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
     } else {
         reader.wrong(root, format!("a CIB begins with `cib`, not with `{}`", root.name()));
     }
-    if reader.problems.is_empty() { Ok(reader.out) } else { Err(reader.problems) }
+    if !reader.problems.is_empty() {
+        return Err(reader.problems);
+    }
+    let doubts = doubts::find(root, &reader);
+    reader.out.warnings.extend(doubts);
+    Ok(reader.out)
 }
+
+/// What to do about a file that is no XML.
+const MALFORMED: &str =
+    "`xmllint --noout FILE` checks the whole file; `cibadmin -Q` writes a whole one";
+/// Problems that are told; then the rest of the file is of no interest.
+const PROBLEMS_MAX: usize = 100;
 
 /// Elements in elements: no CIB comes near.
 const DEPTH_MAX: usize = 64;
@@ -134,10 +197,13 @@ fn sizes(text: &str) -> Result<(), Problem> {
         }
         primitives += usize::from(body.starts_with("<primitive "));
         at = tag + end.max(1);
-        let why = if depth > DEPTH_MAX {
-            format!("nested more than {DEPTH_MAX} deep: this is no CIB")
+        let (why, help) = if depth > DEPTH_MAX {
+            let help =
+                "a CIB is some ten levels deep: was something else written here, or an end lost?";
+            (format!("nested more than {DEPTH_MAX} deep: this is no CIB"), help)
         } else if primitives > PRIMITIVES_MAX {
-            format!("more than {PRIMITIVES_MAX} resources: split the cluster")
+            let help = "no cluster of Pacemaker holds that many: split it";
+            (format!("more than {PRIMITIVES_MAX} resources"), help)
         } else {
             continue;
         };
@@ -145,7 +211,8 @@ fn sizes(text: &str) -> Result<(), Problem> {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        return Err(Problem { line: number(line), column: number(column), text: why });
+        let at = (number(line), number(column));
+        return Err(Problem::new(at, "CRM0050", why).helping(help));
     }
     Ok(())
 }

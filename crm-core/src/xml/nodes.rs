@@ -48,6 +48,18 @@ impl<'a> Reader<'a> {
             return;
         };
         let id = element.attr("id").unwrap_or(name);
+        let mut known = self.out.uuids.iter();
+        if let Some((other, _)) = known.find(|(known, uuid)| *known == name || *uuid == id) {
+            let text = match other == name {
+                true => format!("the node `{name}` is there twice"),
+                false => format!("the nodes `{other}` and `{name}` have the same id"),
+            };
+            self.note(|| {
+                let help = "a node has one name and one id: take one of the two out";
+                element.problem("CRM0010", text).helping(help)
+            });
+            return;
+        }
         let mut attributes = self.attributes(element, "instance_attributes", Sets::Plain);
         if element.attr("type") == Some("ping") {
             return;

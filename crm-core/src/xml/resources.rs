@@ -5,7 +5,8 @@ use super::attributes::Sets;
 use super::rule::About;
 use super::tree::Element;
 use crate::cib::{
-    AgentName, CloneResource, Group, Nv, NvSet, Op, Primitive, Resource, Role, Section,
+    AgentName, CloneResource, Group, INSTANCES_MAX, Nv, NvSet, Op, Primitive, Resource, Role,
+    Section,
 };
 
 impl<'a> Reader<'a> {
@@ -42,12 +43,40 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The id of a resource: there, and no other resource's.
     pub(super) fn id(&mut self, element: Element<'a>) -> Option<String> {
-        let id = element.attr("id").map(str::to_owned);
-        if id.is_none() {
+        let Some(id) = element.attr("id").filter(|id| !id.is_empty()) else {
             self.wrong(element, format!("`{}` without an id", element.name()));
+            return None;
+        };
+        match self.taken.get(id).copied() {
+            None => {
+                self.taken.insert(id, element);
+            }
+            Some(first) => self.note(|| {
+                let text = format!("the id `{id}` is used already, in line {}", first.line());
+                element
+                    .problem_of("id", "CRM0010", text)
+                    .helping("ids are unique in a CIB: rename one of the two resources")
+            }),
         }
-        id
+        Some(id.to_owned())
+    }
+
+    /// Instances are made one by one: a number that no cluster has is refused.
+    pub(super) fn instances(&mut self, element: Element<'a>, what: &str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        let many = value.trim().parse::<i128>().is_ok_and(|n| n > i128::from(INSTANCES_MAX));
+        let huge = value.trim().len() > 30;
+        if many || huge {
+            self.note(|| {
+                let text = format!("`{what}` is {value}: that many instances run on no cluster");
+                element
+                    .problem("CRM0031", text)
+                    .expecting(format!("at most {INSTANCES_MAX}"))
+                    .helping("without it there is one for each node")
+            });
+        }
     }
 
     fn group(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Group> {
@@ -72,22 +101,35 @@ impl<'a> Reader<'a> {
         let mut inner = None;
         for child in element.children() {
             match child.name() {
+                "primitive" | "group" if inner.is_some() => self.note(|| {
+                    let text = format!("`{}` contains more than one resource", element.name());
+                    child
+                        .problem("CRM0050", text)
+                        .helping("put them into a group, or into clones of their own")
+                }),
                 "primitive" | "group" => inner = self.resource(child, defaults),
                 "meta_attributes" | "instance_attributes" => {}
                 _ => self.unknown(child, element.name()),
             }
         }
         let Some(child) = inner else {
-            self.wrong(element, format!("`{}` contains no resource", element.name()));
+            // What is wrong with what is inside has been told.
+            if !element.children().any(|c| matches!(c.name(), "primitive" | "group")) {
+                self.wrong(element, format!("`{}` contains no resource", element.name()));
+            }
             return None;
         };
+        let meta = self.attributes(element, "meta_attributes", Sets::Plain);
+        let max = meta.get("clone-max").or_else(|| self.out.cib.rsc_defaults.get("clone-max"));
+        let max = max.map(str::to_owned);
+        self.instances(element, "clone-max", max.as_deref());
         Some(CloneResource {
             id: self.id(element)?,
             description: element.attr("description").map(str::to_owned),
             child: Box::new(child),
             ms: element.name() == "master",
             params: self.attributes(element, "instance_attributes", Sets::Plain),
-            meta: self.attributes(element, "meta_attributes", Sets::Plain),
+            meta,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Claims about the reader.
 
-use super::{Problem, parse_time_ms, read};
+use super::{parse_time_ms, read};
 use crate::cib::{Constraint, Resource, Score};
 use crate::plan::NodeView;
 
@@ -57,8 +57,10 @@ fn a_rule_becomes_a_location_on_each_node_it_holds_for() {
 fn what_is_not_known_is_refused_with_its_place() {
     let text = document("<primitive id='a' class='ocf' type='x'/>\n<bottle id='b'/>", "", "");
     let problems = read(&text, 0).unwrap_err();
-    let text = "`bottle` in `resources` is not supported".to_owned();
-    assert_eq!(problems, [Problem { line: 4, column: 1, text }]);
+    assert_eq!((problems[0].line, problems[0].column, problems.len()), (4, 1, 1));
+    assert_eq!(problems[0].text, "`bottle` in `resources` is not supported");
+    let expected = problems[0].expected.as_deref().unwrap();
+    assert!(expected.starts_with("primitive, group, clone"), "{expected}");
     assert_eq!(read("<cib", 0).unwrap_err().len(), 1);
     assert!(read("<crm/>", 0).unwrap_err()[0].text.contains("begins with `cib`"));
 }
@@ -88,4 +90,126 @@ fn a_bundle_is_read_with_its_mappings_and_what_is_inside() {
     let apart = bundle.replace("control-port=\"3121\"", "");
     let problems = read(&document(&apart, "", ""), 0).unwrap_err();
     assert!(problems[0].text.contains("cannot be reached"), "{problems:?}");
+}
+
+const TWO: &str = r#"<primitive id="a" class="ocf" provider="crm" type="Dummy"/><primitive id="b" class="ocf" provider="crm" type="Dummy"/>"#;
+
+/// Codes of what is doubted, with the help.
+fn doubts(resources: &str, constraints: &str) -> Vec<(&'static str, String)> {
+    let text = document(&(TWO.to_owned() + resources), constraints, "");
+    let seen = read(&text, 0).unwrap_or_else(|p| panic!("{p:?}"));
+    let told = |p: &super::Problem| {
+        assert!(p.line > 0 && p.column > 0, "{p:?}");
+        let help = p.help.clone().or_else(|| p.expected.clone()).unwrap_or_default();
+        assert!(!help.is_empty(), "{p:?} says nothing of what to do");
+        (p.code, help)
+    };
+    seen.warnings.iter().map(told).collect()
+}
+
+#[test]
+fn what_has_no_effect_is_told_with_the_nearest_name() {
+    let cases = [
+        (r#"<rsc_location id="l" rsc="zz" node="alpha" score="1"/>"#, "CRM0012", "take it out"),
+        (r#"<rsc_location id="l" rsc="a" node="alhpa" score="1"/>"#, "CRM0013", "`alpha`"),
+        (r#"<rsc_colocation id="l" rsc="a" with-rsc="b" scores="1"/>"#, "CRM0052", "`score`"),
+        (r#"<rsc_order id="l" first="a" then="b" kind="Mandatry"/>"#, "CRM0031", "`Mandatory`"),
+        (r#"<rsc_order id="l" first="a" then="b" symmetrical="so"/>"#, "CRM0031", "true or false"),
+        (r#"<rsc_order id="l" first="a"/>"#, "CRM0004", "`then`"),
+        (r#"<rsc_order id="l" first="a" then="a"/>"#, "CRM0021", "take it out"),
+        (r#"<rsc_location id="a" rsc="a" node="alpha" score="1"/>"#, "CRM0010", "rename"),
+        (r#"<rsc_location id="l" rsc-pattern="a(" node="alpha"/>"#, "CRM0031", "regular"),
+        (
+            r#"<rsc_location id="l" rsc="a"><rule id="r" score="1"/></rsc_location>"#,
+            "CRM0004",
+            "one of",
+        ),
+        (
+            r#"<rsc_location id="l" rsc="a" node="alpha" score="1"><wish/></rsc_location>"#,
+            "CRM0052",
+            "rule",
+        ),
+    ];
+    assert_eq!(doubts("", r#"<rsc_order id="l" first="a" then="b"/>"#), []);
+    for (constraint, code, part) in cases {
+        let found = doubts("", constraint);
+        let [(told, help)] = found.as_slice() else { panic!("{constraint}: {found:?}") };
+        assert_eq!(*told, code, "{constraint}: {help}");
+        assert!(help.contains(part), "{constraint}: {help}");
+    }
+}
+
+#[test]
+fn options_that_were_mistyped_are_told() {
+    let with = |pair: &str| {
+        format!(
+            r#"<primitive id="c" class="ocf" provider="crm" type="Dummy"><meta_attributes id="cm"><nvpair id="cn" {pair}/></meta_attributes></primitive>"#
+        )
+    };
+    for (pair, code, part) in [
+        (r#"name="target-roel" value="Stopped""#, "CRM0018", "`target-role`"),
+        (r#"name="target-role" value="Stoped""#, "CRM0007", "`Stopped`"),
+        (r#"name="resource-stickiness" value="much""#, "CRM0006", "INFINITY"),
+        (r#"name="is-managed" value="perhaps""#, "CRM0031", "true or false"),
+        (r#"name="failure-timeout" value="soon""#, "CRM0017", "15s"),
+    ] {
+        let found = doubts(&with(pair), "");
+        assert!(found.iter().any(|(c, h)| *c == code && h.contains(part)), "{pair}: {found:?}");
+    }
+    // Meta attributes of one's own, and old spellings, are nobody's mistake.
+    for pair in [r#"name="our-own-note" value="x""#, r#"name="target_role" value="Stopped""#] {
+        assert_eq!(doubts(&with(pair), ""), [], "{pair}");
+    }
+    let op = r#"<primitive id="c" class="ocf" provider="crm" type="Dummy"><operations>
+        <op id="co" name="monitor" interval="10x" on-fail="explode"/></operations></primitive>"#;
+    let codes: Vec<_> = doubts(op, "").into_iter().map(|(code, _)| code).collect();
+    assert_eq!(codes, ["CRM0017", "CRM0031"]);
+}
+
+#[test]
+fn loops_are_told_with_what_makes_them() {
+    let orders = r#"<rsc_order id="x" first="a" then="b"/><rsc_order id="y" first="b" then="a"/>"#;
+    let found = doubts("", orders);
+    assert_eq!(found, [("CRM0020", "it is made by x, y: remove one of them".to_owned())]);
+    let colocations = r#"<rsc_colocation id="x" rsc="a" with-rsc="b" score="INFINITY"/>
+        <rsc_colocation id="y" rsc="b" with-rsc="a" score="INFINITY"/>"#;
+    assert_eq!(doubts("", colocations)[0].0, "CRM0021");
+    assert_eq!(doubts("", &colocations.replace("INFINITY", "10")), []);
+}
+
+#[test]
+fn what_no_cluster_could_be_is_refused() {
+    let refused = |resources: &str| {
+        let problems = read(&document(resources, "", ""), 0).unwrap_err();
+        (problems[0].code, problems[0].text.clone())
+    };
+    let (code, text) = refused(&(TWO.to_owned() + TWO));
+    assert_eq!((code, text.as_str()), ("CRM0010", "the id `a` is used already, in line 3"));
+    let clone = |max: &str| {
+        format!(
+            r#"<clone id="c"><meta_attributes id="m"><nvpair id="n" name="clone-max" value="{max}"/></meta_attributes>{}</clone>"#,
+            r#"<primitive id="a" class="ocf" provider="crm" type="Dummy"/>"#
+        )
+    };
+    assert!(refused(&clone("4000000000")).1.contains("`clone-max` is 4000000000"));
+    assert!(
+        refused(r#"<bundle id="b"><podman image="i" replicas="99999999999"/></bundle>"#)
+            .1
+            .contains("`replicas`")
+    );
+    assert!(refused(&format!(r#"<clone id="c">{TWO}</clone>"#)).1.contains("more than one"));
+    let twice = document("", "", "").replace("uname=\"delta\"", "uname=\"alpha\"");
+    assert!(read(&twice, 0).unwrap_err()[0].text.contains("there twice"));
+}
+
+#[test]
+fn a_number_with_something_after_it_is_the_number() {
+    let prim = r#"<primitive id="c" class="ocf" provider="crm" type="Dummy"/>"#;
+    let location = r#"<rsc_location id="l" rsc="c" node="alpha" score="7.5"/>"#;
+    let seen = read(&document(prim, location, ""), 0).unwrap();
+    let [Constraint::Location(l)] = seen.cib.constraints.as_slice() else { panic!("{seen:?}") };
+    assert_eq!(l.score, Score::new(7));
+    assert_eq!(seen.warnings[0].code, "CRM0006");
+    assert_eq!(Score::leading("-3x"), Some(Score::new(-3)));
+    assert_eq!(Score::leading("x"), None);
 }

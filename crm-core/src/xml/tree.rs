@@ -50,8 +50,21 @@ impl<'a> Element<'a> {
         self.0.descendants().filter(Node::is_element).map(Self)
     }
 
-    pub(super) fn problem(self, text: String) -> Problem {
+    /// A problem that begins where the element does.
+    pub(super) fn problem(self, code: &'static str, text: String) -> Problem {
         let at = self.0.document().text_pos_at(self.0.range().start);
-        Problem { line: at.row, column: at.col, text }
+        Problem::new((at.row, at.col), code, text)
+    }
+
+    /// A problem with an attribute; without it, with the element.
+    pub(super) fn problem_of(self, name: &str, code: &'static str, text: String) -> Problem {
+        let Some(attribute) = self.0.attribute_node(name) else { return self.problem(code, text) };
+        let at = self.0.document().text_pos_at(attribute.range().start);
+        Problem::new((at.row, at.col), code, text)
+    }
+
+    /// Line it begins in.
+    pub(super) fn line(self) -> u32 {
+        self.0.document().text_pos_at(self.0.range().start).row
     }
 }
