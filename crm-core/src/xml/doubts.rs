@@ -108,26 +108,34 @@ impl<'a> Doubts<'a> {
 
     /// One attribute, or a pair's value (`name` is then `value`).
     fn value(&mut self, element: Element<'a>, name: &str, value: &'a str, kind: Value) {
-        match kind {
-            Value::Resource => self.reference(element, name, value),
-            Value::Node => self.node(element, name, value),
-            _ => {
-                if let Some((code, expected)) = misfit(value, kind) {
-                    let near = match kind {
-                        Value::Word(words) => nearest(value, words.iter().copied()),
-                        Value::Role => nearest(value, known::ROLES.iter().copied()),
-                        _ => None,
-                    };
-                    let pair = element.attr("name").filter(|_| element.name() == "nvpair");
-                    let what = pair.unwrap_or(name);
-                    let effect = effect(element, what, value, kind);
-                    self.add(|| {
-                        let text = format!("`{value}` is no value for `{what}`: {effect}");
-                        element.problem_of(name, code, text).expecting(expected).near(near)
-                    });
-                }
-            }
+        if kind == Value::Resource {
+            return self.reference(element, name, value);
         }
+        if kind == Value::Node {
+            return self.node(element, name, value);
+        }
+        let Some((code, expected)) = misfit(value, kind) else { return };
+        let words = match kind {
+            Value::Word(words) => words,
+            Value::Role => known::ROLES,
+            Value::Text
+            | Value::Bool
+            | Value::Score
+            | Value::Number
+            | Value::Span
+            | Value::Time
+            | Value::Pattern
+            | Value::Resource
+            | Value::Node => &[],
+        };
+        let near = nearest(value, words.iter().copied());
+        let pair = element.attr("name").filter(|_| element.name() == "nvpair");
+        let what = pair.unwrap_or(name);
+        let effect = effect(element, what, value, kind);
+        self.add(|| {
+            let text = format!("`{value}` is no value for `{what}`: {effect}");
+            element.problem_of(name, code, text).expecting(expected).near(near)
+        });
     }
 
     fn reference(&mut self, element: Element<'a>, name: &str, value: &str) {
