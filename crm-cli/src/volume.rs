@@ -246,11 +246,14 @@ fn remarks(status: &StatusReply, here: Option<&VolumeStatus>) -> String {
         out.push_str(&format!("  SUSPENDED: {why}\n"));
     }
     for peer in &here.peers {
-        if let Some(why) = &peer.why {
+        let Some(why) = &peer.why else { continue };
+        if peer.connection == Connection::StandAlone {
             out.push_str(&format!(
                 "  {} is StandAlone: {why}\n    do this on the node whose changes may go: crm volume resolve {} --discard NODE ({} or {})\n",
                 peer.node, here.name, status.me, peer.node
             ));
+        } else {
+            out.push_str(&format!("  {} is not connected: {why}\n", peer.node));
         }
     }
     out
@@ -352,7 +355,11 @@ r0  1GiB  /dev/drbd0 (fuse+loop)
         );
         seen.peers[0].connection = Connection::StandAlone;
         seen.peers[0].why = Some("both sides have changes".to_owned());
-        let got = text(&picture, volume, &[seen]);
+        let got = text(&picture, volume, &[seen.clone()]);
         assert!(got.contains("crm volume resolve r0 --discard NODE (alpha or delta)"), "{got}");
+        seen.peers[0].connection = Connection::Connecting;
+        seen.peers[0].why = Some("two replicas are primary".to_owned());
+        let got = text(&picture, volume, &[seen]);
+        assert!(got.ends_with("  delta is not connected: two replicas are primary\n"), "{got}");
     }
 }

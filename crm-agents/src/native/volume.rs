@@ -3,7 +3,9 @@
 use super::context::{Context, Failure};
 use super::{Action, Agent, holders, param};
 use crm_core::status::rc;
-use crm_proto::block::{Connection, DiskState, Event, Reply, Request, VolumeStatus, socket_path};
+use crm_proto::block::{
+    Connection, DiskState, Event, PeerStatus, Reply, Request, VolumeStatus, socket_path,
+};
 use crm_proto::line::{CallError, Line};
 use std::time::{Duration, Instant};
 
@@ -170,14 +172,14 @@ fn settle(context: &Context, volume: &str) -> Result<VolumeStatus, Failure> {
 }
 
 fn done(status: &VolumeStatus) -> bool {
-    let met = |c: Connection| match c {
-        Connection::Connecting => false,
+    let met = |p: &PeerStatus| match p.connection {
+        Connection::Connecting => p.why.is_some(),
         Connection::Connected
         | Connection::StandAlone
         | Connection::SyncSource
         | Connection::SyncTarget => true,
     };
-    status.score == Some(10_000) || status.peers.iter().all(|p| met(p.connection))
+    status.score == Some(10_000) || status.peers.iter().all(met)
 }
 
 fn stop(context: &Context, volume: String) -> Result<i32, Failure> {

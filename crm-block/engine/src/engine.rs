@@ -600,7 +600,9 @@ impl<D: Clone> Engine<D> {
             (Stage::Established, Sync::None) => Link::Connected,
             (Stage::Established, Sync::Starting | Sync::Source { .. }) => Link::SyncSource,
             (Stage::Established, Sync::Target { .. }) => Link::SyncTarget,
-            (Stage::Down | Stage::Hello | Stage::Bits | Stage::Ready, _) if p.why.is_some() => {
+            (Stage::Down | Stage::Hello | Stage::Bits | Stage::Ready, _)
+                if p.why.is_some_and(|why| !why.passes()) =>
+            {
                 Link::StandAlone
             }
             (Stage::Down | Stage::Hello | Stage::Bits | Stage::Ready, _) => Link::Connecting,

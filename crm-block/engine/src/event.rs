@@ -266,7 +266,7 @@ pub struct PeerView {
     pub out_of_sync: u64,
     /// Blocks resynced since the last resync began.
     pub resynced: u64,
-    /// Why `StandAlone`.
+    /// Why `StandAlone`, or why it was refused until now.
     pub why: Option<String>,
 }
 

@@ -109,8 +109,8 @@ pub enum Why {
     /// Both changed since they parted.
     #[error("split brain: both sides changed since they parted")]
     SplitBrain,
-    /// Two primaries.
-    #[error("split brain: two replicas are primary")]
+    /// Two primaries, and the data of at most one went on: they connect as soon as one is demoted (a minority that is being stopped).
+    #[error("two replicas are primary: they connect when one of them is demoted")]
     TwoPrimaries,
     /// A live primary has older data than its peer.
     #[error("split brain: the primary has older data than its peer")]
@@ -121,6 +121,14 @@ pub enum Why {
     /// Different definition.
     #[error("unrelated data: size, day-0 generation or replica order differ")]
     Definition,
+}
+
+impl Why {
+    /// It passes without anybody's word on whose data may go.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self == Self::TwoPrimaries
+    }
 }
 
 impl Direction {
@@ -150,7 +158,12 @@ pub fn compare(me: &Hello, peer: &Hello) -> Verdict {
         one.primary && (other.primary || other.sees_primary.is_some_and(|p| p != one.index))
     };
     if rival(me, peer) || rival(peer, me) {
-        return Verdict::Refuse(Why::TwoPrimaries);
+        return match lineage(me, peer) {
+            Verdict::Refuse(parted) => Verdict::Refuse(parted),
+            Verdict::Equal(_) | Verdict::Differ(..) | Verdict::Wait => {
+                Verdict::Refuse(Why::TwoPrimaries)
+            }
+        };
     }
     if me.undecided() || peer.undecided() {
         return Verdict::Wait;
@@ -352,6 +365,18 @@ mod tests {
                 Hello { primary: true, ..hello(0, 9) },
                 Hello { primary: true, ..hello(1, 9) },
                 Verdict::Refuse(Why::TwoPrimaries),
+            ),
+            (
+                "two primaries, one of which went on without the other",
+                Hello { primary: true, ..hello(0, 9) },
+                Hello { primary: true, bitmap: vec![9, 0], history: vec![9], ..hello(1, 10) },
+                Verdict::Refuse(Why::TwoPrimaries),
+            ),
+            (
+                "two primaries that both went on",
+                Hello { primary: true, bitmap: vec![0, 9], history: vec![9], ..hello(0, 10) },
+                Hello { primary: true, bitmap: vec![9, 0], history: vec![9], ..hello(1, 11) },
+                Verdict::Refuse(Why::SplitBrain),
             ),
             (
                 "a primary, and one that follows another",

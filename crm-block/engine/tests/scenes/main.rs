@@ -113,7 +113,10 @@ fn one_that_follows_a_primary_is_no_majority_for_another() {
     stage.write(1, 2, 1);
     stage.mend();
     let view = stage.engine(0).view();
-    assert!(view.primary && view.peers.iter().all(|p| p.link == Link::StandAlone), "{view:#?}");
+    assert!(
+        view.primary && view.peers.iter().all(|p| p.link == Link::Connecting && p.why.is_some()),
+        "{view:#?}"
+    );
     stage.write(1, 3, 1);
     stage.demote(0);
     stage.mend();
