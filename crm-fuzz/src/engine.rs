@@ -2,6 +2,7 @@
 
 use crate::summary::{self, Decision};
 use crate::tree::Xml;
+use crm_core::plan::Habits;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,9 +15,18 @@ pub const NOW_MS: u64 = 1_700_000_000_000;
 /// # Errors
 /// What the reader refuses.
 pub fn ours(document: &Xml) -> Result<(Decision, String), String> {
-    let document = crm_core::xml::read(&document.to_string(), NOW_MS).map_err(|problems| {
+    ours_with(document, Habits::default())
+}
+
+/// The same with habits of an old release.
+///
+/// # Errors
+/// What the reader refuses.
+pub fn ours_with(document: &Xml, habits: Habits) -> Result<(Decision, String), String> {
+    let mut document = crm_core::xml::read(&document.to_string(), NOW_MS).map_err(|problems| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })?;
+    document.habits = habits;
     // A panic is a finding like any other; it must not end the run.
     let run = || crm_cli::pacemaker_style(&crm_core::simulate::run(&document, &[]));
     let text = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))

@@ -8,14 +8,13 @@ use crm_fuzz::summary::Decision;
 use crm_fuzz::tree::Xml;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HELP: &str = "\
 crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED]
-  --seeds A..B    which random clusters (0..300)
+  --seeds A..B,C  which random clusters (0..300)
   --only, --without   features; `--only help` lists them
   --show N        cut down and print the first N differences (3)
   --keep DIR      write each difference that is cut down as AREA-SEED.xml and .txt
@@ -23,7 +22,7 @@ crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--
   --print SEED    the document of a seed, nothing else";
 
 struct Options {
-    seeds: Range<u64>,
+    seeds: Vec<u64>,
     mask: Mask,
     jobs: usize,
     show: usize,
@@ -39,7 +38,7 @@ fn say(line: &str) {
 
 fn options() -> Result<Options, String> {
     let mut out = Options {
-        seeds: 0..300,
+        seeds: (0..300).collect(),
         mask: Mask::default(),
         jobs: 2,
         show: 3,
@@ -51,21 +50,25 @@ fn options() -> Result<Options, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{HELP}"));
         let number =
-            |text: String| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
+            |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
         match word.as_str() {
             "--seeds" => {
-                let text = value()?;
-                let (a, b) =
-                    text.split_once("..").ok_or_else(|| format!("`{text}` is not A..B"))?;
-                out.seeds = number(a.to_owned())?..number(b.to_owned())?;
+                out.seeds.clear();
+                for part in value()?.split(',') {
+                    let (a, b) = part.split_once("..").map_or_else(
+                        || number(part).map(|n| (n, n.saturating_add(1))),
+                        |(a, b)| Ok((number(a)?, number(b)?)),
+                    )?;
+                    out.seeds.extend(a..b);
+                }
             }
             "--only" => out.mask.only = features(&value()?)?,
             "--without" => out.mask.without = features(&value()?)?,
-            "--jobs" => out.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
-            "--show" => out.show = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
+            "--jobs" => out.jobs = usize::try_from(number(&value()?)?).unwrap_or(1).max(1),
+            "--show" => out.show = usize::try_from(number(&value()?)?).unwrap_or(usize::MAX),
             "--keep" => out.keep = Some(PathBuf::from(value()?)),
-            "--allow" => out.allow = number(value()?)?,
-            "--print" => out.print = Some(number(value()?)?),
+            "--allow" => out.allow = number(&value()?)?,
+            "--print" => out.print = Some(number(&value()?)?),
             _ => return Err(HELP.to_owned()),
         }
     }
@@ -89,7 +92,7 @@ enum Verdict {
     Same {
         executed: bool,
     },
-    Known(&'static str),
+    Known(String),
     Different(Levels),
     /// One of the two did not take it.
     Refused(String),
@@ -111,19 +114,18 @@ fn compare(document: &Xml, ours: &Decision, theirs: &Decision) -> Verdict {
     if !levels.decides_differently() {
         return Verdict::Same { executed: !levels.executed };
     }
-    known::name(document, ours, theirs).map_or(Verdict::Different(levels), Verdict::Known)
+    known::name(document, theirs).map_or(Verdict::Different(levels), Verdict::Known)
 }
 
 fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
-    let next = AtomicU64::new(options.seeds.start);
+    let next = AtomicUsize::new(0);
     let work = |name: String| -> Result<Vec<(u64, Verdict)>, String> {
         let oracle = Oracle::find(&name).ok_or("crm_simulate is not installed")?;
         let mut out = Vec::new();
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= options.seeds.end {
+            let Some(seed) = options.seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
                 return Ok(out);
-            }
+            };
             out.push((seed, judge(&cluster(seed, &options.mask), &oracle)));
         }
     };
@@ -147,9 +149,12 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
 fn explain(seed: u64, options: &Options) -> Result<(), String> {
     let oracle = Oracle::find("explain").ok_or("crm_simulate is not installed")?;
     let document = cluster(seed, &options.mask);
-    let refused = matches!(judge(&document, &oracle), Verdict::Refused(_));
+    let first = judge(&document, &oracle);
+    let refused = matches!(first, Verdict::Refused(_));
+    // A difference in what is seen at the beginning is another one.
+    let seen = |v: &Verdict| matches!(v, Verdict::Different(levels) if levels.before);
     let small = minimise(&document, 1500, &mut |d| match judge(d, &oracle) {
-        Verdict::Different(_) => !refused,
+        found @ Verdict::Different(_) => !refused && seen(&found) == seen(&first),
         Verdict::Refused(why) => refused && why.starts_with("ours"),
         Verdict::Same { .. } | Verdict::Known(_) => false,
     });
@@ -199,7 +204,7 @@ fn run() -> Result<bool, String> {
     }
     let all = judge_all(&options)?;
     let (mut same, mut executed, mut refused) = (0_u64, 0_u64, 0_u64);
-    let mut known: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut known: BTreeMap<String, u64> = BTreeMap::new();
     let (mut different, mut broken) = (Vec::new(), Vec::new());
     for (seed, verdict) in &all {
         match verdict {
@@ -207,7 +212,7 @@ fn run() -> Result<bool, String> {
                 same += 1;
                 executed += u64::from(*all);
             }
-            Verdict::Known(name) => *known.entry(name).or_default() += 1,
+            Verdict::Known(name) => *known.entry(name.clone()).or_default() += 1,
             Verdict::Different(levels) => different.push((*seed, *levels)),
             Verdict::Refused(why) => {
                 refused += 1;

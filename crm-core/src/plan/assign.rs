@@ -1,6 +1,6 @@
 //! Phase 7: every primitive gets its node, or none.
 
-use super::ScorePhase;
+use super::{Habit, ScorePhase};
 use super::model::{Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
 use crate::cib::{Role, Score};
 use std::cmp::{Ordering, Reverse};
@@ -69,14 +69,18 @@ impl Model<'_> {
     fn assign_primitive(&mut self, r: RscIx, prefer: Option<NodeIx>) {
         let this_with = self.this_with_list(r);
         let with_this = self.with_this_list(r);
+        let one_go = self.habit(Habit::OneGo);
         for mandatory in [true, false] {
+            let now = |s: &Self, ix: usize| {
+                if one_go { mandatory } else { s.colocs[ix].score.is_infinite() == mandatory }
+            };
             for ix in &this_with {
-                if self.colocs[*ix].score.is_infinite() == mandatory {
+                if now(self, *ix) {
                     self.follow(r, *ix);
                 }
             }
             for ix in &with_this {
-                if self.colocs[*ix].score.is_infinite() == mandatory {
+                if now(self, *ix) {
                     self.take_preferences(r, *ix);
                 }
             }

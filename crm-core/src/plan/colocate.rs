@@ -1,5 +1,6 @@
 //! How resources pull and push each other: which colocations count for a resource, and what a placed resource means for those that follow it.
 
+use super::Habit;
 use super::model::{Coloc, ColocIx, Kind, Model, NodeIx, RscIx};
 use crate::cib::{Role, Score};
 use std::cmp::Ordering;
@@ -34,6 +35,26 @@ impl<'a> Model<'a> {
         out
     }
 
+    /// Does a parent's colocation count for what is inside of it? With a release's habits it may not, or not yet.
+    fn inherits(&self, at: RscIx, of: RscIx, with: bool, ix: ColocIx) -> bool {
+        let parent = &self.rscs[at];
+        if at == of {
+            return true;
+        }
+        match &parent.kind {
+            Kind::Group { .. } if self.habit(Habit::GroupsSpeakLate) => {
+                parent.assigning || parent.done
+            }
+            Kind::Clone(info) if self.habit(Habit::WishesOfFew) && parent.assigning => {
+                let nodes = (0..self.nodes.len()).filter(|n| self.nodes[*n].available());
+                let score = self.colocs[ix].score;
+                let counts = score < Score::ZERO || (!with && score == Score::INF);
+                counts || info.max < nodes.count()
+            }
+            Kind::Group { .. } | Kind::Clone(_) | Kind::Primitive => true,
+        }
+    }
+
     /// Adds what `at` (a resource, its parents, their other members) has for `of`.
     fn collect(&self, at: RscIx, of: RscIx, with: bool, out: &mut Vec<ColocIx>) {
         let own = if with { &self.with_this[at] } else { &self.this_with[at] };
@@ -55,11 +76,11 @@ impl<'a> Model<'a> {
                     }
                     return;
                 }
-                out.extend(own);
+                out.extend(own.iter().filter(|c| self.inherits(at, of, with, **c)));
                 if let Some(parent) = rsc.parent {
                     self.collect(parent, of, with, out);
                 }
-                if colocated {
+                if colocated && !self.habit(Habit::GroupsSpeakLate) {
                     for member in rsc.children.iter().filter(|m| **m != of) {
                         self.collect(*member, of, with, out);
                     }
@@ -68,7 +89,7 @@ impl<'a> Model<'a> {
             Kind::Clone(_)
                 if rsc.bundle.is_some() && at != of && !self.bundle_speaks_for(at, of) => {}
             Kind::Clone(_) => {
-                out.extend(own);
+                out.extend(own.iter().filter(|c| self.inherits(at, of, with, **c)));
                 if let Some(parent) = rsc.parent {
                     self.collect(parent, of, with, out);
                 }

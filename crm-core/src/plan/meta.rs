@@ -160,6 +160,7 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith")
             || flag(&chain, "have-watchdog", false),
         exact: false,
+        habits: super::Habits::default(),
         stop_removed: flag(&chain, "stop-removed-resources", true)
             && flag(&chain, "stop-orphan-resources", true),
         shutdown_lock_ms: flag(&chain, "shutdown-lock", false).then(|| {

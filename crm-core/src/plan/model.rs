@@ -1,6 +1,6 @@
 //! The dense form a plan is made on: nodes and resources by index, names only at the border.
 
-use super::{Pacemaker, Reason, ScorePhase, ScoreRow};
+use super::{Habit, Habits, Pacemaker, Reason, ScorePhase, ScoreRow};
 use crate::cib::{AgentName, Cib, NvSet, Primitive, Role, Score};
 use crate::status::Status;
 use std::collections::{BTreeMap, BTreeSet};
@@ -446,6 +446,8 @@ pub(super) struct Properties {
     pub(super) fence_device: bool,
     /// Decide as Pacemaker does.
     pub(super) exact: bool,
+    /// What an old release decided otherwise.
+    pub(super) habits: Habits,
     pub(super) stop_removed: bool,
     /// `shutdown-lock`: how long (0 = for ever), if at all.
     pub(super) shutdown_lock_ms: Option<u64>,
@@ -614,6 +616,11 @@ impl<'a> Model<'a> {
     /// Managed and not blocked.
     pub(super) fn movable(&self, rsc: RscIx) -> bool {
         self.managed(rsc) && !self.rscs[rsc].blocked()
+    }
+
+    /// Is the plan to have a habit of an old release?
+    pub(super) const fn habit(&self, habit: Habit) -> bool {
+        self.props.habits.has(habit)
     }
 
     /// Any member or instance is active.

@@ -1,5 +1,6 @@
 //! Preferences that travel along colocations: what depends on a resource has a say in where that goes.
 
+use super::Habit;
 use super::model::{ColocIx, Kind, Model, NodeIx, RscIx};
 use crate::cib::{Role, Score};
 
@@ -145,6 +146,9 @@ impl Model<'_> {
     /// A dependent that keeps away from the primary and cannot be on a node says nothing about that node, unless it can run on one node only:
     /// then the primary may leave that, if nothing holds it.
     fn gives_way(&self, ix: ColocIx, best: Score) -> bool {
+        if self.habit(Habit::NeverGivesWay) {
+            return false;
+        }
         let c = &self.colocs[ix];
         let allowed = self.rscs[c.dependent].scores.iter().filter(|s| **s >= Score::ZERO).count();
         self.rscs[c.primary].meta.stickiness < best.negated() && self.influences(ix) && allowed == 1

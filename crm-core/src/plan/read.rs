@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
     let mut props = meta::properties(input.cib);
     props.exact = input.pacemaker.is_some();
+    props.habits = input.pacemaker.map(|p| p.habits).unwrap_or_default();
     let nodes = read_nodes(input, implicit);
     let mut builder = Builder {
         model: Model {

@@ -1,6 +1,6 @@
 //! Clones: which instance goes where. What runs stays, and no node gets more than its share.
 
-use super::ScorePhase;
+use super::{Habit, ScorePhase};
 use super::model::{CloneInfo, Kind, Model, NodeIx, RscIx};
 use super::pull::{Pull, Table, share};
 use crate::cib::Score;
@@ -248,7 +248,7 @@ impl Model<'_> {
             self.unassign(i);
             self.restore(&saved);
             self.reasons.truncate(told);
-            let Some(better) = chosen else { break };
+            let Some(better) = chosen.filter(|_| !self.habit(Habit::Shuffles)) else { break };
             seats.taken[better] += 1;
         }
         seats.taken = taken;

@@ -56,6 +56,42 @@ pub struct Pacemaker<'a> {
     pub coordinator: Option<&'a str>,
     /// What the nodes have recorded of their operations, in the order in which it stands in the status.
     pub records: &'a [crate::lrm::NodeRecord],
+    /// What an old release decided otherwise.
+    pub habits: Habits,
+}
+
+/// What Pacemaker 2.1.5 decided otherwise than the releases after it: with these on, the plan can be compared with that release's.
+/// Nobody wants them but the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// A wish (finite score) that a clone has, or that follows it, counts for its instances only if not every node gets one.
+    WishesOfFew,
+    /// A resource that keeps away from another never makes that one leave, even if it has one node only.
+    NeverGivesWay,
+    /// An instance that would be better off elsewhere goes there, though another could have started there.
+    Shuffles,
+    /// Colocations are applied in one go: mandatory ones not before wishes.
+    OneGo,
+    /// What follows a group, and what a group follows, is not seen through its members before it is placed.
+    GroupsSpeakLate,
+}
+
+/// Some of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Habits(u32);
+
+impl Habits {
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, habit: Habit) -> Self {
+        Self(self.0 | (1 << habit as u32))
+    }
+
+    /// Is it one of them?
+    #[must_use]
+    pub const fn has(self, habit: Habit) -> bool {
+        self.0 & (1 << habit as u32) != 0
+    }
 }
 
 /// Index of an action in [`Plan::actions`].

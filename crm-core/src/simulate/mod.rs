@@ -65,6 +65,7 @@ pub fn input(document: &Document) -> Input<'_> {
             fence: &document.fence,
             coordinator: document.coordinator.as_deref(),
             records: &document.records,
+            habits: document.habits,
         }),
     }
 }

@@ -96,6 +96,8 @@ pub struct Document {
     pub uuids: BTreeMap<String, String>,
     /// What was taken as Pacemaker takes it and was probably not meant so.
     pub warnings: Vec<Problem>,
+    /// Not in the document: what an old release is known to decide otherwise (for comparing with that).
+    pub habits: crate::plan::Habits,
 }
 
 /// Everything the parts of the reader share.
