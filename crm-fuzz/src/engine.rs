@@ -108,7 +108,7 @@ impl Levels {
         Self {
             before: a.before != b.before,
             placement: ended && a.after != b.after,
-            actions: a.actions != b.actions,
+            actions: if ended { a.actions != b.actions } else { a.announced() != b.announced() },
             executed: ended && a.executed != b.executed,
         }
     }

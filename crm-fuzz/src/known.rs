@@ -15,6 +15,7 @@ pub const OLD_RULES: &[(&str, Habit)] = &[
     ("shuffles", Habit::Shuffles),
     ("one-go", Habit::OneGo),
     ("groups-speak-late", Habit::GroupsSpeakLate),
+    ("rounds-to-nothing", Habit::RoundsToNothing),
 ];
 
 /// The names of the old rules that explain the difference, if it is a known one; as few as do it.

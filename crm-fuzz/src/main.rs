@@ -49,8 +49,7 @@ fn options() -> Result<Options, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{HELP}"));
-        let number =
-            |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
+        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
         match word.as_str() {
             "--seeds" => {
                 out.seeds.clear();
@@ -123,7 +122,8 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
         let oracle = Oracle::find(&name).ok_or("crm_simulate is not installed")?;
         let mut out = Vec::new();
         loop {
-            let Some(seed) = options.seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
+            let Some(seed) = options.seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied()
+            else {
                 return Ok(out);
             };
             out.push((seed, judge(&cluster(seed, &options.mask), &oracle)));

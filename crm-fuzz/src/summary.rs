@@ -28,6 +28,14 @@ pub struct Decision {
     pub stuck: bool,
 }
 
+impl Decision {
+    /// The actions without shutdowns, which are only seen when they are executed.
+    #[must_use]
+    pub fn announced(&self) -> Vec<&String> {
+        self.actions.iter().filter(|a| !a.starts_with("Shutdown ")).collect()
+    }
+}
+
 const WORDS: [&str; 14] = [
     "Started",
     "Stopped",

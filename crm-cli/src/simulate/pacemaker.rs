@@ -200,8 +200,9 @@ fn instances(
         let active = leaves.iter().filter(|l| !l.active.is_empty()).count();
         let noteworthy = leaves.iter().any(|l| l.failed || l.blocked || l.unclean)
             || (active > 0 && leaves.iter().any(|l| !l.managed));
-        if unique || noteworthy || (active > 0 && active < leaves.len()) {
-            if active > 0 || unique {
+        let busy = instance.pending.as_ref().is_some_and(|(op, _)| under_way(op).is_some());
+        if unique || noteworthy || busy || (active > 0 && active < leaves.len()) {
+            if active > 0 || unique || busy {
                 show(out, picture, instance, indent);
             }
             continue;
@@ -246,7 +247,7 @@ fn state(r: &RscPicture) -> String {
         words.push("FAILED");
     }
     if !r.failed || role == Role::Promoted {
-        let busy = r.pending.as_deref().and_then(under_way);
+        let busy = r.pending.as_ref().and_then(|(op, _)| under_way(op));
         words.push(match role {
             _ if busy.is_some() => busy.unwrap_or_default(),
             Role::Stopped => "Stopped",
@@ -256,7 +257,11 @@ fn state(r: &RscPicture) -> String {
         });
     }
     let mut text = words.join(" ");
-    if let [(node, _)] = r.active.as_slice() {
+    let node = match (r.active.as_slice(), &r.pending) {
+        ([(node, _)], _) | ([], Some((_, node))) => Some(node),
+        _ => None,
+    };
+    if let Some(node) = node {
         let _infallible = write!(text, " {node}");
     }
     let mut notes = Vec::new();

@@ -42,6 +42,11 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
     }
     let cib = model.cib;
     let mut discoveries = Discoveries::default();
+    for (r, n, health) in super::health::locations(model) {
+        prefer(model, r, n, (health, None), &mut discoveries);
+        let text = format!("the health of {} counts {health}", model.nodes[n].name);
+        model.because(r, Some(n), "health", text).scored(health);
+    }
     for constraint in &cib.constraints {
         if let Constraint::Location(l) = constraint {
             location(model, l, &mut discoveries);

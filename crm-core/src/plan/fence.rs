@@ -10,8 +10,7 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     if !model.props.exact {
         return;
     }
-    let primitive = |r: RscIx| matches!(model.rscs[r].kind, Kind::Primitive);
-    let managed = (0..model.rscs.len()).any(|r| primitive(r) && model.movable(r));
+    let managed = anything_managed(model);
     let (mut fencings, mut shutdowns, mut last) = (Vec::new(), Vec::new(), None);
     for n in 0..model.nodes.len() {
         if let NodeKind::Guest { container, connection } = model.nodes[n].kind {
@@ -53,6 +52,12 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     for fencing in fencings {
         table.bind(fencing, last, Link::ORDERED);
     }
+}
+
+/// Where nothing is managed, nothing is lost by waiting.
+pub(super) fn anything_managed(model: &Model<'_>) -> bool {
+    let primitive = |r: RscIx| matches!(model.rscs[r].kind, Kind::Primitive);
+    (0..model.rscs.len()).any(|r| primitive(r) && model.movable(r))
 }
 
 fn fence(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {

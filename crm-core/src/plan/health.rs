@@ -11,26 +11,21 @@ struct Colours {
     base: Score,
 }
 
-/// Applies the health of each node to all resources.
-pub(super) fn apply(model: &mut Model<'_>) {
-    let Some(colours) = colours(model) else { return };
+/// What the health of each node means for the resources: a location for each that is not part of another and does not mind.
+pub(super) fn locations(model: &Model<'_>) -> Vec<(RscIx, NodeIx, Score)> {
+    let Some(colours) = colours(model) else { return Vec::new() };
+    let mut out = Vec::new();
     for n in 0..model.nodes.len() {
-        let Some(health) = health(model, n, &colours) else { continue };
-        for r in 0..model.rscs.len() {
-            if !allowed_anyway(model, r) {
-                let sum = model.rscs[r].scores[n].plus(health);
-                model.rscs[r].scores[n] = sum;
-                if health != Score::ZERO && model.rscs[r].parent.is_none() {
-                    let text = format!("the health of {} counts {health}", model.nodes[n].name);
-                    model.because(r, Some(n), "health", text).scored(health);
-                }
+        let Some(health) = health(model, n, &colours).filter(|h| *h != Score::ZERO) else {
+            continue;
+        };
+        for r in &model.tops {
+            if health > Score::ZERO || !model.rscs[*r].meta.allow_unhealthy {
+                out.push((*r, n, health));
             }
         }
     }
-}
-
-fn allowed_anyway(model: &Model<'_>, r: RscIx) -> bool {
-    model.rscs[r].meta.allow_unhealthy
+    out
 }
 
 fn colours(model: &Model<'_>) -> Option<Colours> {

@@ -86,7 +86,6 @@ pub fn explain(input: &Input<'_>) -> Explained {
 fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     ticket::apply(&mut model);
     criteria::apply(&mut model);
-    health::apply(&mut model);
     let mut table = actions::Table::new(&model);
     configured::note(&model, &mut table);
     internal::note(&model, &mut table);

@@ -15,9 +15,9 @@ impl<'a> Replay<'_, 'a> {
         self.by_node.get(node)?.resources.iter().find(|r| r.id == id)
     }
 
-    /// The name under which the resource's history is kept.
+    /// The name under which the other half is looked for: the instance's, though histories of instances that are alike have none.
     fn history_id(&self, r: RscIx) -> String {
-        self.b.model.history_id(r)
+        self.b.model.label(r)
     }
 
     fn half(&self, node: &str, id: &str, task: &str, peer: &str) -> Option<&'a OpRecord> {

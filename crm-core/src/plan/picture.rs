@@ -93,8 +93,8 @@ pub struct RscPicture {
     pub managed: bool,
     /// Not configured any more.
     pub removed: bool,
-    /// An operation that is under way.
-    pub pending: Option<String>,
+    /// An operation that is under way, and its node.
+    pub pending: Option<(String, String)>,
     /// An active instance on a node that may have lost it.
     pub unclean: bool,
 }
@@ -216,7 +216,11 @@ fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
         blocked: rsc.blocked(),
         managed: model.managed(r),
         removed: rsc.removed,
-        pending: rsc.now.pending.as_ref().map(|(op, _)| op.clone()),
+        pending: rsc
+            .now
+            .pending
+            .as_ref()
+            .map(|(op, node)| (op.clone(), model.nodes[*node].name.to_owned())),
         unclean: rsc.active.iter().any(|a| !model.nodes[a.node].online),
     }
 }

@@ -25,12 +25,12 @@ pub(super) fn share(factor: f32, score: Score) -> f32 {
 }
 
 /// `factor` times `score`, rounded half away from zero; what was not zero never becomes zero.
-fn scaled(factor: f32, score: Score) -> Score {
+fn scaled(factor: f32, score: Score, to_nothing: bool) -> Score {
     #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
     let product = factor * score.value() as f32;
     #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
     let rounded = product.round() as i64;
-    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 {
+    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 && !to_nothing {
         // Pacemaker takes the sign of the factor here, whatever the score's.
         return Score::new(if factor < 0.0 { -1 } else { 1 });
     }
@@ -129,12 +129,13 @@ impl Model<'_> {
     fn add_matching(&self, source: RscIx, ix: ColocIx, factor: f32, pull: Pull, work: &mut Table) {
         let own = self.preferences(source, ix);
         let bests = self.best_by_place(&own, ix);
+        let to_nothing = self.habit(Habit::RoundsToNothing);
         for (entry, best) in work.iter_mut().zip(bests) {
             if factor < 0.0 && best < Score::ZERO && !self.gives_way(ix, best) {
                 continue;
             }
             let Some(old) = *entry else { continue };
-            let sum = old.plus(scaled(factor, best));
+            let sum = old.plus(scaled(factor, best, to_nothing));
             if !pull.positive || sum >= Score::ZERO || old < Score::ZERO {
                 *entry = Some(sum);
             } else if old > Score::ZERO {

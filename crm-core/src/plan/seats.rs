@@ -60,7 +60,7 @@ pub(super) fn merge_sort<T: Copy>(list: &[T], compare: &impl Fn(&T, &T) -> Order
     if list.len() < 2 {
         return list.to_vec();
     }
-    let (left, right) = list.split_at(list.len().div_ceil(2));
+    let (left, right) = list.split_at(list.len() / 2);
     let (left, right) = (merge_sort(left, compare), merge_sort(right, compare));
     let mut out = Vec::with_capacity(list.len());
     let (mut l, mut r) = (left.iter().peekable(), right.iter().peekable());

@@ -20,12 +20,13 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
         return (0..model.rscs.len()).filter_map(|r| line(model, table, r)).collect();
     }
     let mut out: Vec<String> = Vec::new();
+    let armed = super::fence::anything_managed(model);
     for n in 0..model.nodes.len() {
         if let Some(container) = model.nodes[n].kind.container() {
             out.extend(recovered(model, table, n, container));
             continue;
         }
-        if !model.will_fence(n) {
+        if !(armed && model.will_fence(n)) {
             continue;
         }
         let why = model.nodes[n].fence.clone().unwrap_or_default();

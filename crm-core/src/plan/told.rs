@@ -80,11 +80,6 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The name its history is kept under.
-    pub(super) fn history_id(&self, r: RscIx) -> String {
-        self.key(r)
-    }
-
     /// It must not run there (`None`: nowhere).
     pub(super) fn ban(&mut self, r: RscIx, node: Option<NodeIx>, code: &'static str, text: String) {
         self.because(r, node, code, text).scored(Score::NEG_INF);
@@ -161,7 +156,7 @@ impl<'a> Model<'a> {
 
     fn counted(&self, r: RscIx, n: NodeIx) -> Count {
         let Some(failures) = self.failures.get(n) else { return Count::default() };
-        let id = self.history_id(r);
+        let id = self.key(r);
         let found = if self.unique(r) || self.rscs[r].clone.is_none() {
             failures.exact.get(&id)
         } else {
