@@ -15,6 +15,7 @@ pub const OLD_RULES: &[(&str, Habit)] = &[
     ("shuffles", Habit::Shuffles),
     ("one-go", Habit::OneGo),
     ("groups-speak-late", Habit::GroupsSpeakLate),
+    ("groups-stick", Habit::GroupsStick),
     ("rounds-to-nothing", Habit::RoundsToNothing),
 ];
 

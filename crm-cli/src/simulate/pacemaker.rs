@@ -58,7 +58,17 @@ fn decided(out: &mut String, run: &Run) {
         }
     }
     out.push_str("\nRevised Cluster Status:\n");
-    status(out, &end.after);
+    let mut after = end.after.clone();
+    after.resources.iter_mut().for_each(forget_what_is_under_way);
+    status(out, &after);
+}
+
+/// Afterwards Pacemaker does not name what is still under way, only its node.
+fn forget_what_is_under_way(r: &mut RscPicture) {
+    if let Some((op, _)) = &mut r.pending {
+        op.clear();
+    }
+    r.children.iter_mut().for_each(forget_what_is_under_way);
 }
 
 fn executed(kind: &ActionKind) -> String {

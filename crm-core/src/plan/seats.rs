@@ -245,6 +245,10 @@ impl Model<'_> {
             if stays {
                 break;
             }
+            let group = matches!(self.rscs[i].kind, Kind::Group { .. });
+            if self.habit(Habit::GroupsStick) && (group || chosen.is_none()) {
+                break;
+            }
             self.unassign(i);
             self.restore(&saved);
             self.reasons.truncate(told);

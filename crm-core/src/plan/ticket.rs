@@ -29,7 +29,11 @@ fn leaf_ticket(model: &mut Model<'_>, r: RscIx, c: &RscTicket, ticket: Ticket) {
             LossPolicy::Demote if promoted_only => {}
             LossPolicy::Demote => forbid(model, r, c),
             LossPolicy::Fence => fence(model, r, c),
-            LossPolicy::Freeze if in_role(model, r, c) => model.rscs[r].frozen = true,
+            LossPolicy::Freeze if in_role(model, r, c) => {
+                model.rscs[r].frozen = true;
+                // Pacemaker does not count on it any more: what comes after its start waits.
+                model.rscs[r].now.held |= model.props.exact;
+            }
             LossPolicy::Freeze => {}
         }
     } else if (!ticket.granted || ticket.standby) && (!promoted_only || c.loss == LossPolicy::Stop)

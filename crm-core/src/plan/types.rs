@@ -74,6 +74,8 @@ pub enum Habit {
     OneGo,
     /// What follows a group, and what a group follows, is not seen through its members before it is placed.
     GroupsSpeakLate,
+    /// An instance that is a group stays where it was tried first, and nobody counts it.
+    GroupsStick,
     /// What is left of a preference after several colocations may be nothing.
     RoundsToNothing,
 }
