@@ -8,26 +8,63 @@ use crate::summary::Decision;
 use crate::tree::Xml;
 use crm_core::plan::{Habit, Habits};
 
+/// An old rule.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// The planner can follow it.
+    Habit(Habit),
+    /// It amounts to another document.
+    Edit(fn(&Xml) -> Xml),
+}
+
 /// The old rules, with the names that they have in docs/compat.md.
-pub const OLD_RULES: &[(&str, Habit)] = &[
-    ("wishes-of-few", Habit::WishesOfFew),
-    ("never-gives-way", Habit::NeverGivesWay),
-    ("shuffles", Habit::Shuffles),
-    ("one-go", Habit::OneGo),
-    ("groups-speak-late", Habit::GroupsSpeakLate),
-    ("groups-stick", Habit::GroupsStick),
-    ("rounds-to-nothing", Habit::RoundsToNothing),
+const OLD_RULES: &[(&str, Rule)] = &[
+    ("wishes-of-few", Rule::Habit(Habit::WishesOfFew)),
+    ("never-gives-way", Rule::Habit(Habit::NeverGivesWay)),
+    ("shuffles", Rule::Habit(Habit::Shuffles)),
+    ("one-go", Rule::Habit(Habit::OneGo)),
+    ("groups-speak-late", Rule::Habit(Habit::GroupsSpeakLate)),
+    ("groups-stick", Rule::Habit(Habit::GroupsStick)),
+    ("rounds-to-nothing", Rule::Habit(Habit::RoundsToNothing)),
+    ("roles-in-rules", Rule::Edit(without_roles_in_rules)),
 ];
+
+/// A rule about a role other than the promoted one was read and never applied.
+fn without_roles_in_rules(document: &Xml) -> Xml {
+    let ignored = |x: &Xml| {
+        x.name == "rsc_location"
+            && x.children
+                .iter()
+                .any(|c| c.name == "rule" && matches!(c.attr("role"), Some("Slave" | "Started")))
+    };
+    let mut out = document.clone();
+    out.children.retain(|c| !ignored(c));
+    out.children = out.children.iter().map(without_roles_in_rules).collect();
+    out
+}
 
 /// The names of the old rules that explain the difference, if it is a known one; as few as do it.
 #[must_use]
 pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
     let mut sets: Vec<u32> = (1..1 << OLD_RULES.len()).collect();
+    sets.retain(|set| set.count_ones() <= 4);
     sets.sort_by_key(|set| (set.count_ones(), *set));
     let chosen = |set: u32| OLD_RULES.iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0);
-    sets.into_iter().find_map(|set| {
-        let habits = chosen(set).fold(Habits::default(), |all, (_, (_, habit))| all.with(*habit));
-        let (old, _) = ours_with(document, habits).ok()?;
+    let edits = OLD_RULES.iter().enumerate().filter_map(|(i, (_, rule))| match rule {
+        Rule::Edit(edit) => Some((1 << i, edit(document))),
+        Rule::Habit(_) => None,
+    });
+    // What an edit does not change it does not explain.
+    let same: u32 = edits.filter(|(_, d)| d == document).map(|(bit, _)| bit).sum();
+    sets.into_iter().filter(|set| set & same == 0).find_map(|set| {
+        let (mut habits, mut edited) = (Habits::default(), document.clone());
+        for (_, (_, rule)) in chosen(set) {
+            match rule {
+                Rule::Habit(habit) => habits = habits.with(*habit),
+                Rule::Edit(edit) => edited = edit(&edited),
+            }
+        }
+        let (old, _) = ours_with(&edited, habits).ok()?;
         let same = !Levels::of(&old, theirs).decides_differently();
         same.then(|| chosen(set).map(|(_, (name, _))| *name).collect::<Vec<_>>().join("+"))
     })

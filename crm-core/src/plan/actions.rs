@@ -311,6 +311,8 @@ pub(super) struct Table {
     pub(super) named: BTreeMap<String, ActIx>,
     /// Orders that are not bound to actions yet, oldest first.
     pub(super) orders: Vec<Ordering>,
+    /// As Pacemaker has them.
+    exact: bool,
 }
 
 impl Table {
@@ -321,6 +323,7 @@ impl Table {
             of: vec![Vec::new(); model.rscs.len()],
             named: BTreeMap::new(),
             orders: Vec::new(),
+            exact: model.props.exact,
         }
     }
 
@@ -500,8 +503,15 @@ impl Table {
         if model.nodes[node].pending {
             return false;
         }
+        let frozen = !model.quorate && model.props.no_quorum == NoQuorum::Freeze;
         match entry.needs {
             Needs::Nothing => true,
+            // Freezing forbids what is more than before, and allows nothing that was impossible.
+            Needs::Quorum | Needs::Fencing
+                if frozen && model.props.exact && allowed_by_quorum(model, rsc) =>
+            {
+                entry.flags.runnable()
+            }
             Needs::Quorum | Needs::Fencing if allowed_by_quorum(model, rsc) => true,
             Needs::Quorum | Needs::Fencing => {
                 if entry.flags.runnable() {
@@ -521,9 +531,14 @@ impl Table {
         let mut link = link;
         for edge in if out.len() < into.len() { out } else { into } {
             let edge = &self.edges[*edge];
-            if edge.first == first && edge.then == then {
-                link = link.without(edge.made);
+            if edge.first != first || edge.then != then {
+                continue;
             }
+            if self.exact && edge.made.resembles(link) {
+                // Of two orders that have anything in common Pacemaker keeps the first.
+                return false;
+            }
+            link = link.without(edge.made);
         }
         if link.is_none() {
             return false;

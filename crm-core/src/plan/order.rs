@@ -67,6 +67,12 @@ impl Link {
         self.0 & other.0 != 0
     }
 
+    /// Has anything in common with another: whatever serializes is an order too.
+    pub(super) const fn resembles(self, other: Self) -> bool {
+        let serial = Self::ORDERED.0 | Self::SERIALIZE.0;
+        self.any(other) || (self.0 & serial != 0 && other.0 & serial != 0)
+    }
+
     pub(super) const fn is_none(self) -> bool {
         self.0 == 0
     }

@@ -303,7 +303,8 @@ impl<'a> Model<'a> {
         if self.rscs[clone].meta.target_role == Some(Role::Unpromoted) {
             return Some(("target-role", "target-role is Unpromoted"));
         }
-        if !self.quorate && self.props.no_quorum == NoQuorum::Demote {
+        // Pacemaker sees this when it makes the actions: what is up is demoted, what is down would be promoted if it could be started.
+        if !self.quorate && self.props.no_quorum == NoQuorum::Demote && !self.props.exact {
             return Some(("no-quorum", "no quorum and no-quorum-policy=demote"));
         }
         None

@@ -310,10 +310,10 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
             for record in since(&ops, span) {
                 let task = match record.op.as_str() {
                     "monitor" if record.interval_ms == 0 => "start",
-                    "migrate_from" => "start",
+                    // Both run with what the resource was started with.
+                    "migrate_from" | "promote" if record.interval_ms == 0 => "start",
                     other => other,
                 };
-                // A promote with other parameters is not repeated; its start will tell.
                 let one_shot = task == "start";
                 if record.interval_ms == 0 && !one_shot {
                     continue;

@@ -249,9 +249,6 @@ impl World {
         self.node(node)
             .attrs
             .retain(|name, _| !about(name, "fail-count-") && !about(name, "last-failure-"));
-        for record in self.records(node, resource) {
-            record.ops.retain(|o| !o.id.ends_with("_last_failure_0"));
-        }
     }
 
     fn fence(&mut self, node: &str) {
