@@ -126,9 +126,11 @@ impl Model<'_> {
 
     /// The node it is active on; of several one that is up and clean, if what is lost need not be fenced.
     pub(super) fn current_node(&self, r: RscIx) -> Option<NodeIx> {
-        let mut active = Vec::new();
-        for leaf in self.leaves(r) {
-            active.extend(self.rscs[leaf].active.iter().map(|a| a.node));
+        let mut active = self.rscs[r].now.places.clone();
+        if active.is_empty() {
+            for leaf in self.leaves(r) {
+                active.extend(self.rscs[leaf].active.iter().map(|a| a.node));
+            }
         }
         let first = active.first().copied()?;
         if let Some((from, _)) = self.rscs[r].now.partial.filter(|(from, _)| active.contains(from))

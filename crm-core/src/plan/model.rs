@@ -81,6 +81,8 @@ pub(super) struct Now<'a> {
     pub(super) again: Vec<(NodeIx, &'a str)>,
     /// The records it was read from, oldest first, with the last start and the last stop in them.
     pub(super) records: Vec<super::told::Told<'a>>,
+    /// Nodes where members of a collection were found active, in the order in which they were.
+    pub(super) places: Vec<NodeIx>,
     /// Nodes where its state is known.
     pub(super) known: BTreeSet<NodeIx>,
     /// It stays on this node, which was shut down (`shutdown-lock`).

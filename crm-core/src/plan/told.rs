@@ -105,6 +105,14 @@ impl<'a> Model<'a> {
             let seen = Seen::plain(n, Role::Started, false);
             self.rscs[r].active.push(seen);
         }
+        let mut above = self.rscs[r].parent;
+        while let Some(parent) = above {
+            let places = &mut self.rscs[parent].now.places;
+            if !places.contains(&n) {
+                places.push(n);
+            }
+            above = self.rscs[parent].parent;
+        }
     }
 
     /// Can what runs on the node be cut off?
