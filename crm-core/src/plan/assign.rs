@@ -1,7 +1,7 @@
 //! Phase 7: every primitive gets its node, or none.
 
-use super::{Habit, ScorePhase};
 use super::model::{Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
+use super::{Habit, ScorePhase};
 use crate::cib::{Role, Score};
 use std::cmp::{Ordering, Reverse};
 

@@ -58,8 +58,8 @@ pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
 pub use picture::{Made, NodePicture, NodePlace, Picture, RscPicture, picture};
 pub use types::{
-    Action, ActionId, ActionKind, ClusterOp, Explained, Habit, Habits, Input, Instance, NodeView, OpSpec,
-    Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow,
+    Action, ActionId, ActionKind, ClusterOp, Explained, Habit, Habits, Input, Instance, NodeView,
+    OpSpec, Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow,
 };
 
 use model::{Kind, Model};

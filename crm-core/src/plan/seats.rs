@@ -1,8 +1,8 @@
 //! Clones: which instance goes where. What runs stays, and no node gets more than its share.
 
-use super::{Habit, ScorePhase};
 use super::model::{CloneInfo, Kind, Model, NodeIx, RscIx};
 use super::pull::{Pull, Table, share};
+use super::{Habit, ScorePhase};
 use crate::cib::Score;
 use std::cmp::Ordering;
 
