@@ -3,7 +3,7 @@
 use crate::Shell;
 use crate::args::{AuditArgs, Format};
 use crate::fail::Fail;
-use crate::scene::load;
+use crate::scene::{Extent, load};
 use crate::ui::table;
 use crate::why::failure_words;
 use crm_core::audit::{Audit, Decision, audit};
@@ -19,7 +19,7 @@ const LAYOUT: u32 = 1;
 
 /// Carries the command out.
 pub(crate) fn run(shell: &mut Shell<'_>, args: &AuditArgs) -> Result<(), Fail> {
-    let scene = load(shell, &args.scene)?;
+    let scene = load(shell, &args.scene, Extent::All)?;
     let facts = Facts::new(&scene.document, scene.mind);
     let audit = audit(&facts);
     match args.output {

@@ -22,8 +22,8 @@ use std::path::Path;
 pub(crate) struct Scene {
     /// Configuration and status, with all that is assumed.
     pub(crate) document: Document,
-    /// Before anything was assumed.
-    pub(crate) unchanged: Document,
+    /// Before anything was assumed; nothing when nothing is.
+    unchanged: Option<Document>,
     /// Whose decisions are asked for.
     pub(crate) mind: Mind,
     /// What was assumed, in words.
@@ -32,8 +32,17 @@ pub(crate) struct Scene {
     pub(crate) warnings: Vec<String>,
 }
 
+/// How much of a file is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All.
+    All,
+    /// What a plan needs that is not executed.
+    Plan,
+}
+
 /// Loads what is asked for and makes the assumptions true.
-pub(crate) fn load(shell: &mut Shell<'_>, args: &SceneArgs) -> Result<Scene, Fail> {
+pub(crate) fn load(shell: &mut Shell<'_>, args: &SceneArgs, extent: Extent) -> Result<Scene, Fail> {
     let at = match &args.at {
         Some(text) => Some(xml::parse_time_ms(text).ok_or_else(|| {
             let remedy = "--at '2026-03-01 12:00:00Z', or seconds since the epoch";
@@ -43,7 +52,7 @@ pub(crate) fn load(shell: &mut Shell<'_>, args: &SceneArgs) -> Result<Scene, Fai
     };
     let stdin = Path::new("-");
     let path = args.cib.as_deref().or_else(|| args.pipe.then_some(stdin));
-    let (unchanged, mind, warnings) = match path {
+    let (mut document, mind, warnings) = match path {
         Some(path) => {
             let now = || u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
             let how = (args.format, args.node_up.as_slice());
@@ -53,12 +62,23 @@ pub(crate) fn load(shell: &mut Shell<'_>, args: &SceneArgs) -> Result<Scene, Fai
         }
         None => (live(shell, args, at)?, Mind::Crm, Vec::new()),
     };
-    let mut document = unchanged.clone();
+    let changes = changes(args)?;
+    if path.is_some() && (extent == Extent::All || !changes.is_empty()) {
+        document.fold();
+    }
+    let unchanged = (!changes.is_empty()).then(|| document.clone());
     let mut assumed = Vec::new();
-    for change in changes(args)? {
+    for change in changes {
         assumed.push(assume(&mut document, &change).map_err(impossible)?);
     }
     Ok(Scene { document, unchanged, mind, assumed, warnings })
+}
+
+impl Scene {
+    /// Before anything was assumed.
+    pub(crate) fn unchanged(&self) -> &Document {
+        self.unchanged.as_ref().unwrap_or(&self.document)
+    }
 }
 
 fn impossible(error: Impossible) -> Fail {
@@ -191,7 +211,7 @@ fn file(
         }
     });
     if format == FileFormat::Xml {
-        let document = xml::read(text, now_ms)
+        let document = xml::read_recorded(text, now_ms)
             .map_err(|problems| refuse(&findings(Severity::Error, &name, text, &problems)))?;
         let found = findings(Severity::Warning, &name, text, &document.warnings);
         let warnings = warn(shell, &found, document.warnings.len());

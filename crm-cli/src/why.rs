@@ -4,7 +4,7 @@ use crate::Shell;
 use crate::args::{Format, WhyArgs};
 use crate::fail::Fail;
 use crate::resource::known as known_resource;
-use crate::scene::{Scene, load};
+use crate::scene::{Extent, Scene, load};
 use crate::status::clock;
 use crate::status::picture::rc_word;
 use crate::ui::table;
@@ -19,7 +19,7 @@ const LAYOUT: u32 = 1;
 
 /// Carries the command out.
 pub(crate) fn run(shell: &mut Shell<'_>, args: &WhyArgs) -> Result<(), Fail> {
-    let scene = load(shell, &args.scene)?;
+    let scene = load(shell, &args.scene, Extent::All)?;
     let facts = Facts::new(&scene.document, scene.mind);
     if let Some(node) = &args.node {
         known_node(&scene, node)?;

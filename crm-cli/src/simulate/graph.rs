@@ -1,10 +1,11 @@
 //! The transition graph as Pacemaker's XML and for graphviz.
 
 use crm_core::cib::parse_bool;
-use crm_core::plan::{ActionKind, ClusterOp, Plan};
+use crm_core::plan::{Action, ActionKind, ClusterOp, Plan};
 use crm_core::xml::Document;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 /// Element, operation and node of an action.
 fn parts(kind: &ActionKind) -> (&'static str, String, Option<&str>) {
@@ -181,46 +182,53 @@ fn cluster_op(what: &ClusterOp, document: &Document) -> String {
     out
 }
 
-/// As `crm_simulate -G` writes it.
-pub(super) fn xml(plan: &Plan, document: &Document) -> String {
-    let mut out = head(document);
+/// As `crm_simulate -G` writes it: action by action, for it may be longer than all else.
+pub(super) fn xml(out: &mut dyn Write, plan: &Plan, document: &Document) -> io::Result<()> {
+    out.write_all(head(document).as_bytes())?;
     for (index, action) in plan.actions.iter().enumerate() {
-        let Some((tag, own)) = element(plan, index, document) else { continue };
-        let _infallible = write!(
-            out,
-            "  <synapse id=\"{index}\" priority=\"{}\">\n    <action_set>\n",
-            action.priority
-        );
-        let _infallible = writeln!(out, "      {own}>");
-        if let ActionKind::Op(spec) = &action.kind {
-            let mut names = spec.agent.split(':');
-            let (class, rest): (&str, Vec<&str>) =
-                (names.next().unwrap_or_default(), names.collect());
-            let id = escaped(&spec.resource);
-            let _infallible = write!(out, "        <primitive id=\"{id}\" class=\"{class}\"");
-            if let [provider, kind] = *rest.as_slice() {
-                let _infallible =
-                    write!(out, " provider=\"{}\" type=\"{}\"", escaped(provider), escaped(kind));
-            } else {
-                let _infallible = write!(out, " type=\"{}\"", escaped(&rest.join(":")));
-            }
-            out.push_str("/>\n");
-            out.push_str(&attributes(&spec.params, document));
+        if let Some((tag, own)) = element(plan, index, document) {
+            let text = synapse(plan, document, (index, action), (tag, &own));
+            out.write_all(text.as_bytes())?;
         }
-        if let ActionKind::Cluster(what) = &action.kind {
-            out.push_str(&cluster_op(what, document));
-        }
-        let _infallible = writeln!(out, "      </{tag}>\n    </action_set>\n    <inputs>");
-        for need in &action.needs {
-            let index = usize::try_from(need.0).unwrap_or(usize::MAX);
-            if let Some((_, text)) = element(plan, index, document) {
-                let _infallible =
-                    writeln!(out, "      <trigger>\n        {text}/>\n      </trigger>");
-            }
-        }
-        out.push_str("    </inputs>\n  </synapse>\n");
     }
-    out.push_str("</transition_graph>\n");
+    out.write_all(b"</transition_graph>\n")
+}
+
+fn synapse(
+    plan: &Plan,
+    document: &Document,
+    (index, action): (usize, &Action),
+    (tag, own): (&str, &str),
+) -> String {
+    let mut out = format!(
+        "  <synapse id=\"{index}\" priority=\"{}\">\n    <action_set>\n      {own}>\n",
+        action.priority
+    );
+    if let ActionKind::Op(spec) = &action.kind {
+        let mut names = spec.agent.split(':');
+        let (class, rest): (&str, Vec<&str>) = (names.next().unwrap_or_default(), names.collect());
+        let id = escaped(&spec.resource);
+        let _infallible = write!(out, "        <primitive id=\"{id}\" class=\"{class}\"");
+        if let [provider, kind] = *rest.as_slice() {
+            let _infallible =
+                write!(out, " provider=\"{}\" type=\"{}\"", escaped(provider), escaped(kind));
+        } else {
+            let _infallible = write!(out, " type=\"{}\"", escaped(&rest.join(":")));
+        }
+        out.push_str("/>\n");
+        out.push_str(&attributes(&spec.params, document));
+    }
+    if let ActionKind::Cluster(what) = &action.kind {
+        out.push_str(&cluster_op(what, document));
+    }
+    let _infallible = writeln!(out, "      </{tag}>\n    </action_set>\n    <inputs>");
+    for need in &action.needs {
+        let index = usize::try_from(need.0).unwrap_or(usize::MAX);
+        if let Some((_, text)) = element(plan, index, document) {
+            let _infallible = writeln!(out, "      <trigger>\n        {text}/>\n      </trigger>");
+        }
+    }
+    out.push_str("    </inputs>\n  </synapse>\n");
     out
 }
 

@@ -14,11 +14,13 @@ mod tests;
 use crate::Shell;
 use crate::args::{Format, SimulateArgs, Style};
 use crate::fail::Fail;
-use crate::scene::{Scene, load, not_a_result};
+use crate::scene::{Extent, Scene, load, not_a_result};
 use anyhow::Context;
 use crm_core::simulate::{Ask, Outcome, Run, parse_outcome, run_as};
 use crm_core::why::Facts;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 /// A simulation with what is to be told around it.
@@ -43,12 +45,16 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail
         .iter()
         .map(|text| parse_outcome(text).ok_or_else(|| not_a_result(text, "--op-result")))
         .collect::<Result<_, _>>()?;
-    let scene = load(shell, &args.scene)?;
     let told = args.output == Format::Json || args.style == Style::Plain;
+    let bare = args.plan_only && !told;
+    let scene = load(shell, &args.scene, if bare { Extent::Plan } else { Extent::All })?;
     let ask = Ask { mind: scene.mind, scores: args.scores || told, plan_only: args.plan_only };
     let run = run_as(&scene.document, ask, &outcomes);
     if let Some(path) = &args.graph {
-        write(path, &graph::xml(&run.plan, &scene.document))?;
+        let note = || format!("write {}", path.display());
+        let mut file = BufWriter::new(File::create(path).with_context(note)?);
+        graph::xml(&mut file, &run.plan, &scene.document).with_context(note)?;
+        file.flush().with_context(note)?;
     }
     if let Some(path) = &args.dot {
         write(path, &graph::dot(&run.plan))?;

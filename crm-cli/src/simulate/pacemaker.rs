@@ -18,7 +18,7 @@ pub(super) fn render(told: &Told<'_>, scores: bool) -> String {
     } else {
         // As it is, then what is assumed: the plan is made from both.
         let scene = told.scene;
-        status(&mut out, &picture(&input_for(&scene.unchanged, scene.mind)));
+        status(&mut out, &picture(&input_for(scene.unchanged(), scene.mind)));
         out.push_str("\nPerforming Requested Modifications:\n");
         for line in told.assumed {
             let _infallible = writeln!(out, "  * {line}");

@@ -17,7 +17,7 @@ pub(super) fn render(told: &Told<'_>) -> String {
         section(&mut out, "Now", &shown(&run.before));
     } else {
         // As it is; what is assumed comes after.
-        let now = picture(&input_for(&told.scene.unchanged, told.scene.mind));
+        let now = picture(&input_for(told.scene.unchanged(), told.scene.mind));
         section(&mut out, "Now", &shown(&now));
         let lines: Vec<String> = told.assumed.iter().map(|a| lower(a)).collect();
         section(&mut out, "As if", &lines);

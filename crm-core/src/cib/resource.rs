@@ -234,9 +234,12 @@ impl Resource {
     /// The primitive called `id` in this resource (itself, a group's member, a clone's child).
     #[must_use]
     pub fn primitive(&self, id: &str) -> Option<&Primitive> {
-        let mut all = Vec::new();
-        self.collect_primitives(&mut all);
-        all.into_iter().find(|p| p.id == id)
+        match self {
+            Self::Primitive(p) => (p.id == id).then_some(p),
+            Self::Group(g) => g.members.iter().find(|p| p.id == id),
+            Self::Clone(c) => c.child.primitive(id),
+            Self::Bundle(b) => b.child.as_ref().filter(|p| p.id == id),
+        }
     }
 
     /// Same as [`Self::primitive`], mutable.

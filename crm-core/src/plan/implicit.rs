@@ -26,8 +26,10 @@ impl Implicit {
         let mut out = Self::in_cib(input.cib);
         // Connections that are not configured any more lead to nodes too.
         for record in pacemaker.records.iter().flat_map(|node| &node.resources) {
-            let known = input.cib.primitive(&record.id).is_some();
-            if is_connection(&record.agent) && !known && !record.ops.is_empty() {
+            if is_connection(&record.agent)
+                && !record.ops.is_empty()
+                && input.cib.primitive(&record.id).is_none()
+            {
                 out.remotes.insert(record.id.clone());
             }
         }

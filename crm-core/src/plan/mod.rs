@@ -83,6 +83,16 @@ pub fn explain(input: &Input<'_>) -> Explained {
     make(input, model)
 }
 
+/// What is seen, and the plan that is made from it: the histories are read once for both. With `scores` as [`explain`], else as [`plan`].
+#[must_use]
+pub fn survey(input: &Input<'_>, scores: bool) -> (Picture, Explained) {
+    let implicit = implicit::Implicit::of(input);
+    let mut model = read::read(input, &implicit);
+    let picture = picture::of(&model);
+    model.trace = scores.then(Vec::new);
+    (picture, make(input, model))
+}
+
 fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     ticket::apply(&mut model);
     criteria::apply(&mut model);

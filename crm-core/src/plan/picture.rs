@@ -120,7 +120,11 @@ impl RscPicture {
 #[must_use]
 pub fn picture(input: &Input<'_>) -> Picture {
     let implicit = super::implicit::Implicit::of(input);
-    let model = super::read::read(input, &implicit);
+    of(&super::read::read(input, &implicit))
+}
+
+/// The same of a model that was read and nothing else.
+pub(super) fn of(model: &Model<'_>) -> Picture {
     let nodes = model
         .nodes
         .iter()
@@ -145,7 +149,7 @@ pub fn picture(input: &Input<'_>) -> Picture {
         !implied && (!rsc.removed || !rsc.active.is_empty() || !model.props.exact)
     };
     let tops = model.tops.iter().filter(|r| shown(r));
-    let resources = tops.map(|r| resource(&model, *r)).collect();
+    let resources = tops.map(|r| resource(model, *r)).collect();
     Picture { nodes, resources }
 }
 

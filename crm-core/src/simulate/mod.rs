@@ -12,7 +12,7 @@ use crate::cib::AgentName;
 use crate::lrm::{NodeRecord, RscRecord};
 use crate::plan::{
     Action, ActionKind, ClusterOp, Explained, Input, NodeView, OpSpec, Pacemaker, Picture, Plan,
-    ScoreRow, explain, picture, plan,
+    ScoreRow, picture, survey,
 };
 use crate::status::{ExecStatus, NodeStatus, OpResult};
 use crate::xml::Document;
@@ -115,12 +115,7 @@ pub struct Ask {
 #[must_use]
 pub fn run_as(document: &Document, ask: Ask, outcomes: &[Outcome]) -> Run {
     let input = input_for(document, ask.mind);
-    let before = picture(&input);
-    let Explained { plan, scores } = if ask.scores {
-        explain(&input)
-    } else {
-        Explained { plan: plan(&input), scores: Vec::new() }
-    };
+    let (before, Explained { plan, scores }) = survey(&input, ask.scores);
     let end = (!ask.plan_only).then(|| execute(document, ask.mind, &plan, outcomes));
     Run { before, plan, scores, end }
 }

@@ -1,8 +1,8 @@
 //! The same histories folded into what our own nodes keep: for the shell, and for plans as this cluster makes them.
 
-use super::Reader;
-use super::tree::Element;
-use crate::cib::{AgentName, Role, parse_duration_ms};
+use super::Document;
+use crate::cib::{Cib, Primitive, Role};
+use crate::lrm::{Exec, OpRecord, RscRecord};
 use crate::status::{ExecStatus, OpResult, Pending, ResourceHistory, rc};
 use std::collections::BTreeMap;
 
@@ -21,15 +21,15 @@ struct Entry {
     key: String,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn folded(&mut self, states: Element<'a>) {
-        for state in states.named("node_state") {
-            let Some(name) = self.state_name(state) else { continue };
+impl Document {
+    /// Makes [`Self::status`]'s histories from the records. A plan as Pacemaker makes it does without them.
+    pub fn fold(&mut self) {
+        let fold = Fold::of(&self.cib);
+        for node in &self.records {
             let mut found: BTreeMap<String, ResourceHistory> = BTreeMap::new();
-            let resources = state.named("lrm").flat_map(|l| l.named("lrm_resources"));
-            for element in resources.flat_map(|r| r.named("lrm_resource")) {
-                let Some(history) = self.resource_history(element) else { continue };
-                let key = self.key(element.word("id"));
+            for resource in &node.resources {
+                let Some(history) = fold.history(resource) else { continue };
+                let key = fold.key(&resource.id);
                 match found.get_mut(&key) {
                     Some(known) if rank(known) >= rank(&history) => {}
                     Some(known) => *known = history,
@@ -38,16 +38,32 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            self.fail_counts(&name, &mut found);
-            if let Some(node) = self.out.status.nodes.get_mut(&name) {
-                node.resources = found;
+            if let Some(status) = self.status.nodes.get_mut(&node.name) {
+                fold.fail_counts(&status.attrs, &mut found);
+                status.resources = found;
             }
         }
+    }
+}
+
+/// What is asked of the configuration for every entry.
+struct Fold<'a> {
+    cib: &'a Cib,
+    primitives: BTreeMap<&'a str, &'a Primitive>,
+}
+
+impl<'a> Fold<'a> {
+    fn of(cib: &'a Cib) -> Self {
+        let mut primitives = BTreeMap::new();
+        for prim in cib.primitives() {
+            primitives.entry(prim.id.as_str()).or_insert(prim);
+        }
+        Self { cib, primitives }
     }
 
     fn sticky(&self, failure: &OpResult) -> bool {
         let id = failure.resource.split(':').next().unwrap_or_default();
-        let Some(prim) = self.out.cib.primitive(id) else { return false };
+        let Some(prim) = self.primitives.get(id) else { return false };
         let same =
             |op: &&crate::cib::Op| op.name == failure.op && op.interval_ms() == failure.interval_ms;
         let own = prim.ops.iter().find(same).and_then(|op| op.attrs.get("on-fail"));
@@ -57,34 +73,21 @@ impl<'a> Reader<'a> {
     /// Instances of anonymous clones share their primitive's name; unique ones keep their number.
     fn key(&self, id: &str) -> String {
         let Some((base, _)) = id.rsplit_once(':') else { return id.to_owned() };
-        let cib = &self.out.cib;
-        if cib.primitive(base).is_none() || cib.primitive(id).is_some() {
+        if !self.primitives.contains_key(base) || self.primitives.contains_key(id) {
             return id.to_owned();
         }
-        if crate::plan::globally_unique(cib, base) { id.to_owned() } else { base.to_owned() }
+        if crate::plan::globally_unique(self.cib, base) { id.to_owned() } else { base.to_owned() }
     }
 
-    fn resource_history(&mut self, element: Element<'a>) -> Option<ResourceHistory> {
-        let mut entries: Vec<Entry> = Vec::new();
-        for op in element.children() {
-            if op.name() == "lrm_rsc_op" {
-                entries.extend(entry(op, element.word("id")));
-            } else {
-                self.unknown(op, "lrm_resource");
-            }
-        }
+    fn history(&self, record: &RscRecord) -> Option<ResourceHistory> {
+        let ops = record.ops.iter();
+        let mut entries: Vec<Entry> = ops.filter_map(|op| entry(op, &record.id)).collect();
         if entries.is_empty() {
             return None;
         }
         entries.sort_by_key(|e| (e.pending, e.result.call_id));
-        let mut history = ResourceHistory {
-            agent: Some(AgentName {
-                class: element.word("class").to_owned(),
-                provider: element.attr("provider").map(str::to_owned),
-                kind: element.word("type").to_owned(),
-            }),
-            ..ResourceHistory::default()
-        };
+        let mut history =
+            ResourceHistory { agent: Some(record.agent.clone()), ..ResourceHistory::default() };
         for entry in entries {
             let sticky = history.failure.as_ref().is_some_and(|f| self.sticky(f));
             let failure = history.failure.clone().filter(|_| sticky);
@@ -98,9 +101,12 @@ impl<'a> Reader<'a> {
     }
 
     /// `fail-count-RSC#op_interval` and `fail-count-RSC`, with the times of the last failures.
-    fn fail_counts(&self, node: &str, found: &mut BTreeMap<String, ResourceHistory>) {
-        let Some(status) = self.out.status.nodes.get(node) else { return };
-        for (name, value) in &status.attrs {
+    fn fail_counts(
+        &self,
+        attrs: &BTreeMap<String, String>,
+        found: &mut BTreeMap<String, ResourceHistory>,
+    ) {
+        for (name, value) in attrs {
             let (prefix, count) = if name.starts_with("fail-count-") {
                 ("fail-count-", true)
             } else if name.starts_with("last-failure-") {
@@ -133,50 +139,36 @@ fn rank(history: &ResourceHistory) -> u8 {
     }
 }
 
-fn entry(op: Element<'_>, resource: &str) -> Option<Entry> {
-    let number = |name: &str| op.attr(name).and_then(|v| v.parse::<i64>().ok());
-    let status = number("op-status").unwrap_or(0);
-    let exec = match status {
-        -1 | 0 | 4 | 5 | 6 => ExecStatus::Complete,
-        1 => return None,
-        2 => ExecStatus::Timeout,
-        3 | 7..=9 => ExecStatus::NotInstalled,
-        _ => ExecStatus::Complete,
-    };
-    // transition-key: action:transition:expected:planner
-    let expected = op.attr("transition-key").and_then(|k| k.split(':').nth(2)?.parse().ok());
-    let code = number("rc-code").and_then(|c| i32::try_from(c).ok()).unwrap_or(0);
-    let task = op.word("operation");
-    let seconds = op.attr("last-rc-change").and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-    let interval = op.attr("interval").unwrap_or("0");
-    // Here an interval is a bare number of milliseconds.
-    let interval_ms = interval.parse().ok().or_else(|| parse_duration_ms(interval)).unwrap_or(0);
-    let peer = op.attr("migrate_source").zip(op.attr("migrate_target"));
-    let listed = |list: &str, digest: &str| {
-        let both = op.attr(list).zip(op.attr(digest));
-        both.map(|(list, digest)| (list.to_owned(), digest.to_owned()))
+fn entry(op: &OpRecord, resource: &str) -> Option<Entry> {
+    let status = match op.exec {
+        Exec::Cancelled => return None,
+        Exec::Timeout => ExecStatus::Timeout,
+        Exec::NotSupported | Exec::NotInstalled | Exec::NotConnected | Exec::Invalid => {
+            ExecStatus::NotInstalled
+        }
+        Exec::Pending | Exec::Done | Exec::Error | Exec::ErrorHard | Exec::ErrorFatal => {
+            ExecStatus::Complete
+        }
     };
     Some(Entry {
-        pending: status == -1,
-        peer: peer.map(|(s, t)| (s.to_owned(), t.to_owned())),
-        digest: op.attr("op-digest").map(str::to_owned),
-        restart: listed("op-force-restart", "op-restart-digest"),
-        secure: listed("op-secure-params", "op-secure-digest"),
-        key: op
-            .attr("operation_key")
-            .map_or_else(|| format!("{resource}_{task}_{interval_ms}"), str::to_owned),
+        pending: op.exec == Exec::Pending,
+        peer: op.peer.clone(),
+        digest: op.digest.clone(),
+        restart: op.restart.clone(),
+        secure: op.secure.clone(),
+        key: op.key.clone(),
         result: OpResult {
             resource: resource.to_owned(),
-            op: task.to_owned(),
-            interval_ms,
-            rc: code,
-            expected_rc: expected.unwrap_or(rc::OK),
-            status: exec,
-            reason: op.word("exit-reason").to_owned(),
+            op: op.op.clone(),
+            interval_ms: op.interval_ms,
+            rc: op.rc,
+            expected_rc: op.expected_rc.unwrap_or(rc::OK),
+            status,
+            reason: op.reason.clone(),
             digest: 0,
-            call_id: number("call-id").and_then(|c| u64::try_from(c).ok()).unwrap_or(0),
-            when_ms: seconds.saturating_mul(1000),
-            exec_ms: op.attr("exec-time").and_then(|v| v.parse().ok()).unwrap_or(0),
+            call_id: u64::try_from(op.call_id).unwrap_or(0),
+            when_ms: op.changed_s.unwrap_or(0).saturating_mul(1000),
+            exec_ms: 0,
         },
     })
 }

@@ -1,7 +1,7 @@
 //! `lrm_rsc_op` histories as they are written; the planner replays them.
 
 use super::Reader;
-use super::tree::Element;
+use super::tree::{Attributes, Element};
 use crate::cib::{AgentName, parse_bool, parse_duration_ms};
 use crate::lrm::{Exec, NodeRecord, OpRecord, RscRecord};
 
@@ -14,9 +14,13 @@ impl<'a> Reader<'a> {
             });
             let mut node = NodeRecord { name, fenced, resources: Vec::new() };
             let resources = state.named("lrm").flat_map(|l| l.named("lrm_resources"));
-            for element in resources.flat_map(|r| r.named("lrm_resource")) {
-                let record = self.resource_record(element);
-                node.resources.push(record);
+            for section in resources {
+                // What was cut out has been read already.
+                node.resources.extend(self.cut.remove(&section.start()).unwrap_or_default());
+                for element in section.named("lrm_resource") {
+                    let record = self.resource_record(element);
+                    node.resources.push(record);
+                }
             }
             self.out.records.push(node);
         }
@@ -24,11 +28,7 @@ impl<'a> Reader<'a> {
 
     /// Codes that are no numbers are taken as errors: that is told.
     fn numbers(&mut self, op: Element<'a>, resource: &str) {
-        for (name, effect) in [
-            ("rc-code", "the operation counts as failed"),
-            ("op-status", "the operation counts as failed"),
-            ("call-id", "the operation counts as the oldest"),
-        ] {
+        for (name, effect) in NUMBERS {
             let Some(value) = op.attr(name) else { continue };
             if value.parse::<i64>().is_err() && self.out.warnings.len() < super::PROBLEMS_MAX {
                 let text = format!(
@@ -46,34 +46,53 @@ impl<'a> Reader<'a> {
         for op in element.children() {
             if op.name() == "lrm_rsc_op" {
                 self.numbers(op, id);
-                ops.push(operation(op, id));
+                ops.push(operation(&op, id));
             } else {
                 self.unknown(op, "lrm_resource");
             }
         }
-        RscRecord {
-            id: id.to_owned(),
-            agent: AgentName {
-                class: element.word("class").to_owned(),
-                provider: element.attr("provider").map(str::to_owned),
-                kind: element.word("type").to_owned(),
-            },
-            container: element.attr("container").map(str::to_owned),
-            locked_s: element.attr("shutdown-lock").and_then(|v| v.parse().ok()),
-            ops,
-        }
+        resource(&element, ops)
     }
 }
 
-fn operation(op: Element<'_>, resource: &str) -> OpRecord {
+/// What has to be a number, and what it means if it is none.
+const NUMBERS: [(&str, &str); 3] = [
+    ("rc-code", "the operation counts as failed"),
+    ("op-status", "the operation counts as failed"),
+    ("call-id", "the operation counts as the oldest"),
+];
+
+/// Nothing is to be said of its numbers.
+pub(super) fn is_plain(op: &impl Attributes) -> bool {
+    let number = |name| op.attr(name).is_none_or(|value| value.parse::<i64>().is_ok());
+    NUMBERS.iter().all(|(name, _)| number(name))
+}
+
+pub(super) fn resource(element: &impl Attributes, ops: Vec<OpRecord>) -> RscRecord {
+    let word = |name: &str| element.attr(name).unwrap_or_default().to_owned();
+    RscRecord {
+        id: word("id"),
+        agent: AgentName {
+            class: word("class"),
+            provider: element.attr("provider").map(str::to_owned),
+            kind: word("type"),
+        },
+        container: element.attr("container").map(str::to_owned),
+        locked_s: element.attr("shutdown-lock").and_then(|v| v.parse().ok()),
+        ops,
+    }
+}
+
+pub(super) fn operation(op: &impl Attributes, resource: &str) -> OpRecord {
+    let word = |name: &str| op.attr(name).unwrap_or_default();
     let number = |name: &str| op.attr(name).and_then(|v| v.parse::<i64>().ok());
     let code = |value: &str| value.parse::<i32>().ok().filter(|c| *c >= 0);
-    let task = op.word("operation");
+    let task = word("operation");
     let interval = op.attr("interval").unwrap_or("0");
     // Here an interval is a bare number of milliseconds.
     let interval_ms = interval.parse().ok().or_else(|| parse_duration_ms(interval)).unwrap_or(0);
     // transition-key: action:transition:expected:planner; transition-magic has the result before it.
-    let key: Vec<&str> = op.word("transition-key").splitn(4, ':').collect();
+    let key: Vec<&str> = word("transition-key").splitn(4, ':').collect();
     let magic = op.attr("transition-magic").and_then(|m| m.split_once(';')).map(|(_, key)| key);
     let origin: Vec<&str> = magic.unwrap_or_default().splitn(4, ':').collect();
     let listed = |list: &str, digest: &str| {
@@ -83,7 +102,7 @@ fn operation(op: Element<'_>, resource: &str) -> OpRecord {
     let peer = op.attr("migrate_source").zip(op.attr("migrate_target"));
     let key_of = || format!("{resource}_{task}_{interval_ms}");
     OpRecord {
-        id: op.word("id").to_owned(),
+        id: word("id").to_owned(),
         key: op.attr("operation_key").map_or_else(key_of, str::to_owned),
         op: task.to_owned(),
         interval_ms,
@@ -96,7 +115,7 @@ fn operation(op: Element<'_>, resource: &str) -> OpRecord {
             _ => None,
         },
         changed_s: op.attr("last-rc-change").and_then(|v| v.parse().ok()),
-        reason: op.word("exit-reason").to_owned(),
+        reason: word("exit-reason").to_owned(),
         peer: peer.map(|(s, t)| (s.to_owned(), t.to_owned())),
         digest: op.attr("op-digest").map(str::to_owned),
         restart: listed("op-force-restart", "op-restart-digest"),

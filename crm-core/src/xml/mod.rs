@@ -10,6 +10,7 @@ mod doubts;
 mod folded;
 mod history;
 mod nodes;
+mod recorded;
 mod resources;
 mod rule;
 mod shape;
@@ -19,10 +20,11 @@ mod time;
 mod tree;
 
 use crate::cib::{Cib, Constraint, Resource};
+use crate::lrm::RscRecord;
 use crate::plan::NodeView;
 use crate::status::Status;
 use attributes::Sets;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tree::Element;
 
@@ -110,6 +112,10 @@ struct Reader<'a> {
     taken: BTreeMap<&'a str, Element<'a>>,
     /// Nodes that are reached over connections, with their kind.
     remotes: Vec<(String, &'static str)>,
+    /// Histories that were cut out of the text, by where their element begins.
+    cut: BTreeMap<usize, Vec<RscRecord>>,
+    /// Ids that constraints may name.
+    known: BTreeSet<String>,
     out: Document,
 }
 
@@ -143,6 +149,38 @@ impl Reader<'_> {
 /// # Errors
 /// Everything that is wrong or not supported, each with its place.
 pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
+    let mut document = read_recorded(text, now_ms)?;
+    document.fold();
+    Ok(document)
+}
+
+/// The same without histories in [`Document::status`]: enough for a plan as Pacemaker makes it, and half the memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_recorded(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
+    if let Some(cut) = recorded::cut(text)
+        && let Ok(document) = tree(&cut.text, now_ms, cut.records)
+    {
+        return Ok(document);
+    }
+    // Only the whole text tells where something is wrong.
+    tree(text, now_ms, BTreeMap::new())
+}
+
+#[cfg(test)]
+fn read_whole(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
+    let mut document = tree(text, now_ms, BTreeMap::new())?;
+    document.fold();
+    Ok(document)
+}
+
+/// A text that was relieved of some histories.
+fn tree(
+    text: &str,
+    now_ms: u64,
+    cut: BTreeMap<usize, Vec<RscRecord>>,
+) -> Result<Document, Vec<Problem>> {
     sizes(text).map_err(|problem| vec![problem])?;
     let parsed = roxmltree::Document::parse(text).map_err(|error| {
         let at = error.pos();
@@ -158,6 +196,8 @@ pub fn read(text: &str, now_ms: u64) -> Result<Document, Vec<Problem>> {
         ids: ids(root),
         taken: BTreeMap::new(),
         remotes: Vec::new(),
+        cut,
+        known: BTreeSet::new(),
         out: Document::default(),
     };
     if root.name() == "cib" {
@@ -275,10 +315,10 @@ impl<'a> Reader<'a> {
         }
         self.resources(configuration);
         self.remotes = crate::plan::remote_nodes(&self.out.cib);
+        self.note_names();
         self.constraints(configuration);
         if let Some(states) = states {
             self.histories(states);
-            self.folded(states);
         }
         self.order_constraints();
         for part in configuration.children() {
@@ -310,10 +350,25 @@ impl<'a> Reader<'a> {
     }
 
     /// Ids that constraints may name.
-    fn knows(&self, id: &str) -> bool {
+    fn note_names(&mut self) {
         let cib = &self.out.cib;
-        let named = |r: &Resource| r.find(id).is_some() || r.primitive(id).is_some();
-        cib.resources.iter().any(named) || self.remotes.iter().any(|(name, _)| name == id)
+        let mut known: BTreeSet<String> = cib.primitives().iter().map(|p| p.id.clone()).collect();
+        for resource in &cib.resources {
+            let mut at = Some(resource);
+            while let Some(resource) = at {
+                known.insert(resource.id().to_owned());
+                at = match resource {
+                    Resource::Clone(c) => Some(&c.child),
+                    Resource::Primitive(_) | Resource::Group(_) | Resource::Bundle(_) => None,
+                };
+            }
+        }
+        known.extend(self.remotes.iter().map(|(name, _)| name.clone()));
+        self.known = known;
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.known.contains(id)
     }
 }
 

@@ -4,6 +4,18 @@ use super::Problem;
 use crate::cib::parse_bool;
 use roxmltree::Node;
 
+/// What has attributes.
+pub(super) trait Attributes {
+    /// The value of one of them.
+    fn attr(&self, name: &str) -> Option<&str>;
+}
+
+impl Attributes for Element<'_> {
+    fn attr(&self, name: &str) -> Option<&str> {
+        self.0.attribute(name)
+    }
+}
+
 /// An element.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Element<'a>(Node<'a, 'a>);
@@ -48,6 +60,11 @@ impl<'a> Element<'a> {
 
     pub(super) fn descendants(self) -> impl Iterator<Item = Self> {
         self.0.descendants().filter(Node::is_element).map(Self)
+    }
+
+    /// Where it begins in the text.
+    pub(super) fn start(self) -> usize {
+        self.0.range().start
     }
 
     /// A problem that begins where the element does.
