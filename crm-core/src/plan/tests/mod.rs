@@ -2,6 +2,7 @@
 
 mod failures;
 mod laws;
+mod orderings;
 mod places;
 mod promotable;
 mod quorum;

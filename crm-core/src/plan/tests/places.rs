@@ -6,10 +6,10 @@ use crate::simulate::input;
 use crate::xml;
 
 /// Where something is active: node, id, agent, role.
-type Active<'a> = (&'a str, &'a str, &'a str, Role);
+pub(super) type Active<'a> = (&'a str, &'a str, &'a str, Role);
 
 /// A cluster that can fence nothing, all of its nodes up.
-fn document(
+pub(super) fn document(
     nodes: &[(&str, &str)],
     options: &str,
     resources: &str,
@@ -22,16 +22,27 @@ fn document(
             .enumerate()
             .filter(|(_, a)| a.0 == *name)
             .map(|(call, (_, id, kind, role))| {
-                let op = |op: &str, call: usize| {
+                let op = |op: &str, call: usize, rc: u8| {
                     format!(
-                        r#"<lrm_rsc_op id="{id}_{op}_0" operation_key="{id}_{op}_0" operation="{op}" crm_feature_set="3.16.1" transition-key="1:1:0:u" transition-magic="0:0;1:1:0:u" call-id="{call}" rc-code="0" op-status="0" interval="0"/>"#
+                        r#"<lrm_rsc_op id="{id}_{op}_0" operation_key="{id}_{op}_0" operation="{op}" crm_feature_set="3.16.1" transition-key="1:1:{rc}:u" transition-magic="0:{rc};1:1:{rc}:u" call-id="{call}" rc-code="{rc}" op-status="0" interval="0"/>"#
                     )
                 };
-                let promote =
-                    if *role == Role::Promoted { op("promote", 50 + call) } else { String::new() };
-                let start = op("start", 1 + call);
+                // What is stopped was looked for.
+                let start = match role {
+                    Role::Stopped => op("monitor", 1 + call, 7),
+                    Role::Started | Role::Unpromoted | Role::Promoted => op("start", 1 + call, 0),
+                };
+                let promote = match role {
+                    Role::Promoted => op("promote", 50 + call, 0),
+                    Role::Stopped | Role::Started | Role::Unpromoted => String::new(),
+                };
+                let class = match *kind {
+                    "podman" => r#"class="ocf" provider="heartbeat""#,
+                    kind if kind.starts_with("fence_") => r#"class="stonith""#,
+                    _ => r#"class="ocf" provider="pacemaker""#,
+                };
                 format!(
-                    r#"<lrm_resource id="{id}" class="ocf" provider="pacemaker" type="{kind}">{start}{promote}</lrm_resource>"#
+                    r#"<lrm_resource id="{id}" {class} type="{kind}">{start}{promote}</lrm_resource>"#
                 )
             })
             .collect();
@@ -55,7 +66,7 @@ fn document(
     )
 }
 
-fn decided(text: &str) -> Explained {
+pub(super) fn decided(text: &str) -> Explained {
     let document = xml::read(text, 0).unwrap_or_else(|problems| panic!("{problems:?}"));
     explain(&input(&document))
 }
@@ -70,39 +81,39 @@ fn score(e: &Explained, resource: &str, node: &str) -> i32 {
 }
 
 /// Nodes of all instances of a primitive, with their roles.
-fn at(e: &Explained, primitive: &str) -> Vec<(Option<String>, Role)> {
+pub(super) fn at(e: &Explained, primitive: &str) -> Vec<(Option<String>, Role)> {
     let all = e.plan.placements.iter().filter(|p| p.instance.resource == primitive);
     let mut out: Vec<_> = all.map(|p| (p.node.clone(), p.role)).collect();
     out.sort();
     out
 }
 
-fn on(node: &str, role: Role) -> (Option<String>, Role) {
+pub(super) fn on(node: &str, role: Role) -> (Option<String>, Role) {
     (Some(node.to_owned()), role)
 }
 
-fn dummy(id: &str) -> String {
+pub(super) fn dummy(id: &str) -> String {
     format!(r#"<primitive id="{id}" class="ocf" provider="pacemaker" type="Dummy"/>"#)
 }
 
-fn promotable(id: &str) -> String {
+pub(super) fn promotable(id: &str) -> String {
     format!(
         r#"<clone id="{id}"><meta_attributes id="{id}-m"><nvpair id="{id}-p" name="promotable" value="true"/></meta_attributes>
         <primitive id="{id}p" class="ocf" provider="pacemaker" type="Stateful"/></clone>"#
     )
 }
 
-fn prefers(rsc: &str, node: &str, score: &str) -> String {
+pub(super) fn prefers(rsc: &str, node: &str, score: &str) -> String {
     format!(r#"<rsc_location id="l-{rsc}-{node}" rsc="{rsc}" node="{node}" score="{score}"/>"#)
 }
 
-fn with(rsc: &str, other: &str, score: &str) -> String {
+pub(super) fn with(rsc: &str, other: &str, score: &str) -> String {
     format!(
         r#"<rsc_colocation id="c-{rsc}-{other}" rsc="{rsc}" with-rsc="{other}" score="{score}"/>"#
     )
 }
 
-const TWO: &[(&str, &str)] = &[("n1", ""), ("n2", "")];
+pub(super) const TWO: &[(&str, &str)] = &[("n1", ""), ("n2", "")];
 
 #[test]
 fn of_equal_scores_above_zero_the_current_node_wins_though_it_carries_more() {
@@ -216,4 +227,40 @@ fn an_unmanaged_resource_draws_what_follows_it() {
     let e = decided(&document(TWO, "", &resources, &with("p", "a", "INFINITY"), &active));
     assert_eq!(score(&e, "a", "n2"), 1_000_000);
     assert_eq!(at(&e, "p"), [on("n2", Role::Started)]);
+}
+
+const BUNDLE: &str = r#"<bundle id="b"><podman image="i" replicas="1"/><network control-port="3121"/>
+    <primitive id="in" class="ocf" provider="pacemaker" type="Dummy"/></bundle>"#;
+
+#[test]
+fn the_connection_into_a_container_that_runs_does_not_draw_it_away() {
+    let there = |active: &[Active<'_>]| {
+        let e = decided(&document(TWO, "", BUNDLE, &prefers("b-0", "n2", "500"), active));
+        assert_eq!(at(&e, "b-podman-0"), at(&e, "b-0"), "they go together");
+        at(&e, "b-podman-0")
+    };
+    let runs =
+        [("n1", "b-podman-0", "podman", Role::Started), ("n1", "b-0", "remote", Role::Started)];
+    assert_eq!(there(&runs), [on("n1", Role::Started)]);
+    // One that has to be started anyway starts where its connection would rather be.
+    assert_eq!(there(&[]), [on("n2", Role::Started)]);
+}
+
+#[test]
+fn of_instances_alike_the_one_beside_what_the_clone_follows_comes_first() {
+    let wish = r#"<nvpair id="w" name="master-mp" value="10"/>"#;
+    let nodes = [("n1", wish), ("n2", &wish.replace("\"w\"", "\"v\""))];
+    let active = [
+        ("n1", "mp", "Stateful", Role::Unpromoted),
+        ("n2", "mp", "Stateful", Role::Unpromoted),
+        ("n2", "a", "Dummy", Role::Started),
+    ];
+    let resources = promotable("m") + &dummy("a");
+    let there = prefers("a", "n2", "100");
+    let e = decided(&document(&nodes, "", &resources, &there, &active));
+    assert_eq!(at(&e, "mp"), [on("n1", Role::Promoted), on("n2", Role::Unpromoted)]);
+    // Neither says anything of roles: it is the order of the instances that decides who is promoted.
+    let beside = there + &with("m", "a", "50");
+    let e = decided(&document(&nodes, "", &resources, &beside, &active));
+    assert_eq!(at(&e, "mp"), [on("n1", Role::Unpromoted), on("n2", Role::Promoted)]);
 }
