@@ -138,6 +138,10 @@ pub(super) fn probed(model: &Model<'_>, table: &mut Table, r: RscIx, probe: supe
         let start = End::Op(own.container, Task::Start);
         table.order(model, start, End::Act(probe), Link::NESTED_PROBE);
     }
+    if let Some(clone) = model.inner_clone(bundle).filter(|_| model.is_container(r)) {
+        // What is inside starts as a whole when it is known where containers run already.
+        table.order(model, End::Act(probe), End::Op(clone, Task::Start), Link::ORDERED);
+    }
     let alone = model.rscs[bundle].clone_info().is_some_and(|info| info.node_max == 1);
     if alone && model.is_container(r) {
         // Two containers cannot share a node: none starts before it is known that no other one runs there.

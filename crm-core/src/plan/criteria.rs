@@ -122,7 +122,11 @@ fn location(model: &mut Model<'_>, l: &Location, discoveries: &mut Discoveries) 
         let text = location_words(l);
         model.because(r, Some(node), "location", text).scored(l.score).by(&l.id);
         match l.role {
-            Some(Role::Promoted) => model.rscs[r].promoted_scores.push((node, l.score)),
+            Some(Role::Promoted) => {
+                // Only what is inside of a bundle has roles.
+                let holder = model.inner_clone(r).unwrap_or(r);
+                model.rscs[holder].promoted_scores.push((node, l.score));
+            }
             // What is to be stopped is nowhere anyway.
             Some(Role::Stopped) => {}
             // What is promoted has been unpromoted before: a word about that role is one about all.

@@ -376,20 +376,14 @@ const OP_META: &[&str] = &[
 ];
 
 /// How an operation as it was run differs from what is configured: not at all, or in what needs a restart.
-fn difference(
-    model: &Model<'_>,
-    r: RscIx,
-    record: &OpRecord,
-    params: &BTreeMap<String, String>,
-) -> Option<bool> {
+fn difference(record: &OpRecord, params: &BTreeMap<String, String>) -> Option<bool> {
     let all = record.digest.as_ref()?;
     let restart = record.restart.as_ref().is_some_and(|(list, digest)| {
         let listed: Vec<&str> = list.split_whitespace().collect();
         let some = params.iter().filter(|(name, _)| listed.contains(&name.as_str()));
         md5::hex(&params::written(some)) != *digest
     });
-    let same =
-        md5::hex(&params::written(params.iter())) == *all || but_secrets(model, r, record, params);
+    let same = md5::hex(&params::written(params.iter())) == *all;
     (restart || !same).then_some(restart)
 }
 
@@ -399,7 +393,10 @@ fn note_change(
     record: &OpRecord,
     (params, own): (&BTreeMap<String, String>, &BTreeMap<String, String>),
 ) -> bool {
-    let Some(restart) = difference(model, r, record, params) else { return false };
+    let Some(restart) = difference(record, params) else { return false };
+    if !restart && but_secrets(model, r, record, params) {
+        return false;
+    }
     if record.interval_ms > 0 {
         // It goes on with the new settings when it is begun again.
         let other =
@@ -446,7 +443,7 @@ impl Model<'_> {
         let op = prim.ops.iter().find(same);
         let own = self.with_address(&self.attributes_of(r), self.nodes[n].name);
         let params = call(&own, op, self.timeout_ms(op));
-        difference(self, r, record, &params).is_some()
+        difference(record, &params).is_some()
     }
 
     /// It might run there as far as the kinds of both go.

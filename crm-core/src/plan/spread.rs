@@ -166,6 +166,10 @@ impl Spread<'_, '_> {
         if a == b || self.model.is_inside(b, a) || self.model.rscs[a].children.is_empty() {
             return first;
         }
+        if self.model.rscs[a].bundle.as_ref().is_some_and(|b| b.told) {
+            // What a bundle tells its instances is told by the clone inside: the whole has no point for that, and stands for itself.
+            return first;
+        }
         let entry = &self.table.acts[first];
         let Some(done) = entry.task.completion().filter(|_| entry.interval_ms == 0) else {
             return first;
