@@ -303,7 +303,9 @@ impl<'a> Replay<'_, 'a> {
                 }
                 event.exec = Exec::ErrorHard;
             }
-            _ => {}
+            rc::OK | rc::NOT_RUNNING => {}
+            // A code that means nothing in particular is a failure, whatever was expected.
+            _ => event.exec = Exec::Error,
         }
     }
 

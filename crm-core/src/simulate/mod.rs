@@ -206,13 +206,8 @@ impl World {
                 true
             }
             ActionKind::Cluster(ClusterOp::Shutdown { .. }) | ActionKind::Pseudo { .. } => true,
-            ActionKind::Cluster(ClusterOp::Forget { node, resource }) => {
-                if let Some(at) = self.document.records.iter_mut().find(|r| r.name == *node) {
-                    at.resources.retain(|r| !same(&r.id, resource));
-                }
-                self.node(node).resources.remove(resource);
-                true
-            }
+            // As in Pacemaker's simulation the records stay: what is shown next has the stop as the last of them.
+            ActionKind::Cluster(ClusterOp::Forget { .. }) => true,
             ActionKind::Cluster(ClusterOp::ClearFailures { node, resource }) => {
                 self.forget_failures(node, resource);
                 if let Some(history) = self.node(node).resources.get_mut(resource) {
