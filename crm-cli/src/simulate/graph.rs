@@ -249,3 +249,15 @@ pub(super) fn dot(plan: &Plan) -> String {
     out.push_str("}\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fenced_guest;
+
+    #[test]
+    fn only_the_fencing_of_a_guest_names_one() {
+        assert_eq!(fenced_guest("stonith-web-0-off"), Some("web-0"));
+        assert_eq!(fenced_guest("stonith-fence_x_stop_0"), None);
+        assert_eq!(fenced_guest("web_stop_0"), None);
+    }
+}

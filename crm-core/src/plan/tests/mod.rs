@@ -1,6 +1,7 @@
 //! Scenario tests and laws of the engine, on a small simulated cluster.
 
 mod failures;
+mod inside;
 mod laws;
 mod orderings;
 mod places;

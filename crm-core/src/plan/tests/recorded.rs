@@ -6,24 +6,24 @@ use crate::xml::{Document, read};
 
 const NOW_MS: u64 = 2_000_000_000;
 
-fn node(id: u32, name: &str, inner: &str) -> String {
+pub(super) fn node(id: u32, name: &str, inner: &str) -> String {
     format!(
         r#"<node_state id="{id}" uname="{name}" in_ccm="true" crmd="online" join="member" expected="member">{inner}</node_state>"#
     )
 }
 
-fn lrm(resources: &str) -> String {
+pub(super) fn lrm(resources: &str) -> String {
     format!(r#"<lrm id="x"><lrm_resources>{resources}</lrm_resources></lrm>"#)
 }
 
-fn history(id: &str, kind: &str, ops: &str) -> String {
+pub(super) fn history(id: &str, kind: &str, ops: &str) -> String {
     format!(
         r#"<lrm_resource id="{id}" class="ocf" provider="pacemaker" type="{kind}">{ops}</lrm_resource>"#
     )
 }
 
 /// Task, call, exit code, expected code, further attributes.
-fn op(task: &str, call: i32, rc: i32, wanted: i32, more: &str) -> String {
+pub(super) fn op(task: &str, call: i32, rc: i32, wanted: i32, more: &str) -> String {
     let status = if call < 0 { -1 } else { i32::from(rc != wanted) * 4 };
     let interval = if more.contains("interval=") { "" } else { r#"interval="0""# };
     format!(
@@ -31,7 +31,7 @@ fn op(task: &str, call: i32, rc: i32, wanted: i32, more: &str) -> String {
     )
 }
 
-fn dummy(id: &str, inner: &str) -> String {
+pub(super) fn dummy(id: &str, inner: &str) -> String {
     format!(
         r#"<primitive id="{id}" class="ocf" provider="pacemaker" type="Dummy">{inner}</primitive>"#
     )
@@ -41,11 +41,11 @@ fn meta(pairs: &str) -> String {
     format!(r#"<meta_attributes id="m">{pairs}</meta_attributes>"#)
 }
 
-fn pair(name: &str, value: &str) -> String {
+pub(super) fn pair(name: &str, value: &str) -> String {
     format!(r#"<nvpair id="n-{name}" name="{name}" value="{value}"/>"#)
 }
 
-fn document(properties: &str, resources: &str, status: &str) -> Document {
+pub(super) fn document(properties: &str, resources: &str, status: &str) -> Document {
     let text = format!(
         r#"<cib validate-with="pacemaker-3.9" have-quorum="1" dc-uuid="1"><configuration>
         <crm_config><cluster_property_set id="p">{properties}</cluster_property_set></crm_config>
@@ -56,11 +56,11 @@ fn document(properties: &str, resources: &str, status: &str) -> Document {
     read(&text, NOW_MS).expect("the document is well-formed")
 }
 
-fn no_fencing() -> String {
+pub(super) fn no_fencing() -> String {
     pair("fencing-enabled", "false")
 }
 
-fn operations(plan: &Plan) -> Vec<String> {
+pub(super) fn operations(plan: &Plan) -> Vec<String> {
     let of = |kind: &ActionKind| match kind {
         ActionKind::Op(spec) if spec.interval_ms == 0 => {
             Some(format!("{} {} {}", spec.resource, spec.op, spec.node))
