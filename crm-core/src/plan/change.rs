@@ -1,9 +1,9 @@
 //! Phase 6: what a changed definition asks for: reloads, forgotten histories of what is not configured any more, forgotten failures.
 
-use super::actions::{Flag, Table, Task};
+use super::actions::{ActIx, Flag, Table, Task};
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::{End, Link};
-use super::unfence;
+use super::{fence, unfence};
 use std::collections::BTreeSet;
 
 /// Makes these actions. Only in plans made as Pacemaker makes them.
@@ -29,8 +29,18 @@ pub(super) fn apply(model: &mut Model<'_>, table: &mut Table, now_ms: u64) {
     }
     for (r, node) in model.clears.clone() {
         if model.nodes[node].online {
-            table.make(model, r, Task::ClearFailures, Some(node), false);
+            let clear = table.make(model, r, Task::ClearFailures, Some(node), false);
+            after_fencing(model, table, r, clear);
         }
+    }
+}
+
+/// A connection that is tried again at intervals is not tried before its node has been fenced, if that is to be.
+fn after_fencing(model: &Model<'_>, table: &mut Table, r: RscIx, clear: ActIx) {
+    let Some(own) = model.rscs[r].connection_of else { return };
+    if model.rscs[r].reconnect_ms > 0 && model.props.fencing {
+        let fencing = fence::action(model, table, own);
+        table.bind(fencing, clear, Link::FIRST_IMPLIES_THEN);
     }
 }
 
@@ -75,7 +85,7 @@ fn forget(model: &mut Model<'_>, table: &mut Table, r: RscIx, now_ms: u64) {
         return;
     }
     let failed = model.rscs[r].active.iter().any(|a| a.failed);
-    let told: BTreeSet<NodeIx> = model.rscs[r].now.records.iter().map(|(n, _, _)| *n).collect();
+    let told: BTreeSet<NodeIx> = model.rscs[r].now.records.iter().map(|told| told.node).collect();
     for node in told {
         if model.nodes[node].available() && !failed {
             delete(model, table, r, node);

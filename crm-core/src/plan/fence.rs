@@ -60,9 +60,14 @@ pub(super) fn anything_managed(model: &Model<'_>) -> bool {
     (0..model.rscs.len()).any(|r| primitive(r) && model.movable(r))
 }
 
-fn fence(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
+/// The node's fencing, whether it is needed or not.
+pub(super) fn action(model: &Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
     let name = format!("stonith-{}-{}", model.nodes[node].name, model.props.fence_how);
-    let fencing = table.named(&name, Task::Fence, Some(node));
+    table.named(&name, Task::Fence, Some(node))
+}
+
+fn fence(model: &mut Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
+    let fencing = action(model, table, node);
     table.clear(fencing, Flag::OPTIONAL);
     order(model, table, fencing, node);
     fencing

@@ -267,9 +267,11 @@ impl<'a> Builder<'a> {
             Resource::Primitive(p) => self.add_primitive(p, at),
             Resource::Group(g) => {
                 let metas = at.metas_with(&g.meta);
-                // Only the group's own words: a clone around it has an `ordered` of another meaning.
-                let ordered = g.meta.flag("ordered").unwrap_or(true);
-                let colocated = g.meta.flag("collocated").unwrap_or(true);
+                // A clone around it has an `ordered` of another meaning; only Pacemaker takes that for the group's.
+                let own = [&g.meta];
+                let chain = if self.model.props.exact { metas.as_slice() } else { &own };
+                let flag = |name| meta::lookup(chain, name).and_then(parse_bool).unwrap_or(true);
+                let (ordered, colocated) = (flag("ordered"), flag("collocated"));
                 let kind = Kind::Group { ordered, colocated };
                 let group = self.push(&g.id, kind, None, &metas, at);
                 let mut inner = at.below(metas, at.params_with(&g.params));

@@ -3,6 +3,7 @@
 use super::model::{Kind, Model, NodeIx, NodeKind, RscIx};
 use super::read::Builder;
 use super::replay::{Replay, since};
+use super::told::Told;
 use super::{Input, params};
 use crate::cib::{Op, Role, parse_bool, parse_duration_ms};
 use crate::lrm::OpRecord;
@@ -300,8 +301,11 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
             continue;
         }
         let own = model.attributes_of(r);
-        let told = rsc.now.records.clone();
-        for (n, ops, span) in told {
+        // What another instance has left there says nothing of this one.
+        let names = [model.key(r), model.label(r)];
+        let mut told = rsc.now.records.clone();
+        told.retain(|t| names.iter().any(|name| name == t.id));
+        for Told { node: n, ops, span, .. } in told {
             if !model.nodes[n].looked_at() || !model.rscs[r].active.iter().any(|a| a.node == n) {
                 continue;
             }

@@ -6,6 +6,7 @@
 use super::model::{Model, NodeIx, NodeKind, RscIx};
 use super::onfail::OnFail;
 use super::read::Builder;
+use super::told::Told;
 use crate::cib::Role;
 use crate::lrm::{Exec, NodeRecord, OpRecord, RscRecord, age};
 use crate::status::rc;
@@ -102,7 +103,8 @@ impl<'a> Replay<'_, 'a> {
         let mut course = Course { on_fail: OnFail::Ignore, last_failure: None };
         let ops = crate::lrm::by_age(&record.ops);
         // Whether a failure has expired depends on the other entries, too.
-        self.model().rscs[r].now.records.push((n, ops.clone(), active_span(&ops)));
+        let told = Told { node: n, id: &record.id, ops: ops.clone(), span: active_span(&ops) };
+        self.model().rscs[r].now.records.push(told);
         for op in &ops {
             self.operation(r, n, op, &mut course);
         }

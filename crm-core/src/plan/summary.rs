@@ -79,6 +79,14 @@ fn about(table: &Table, r: RscIx, now: Option<NodeIx>, next: Option<NodeIx>) -> 
     }
 }
 
+/// What is thought to be somewhere is shown as started, even if it is known to be stopped there.
+fn shown_role(model: &Model<'_>, r: RscIx) -> Role {
+    match model.role(r) {
+        Role::Stopped if current_node(model, r).is_some() => Role::Started,
+        role => role,
+    }
+}
+
 /// The line as Pacemaker words it; several when several instances stop.
 fn exact(model: &Model<'_>, table: &Table, r: RscIx) -> Vec<String> {
     let rsc = &model.rscs[r];
@@ -91,7 +99,7 @@ fn exact(model: &Model<'_>, table: &Table, r: RscIx) -> Vec<String> {
     }
     let acts = about(table, r, now, next);
     let one = Line { model, table, r, now, next };
-    let (role, next_role) = (model.role(r), rsc.next_role);
+    let (role, next_role) = (shown_role(model, r), rsc.next_role);
     let needed = |a: Option<ActIx>| a.is_some_and(|a| !table.flags(a).optional());
     let stuck = acts.start.is_some_and(|s| !table.flags(s).runnable());
     let failed = rsc.active.iter().any(|a| a.failed);
@@ -174,7 +182,7 @@ impl Line<'_, '_> {
     ) -> Option<String> {
         let act = act?;
         let rsc = &self.model.rscs[self.r];
-        let (role, next) = (self.model.role(self.r), rsc.next_role);
+        let (role, next) = (shown_role(self.model, self.r), rsc.next_role);
         let roles = role > Role::Started || next > Role::Unpromoted;
         let at = |n: NodeIx| self.model.nodes[n].name;
         let (old, new) = (word(role), word(next));

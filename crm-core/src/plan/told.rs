@@ -189,8 +189,8 @@ impl<'a> Model<'a> {
     /// A failure with `on-fail=block` does not go away with time.
     fn blocking(&self, r: RscIx, n: NodeIx) -> bool {
         let Some(prim) = self.rscs[r].prim else { return false };
-        let told = self.rscs[r].now.records.iter().filter(|(node, ..)| *node == n);
-        let all: Vec<&OpRecord> = told.flat_map(|(_, ops, _)| ops.iter().copied()).collect();
+        let told = self.rscs[r].now.records.iter().filter(|told| told.node == n);
+        let all: Vec<&OpRecord> = told.flat_map(|told| told.ops.iter().copied()).collect();
         let failed = |o: &&&OpRecord| o.expected_rc != Some(o.rc);
         prim.ops.iter().filter(|op| op.attrs.get("on-fail") == Some("block")).any(|op| {
             let same = |o: &&OpRecord| o.op == op.name && o.interval_ms == op.interval_ms();
@@ -256,5 +256,14 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Records of a node, oldest first, with the positions of the last start and the last stop.
-pub(super) type Told<'a> = (NodeIx, Vec<&'a OpRecord>, (Option<usize>, Option<usize>));
+/// What a node has recorded under one name.
+#[derive(Debug, Clone)]
+pub(super) struct Told<'a> {
+    pub(super) node: NodeIx,
+    /// The name, which may be that of another instance.
+    pub(super) id: &'a str,
+    /// Oldest first.
+    pub(super) ops: Vec<&'a OpRecord>,
+    /// Positions of the last start and the last stop.
+    pub(super) span: (Option<usize>, Option<usize>),
+}

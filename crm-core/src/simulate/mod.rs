@@ -122,7 +122,7 @@ pub fn run_as(document: &Document, ask: Ask, outcomes: &[Outcome]) -> Run {
 
 /// Executes all that can be reached.
 fn execute(document: &Document, mind: Mind, plan: &Plan, outcomes: &[Outcome]) -> End {
-    let mut world = World { document: document.clone(), calls: highest_call(document) };
+    let mut world = World { document: document.clone(), mind, calls: highest_call(document) };
     let mut failed = vec![false; plan.actions.len()];
     let mut executed = Vec::new();
     for (index, action) in plan.actions.iter().enumerate() {
@@ -184,6 +184,7 @@ fn take(
 
 struct World {
     document: Document,
+    mind: Mind,
     calls: u64,
 }
 
@@ -232,6 +233,10 @@ impl World {
     }
 
     fn forget_failures(&mut self, node: &str, resource: &str) {
+        if self.mind == Mind::Pacemaker {
+            // Pacemaker's simulator leaves failures, and whether a remote node was fenced, as they are.
+            return;
+        }
         let about = |name: &str, prefix: &str| {
             let rest = name.strip_prefix(prefix);
             rest.is_some_and(|rest| same(rest.split('#').next().unwrap_or(rest), resource))
@@ -248,7 +253,7 @@ impl World {
         }
         if let Some(record) = self.document.records.iter_mut().find(|r| r.name == node) {
             record.resources.clear();
-            record.fenced = true;
+            record.fenced |= self.mind == Mind::Crm;
         }
         self.document.fence.remove(node);
         self.document.status.nodes.insert(node.to_owned(), NodeStatus::default());

@@ -246,3 +246,43 @@ fn instances_that_are_ordered_wait_for_all_before_them_even_with_one_between_tha
         needs(&plan, &last)
     );
 }
+
+#[test]
+fn what_another_instance_has_left_on_a_node_changes_no_definition() {
+    let clone = format!(r#"<clone id="c">{}</clone>"#, dummy("r", ""));
+    let ops = |digest: &str| op("m", "monitor", 1, (7, 7), &format!(r#"op-digest="{digest}""#));
+    // MD5 of no parameters; the other one is of something else.
+    let now = r#"op-digest="f2317cad3d54cec5d7d7aa7d0bf35cf8""#;
+    let runs = history("r:1", &op("s", "start", 2, (0, 0), now));
+    let alpha = lrm(&[history("r:0", &op("s", "start", 2, (0, 0), now))]);
+    let delta = lrm(&[history("r:0", &ops("x")), runs]);
+    assert_eq!(steps(&planned(&no_fencing(), &clone, [&alpha, &delta])), Vec::<String>::new());
+}
+
+#[test]
+fn a_group_takes_the_word_of_its_clone_for_being_ordered() {
+    let run = |ordered: &str| {
+        let group = format!(r#"<group id="g">{}{}</group>"#, dummy("a", ""), dummy("b", ""));
+        let clone = format!(r#"<clone id="c">{group}{}</clone>"#, meta("ordered", ordered));
+        let idle = lrm(&[stopped("a"), stopped("b")]);
+        let plan = planned(&no_fencing(), &clone, [&idle, &idle]);
+        needs(&plan, "b start alpha").contains(&"a start alpha".to_owned())
+    };
+    assert!(run("true") && !run("false"));
+}
+
+#[test]
+fn what_is_thought_to_be_where_it_is_stopped_is_shown_as_restarted() {
+    let peer = r#"migrate_source="alpha" migrate_target="delta""#;
+    let rsc = dummy("r", &meta("allow-migrate", "true"));
+    let alpha = op("s", "start", 1, (0, 0), "")
+        + &op("m", "migrate_to", 2, (1, 0), peer)
+        + &op("e", "stop", 3, (0, 0), "");
+    let delta = op("p", "monitor", 1, (7, 7), "");
+    let plan = planned(
+        &no_fencing(),
+        &rsc,
+        [&lrm(&[history("r", &alpha)]), &lrm(&[history("r", &delta)])],
+    );
+    assert_eq!(plan.summary, ["* Restart r ( delta )"]);
+}
