@@ -83,7 +83,7 @@ fn about(table: &Table, r: RscIx, now: Option<NodeIx>, next: Option<NodeIx>) -> 
 fn shown_role(model: &Model<'_>, r: RscIx) -> Role {
     match model.role(r) {
         Role::Stopped if current_node(model, r).is_some() => Role::Started,
-        role => role,
+        role @ (Role::Stopped | Role::Started | Role::Unpromoted | Role::Promoted) => role,
     }
 }
 
