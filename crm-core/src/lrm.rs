@@ -116,6 +116,22 @@ impl NodeRecord {
     /// Takes a finished operation in: it takes the place of the entry of its kind.
     pub fn take(&mut self, agent: AgentName, result: &OpResult, peer: Option<(String, String)>) {
         let id = result.resource.as_str();
+        // Older records name instances that are alike by number.
+        let alike = |r: &RscRecord| r.id.rsplit_once(':').is_some_and(|(base, _)| base == id);
+        let at = self.resources.iter().position(|r| r.id == id);
+        let at = at.or_else(|| self.resources.iter().position(alike));
+        self.take_at(at, agent, result, peer);
+    }
+
+    /// The same for the resource whose record is in this place; a new record for none.
+    pub(crate) fn take_at(
+        &mut self,
+        at: Option<usize>,
+        agent: AgentName,
+        result: &OpResult,
+        peer: Option<(String, String)>,
+    ) {
+        let id = result.resource.as_str();
         let slot = if result.interval_ms > 0 {
             format!("{id}_{}_{}", result.op, result.interval_ms)
         } else if result.failed() {
@@ -126,10 +142,6 @@ impl NodeRecord {
         // As from another planner: what is pending is newer than anything that has ended.
         let transition = Some(("simulation".to_owned(), 0));
         let op = OpRecord { peer, transition, ..operation(result, slot) };
-        // Older records name instances that are alike by number.
-        let alike = |r: &RscRecord| r.id.rsplit_once(':').is_some_and(|(base, _)| base == id);
-        let at = self.resources.iter().position(|r| r.id == id);
-        let at = at.or_else(|| self.resources.iter().position(alike));
         if let Some(known) = at.and_then(|at| self.resources.get_mut(at)) {
             known.ops.retain(|o| o.id != op.id);
             known.ops.push(op);

@@ -6,7 +6,7 @@ use crate::ui::table;
 use crm_core::cib::Role;
 use crm_core::plan::{NodePicture, Picture, RscPicture, picture};
 use crm_core::simulate::input_for;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// All sections.
@@ -112,17 +112,19 @@ fn step_lines(steps: &[Step]) -> Vec<String> {
 fn shown(picture: &Picture) -> Vec<String> {
     let mut on: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut idle: Vec<&str> = Vec::new();
+    let mut listed: BTreeSet<&str> = BTreeSet::new();
     for leaf in picture.resources.iter().flat_map(RscPicture::leaves) {
         for (node, role) in &leaf.active {
             on.entry(node).or_default().push(active(leaf, *role));
         }
     }
     for top in &picture.resources {
-        for leaf in top.leaves() {
-            let anywhere = |l: &&RscPicture| l.label == leaf.label && !l.active.is_empty();
-            let elsewhere = top.leaves().iter().any(anywhere);
-            if leaf.active.is_empty() && !elsewhere && !idle.contains(&leaf.label.as_str()) {
-                idle.push(&leaf.label);
+        let leaves = top.leaves();
+        let active = leaves.iter().filter(|l| !l.active.is_empty());
+        let active: BTreeSet<&str> = active.map(|l| l.label.as_str()).collect();
+        for leaf in leaves.iter().map(|l| l.label.as_str()) {
+            if !active.contains(leaf) && listed.insert(leaf) {
+                idle.push(leaf);
             }
         }
     }

@@ -396,5 +396,5 @@ fn record(document: &mut Document, outcome: &Outcome, result: &OpResult, fatal: 
     let prim = document.cib.primitive(resource).or_else(|| document.cib.primitive(id));
     let unknown = || super::agent_of("ocf:unknown:unknown");
     let agent = prim.map_or_else(unknown, |p| p.agent.clone());
-    super::take(document, node, agent, result, None);
+    super::recorded(document, node).take(agent, result, None);
 }

@@ -1,6 +1,7 @@
 //! Runs a plan to its end on paper: every action succeeds, and the status becomes what the nodes would have reported. Pure.
 
 mod change;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use crate::plan::{
 };
 use crate::status::{ExecStatus, NodeStatus, OpResult};
 use crate::xml::Document;
+use places::Places;
+use std::collections::BTreeMap;
 
 /// A result that differs from the expected one: `RSC_OP_INTERVAL@NODE=RC`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +125,8 @@ pub fn run_as(document: &Document, ask: Ask, outcomes: &[Outcome]) -> Run {
 
 /// Executes all that can be reached.
 fn execute(document: &Document, mind: Mind, plan: &Plan, outcomes: &[Outcome]) -> End {
-    let mut world = World { document: document.clone(), mind, calls: highest_call(document) };
+    let calls = highest_call(document);
+    let mut world = World { document: document.clone(), mind, calls, places: BTreeMap::new() };
     let mut failed = vec![false; plan.actions.len()];
     let mut executed = Vec::new();
     for (index, action) in plan.actions.iter().enumerate() {
@@ -164,28 +168,22 @@ fn agent_of(triple: &str) -> AgentName {
     }
 }
 
-/// The node records the result.
-fn take(
-    document: &mut Document,
-    node: &str,
-    agent: AgentName,
-    result: &OpResult,
-    peer: Option<(String, String)>,
-) {
+/// What is recorded of a node; nothing yet, if it is new.
+fn recorded<'a>(document: &'a mut Document, node: &str) -> &'a mut NodeRecord {
     let found = document.records.iter().position(|r| r.name == node);
     let at = found.unwrap_or(document.records.len());
     if found.is_none() {
         document.records.push(NodeRecord { name: node.to_owned(), ..NodeRecord::default() });
     }
-    if let Some(record) = document.records.get_mut(at) {
-        record.take(agent, result, peer);
-    }
+    &mut document.records[at]
 }
 
 struct World {
     document: Document,
     mind: Mind,
     calls: u64,
+    /// Places of the records that were looked for, by node.
+    places: BTreeMap<String, Places>,
 }
 
 impl World {
@@ -255,6 +253,7 @@ impl World {
             record.resources.clear();
             record.fenced |= self.mind == Mind::Crm;
         }
+        self.places.remove(node);
         self.document.fence.remove(node);
         self.document.status.nodes.insert(node.to_owned(), NodeStatus::default());
     }
@@ -292,7 +291,27 @@ impl World {
         self.node(&spec.node).record(&result);
         let source = spec.params.get("CRM_meta_migrate_source").cloned();
         let peer = source.zip(spec.params.get("CRM_meta_migrate_target").cloned());
-        take(&mut self.document, &spec.node, agent_of(&spec.agent), &result, peer);
+        self.take(&spec.node, agent_of(&spec.agent), &result, peer);
         rc == spec.expected_rc
+    }
+
+    /// The node records the result.
+    fn take(
+        &mut self,
+        node: &str,
+        agent: AgentName,
+        result: &OpResult,
+        peer: Option<(String, String)>,
+    ) {
+        let record = recorded(&mut self.document, node);
+        let places = match self.places.get_mut(node) {
+            Some(places) => places,
+            None => self.places.entry(node.to_owned()).or_insert_with(|| Places::of(record)),
+        };
+        let at = places.find(&result.resource);
+        if at.is_none() {
+            places.add(&result.resource, record.resources.len());
+        }
+        record.take_at(at, agent, result, peer);
     }
 }

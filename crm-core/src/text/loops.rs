@@ -5,6 +5,7 @@ use crate::cib::{
 };
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A loop: what goes round, and the ids of the constraints in it.
@@ -36,37 +37,64 @@ impl Graph {
     }
 
     fn loops(&self) -> Vec<Loop> {
+        let components = kosaraju_scc(&self.graph);
+        let mut home = vec![0; self.graph.node_count()];
+        for (number, component) in components.iter().enumerate() {
+            for node in component {
+                home[node.index()] = number;
+            }
+        }
+        // Constraints within each component, where anything goes round.
+        let mut inside: BTreeMap<usize, BTreeSet<&String>> = BTreeMap::new();
+        for edge in self.graph.edge_references() {
+            let component = home[edge.source().index()];
+            if component == home[edge.target().index()] {
+                inside.entry(component).or_default().extend(edge.weight());
+            }
+        }
         let mut out = Vec::new();
-        for component in kosaraju_scc(&self.graph) {
-            let inside: BTreeSet<NodeIndex> = component.iter().copied().collect();
-            let mut constraints = BTreeSet::new();
-            let mut round = false;
-            for edge in self.graph.edge_indices() {
-                let Some((a, b)) = self.graph.edge_endpoints(edge) else { continue };
-                if inside.contains(&a) && inside.contains(&b) {
-                    round = true;
-                    constraints.extend(self.graph[edge].clone());
-                }
-            }
-            if round && !constraints.is_empty() {
-                let mut members: Vec<String> =
-                    component.iter().map(|n| self.graph[*n].clone()).collect();
-                members.sort();
-                out.push(Loop { members, constraints: constraints.into_iter().collect() });
-            }
+        for (component, constraints) in inside.iter().filter(|(_, all)| !all.is_empty()) {
+            let mut members: Vec<String> =
+                components[*component].iter().map(|n| self.graph[*n].clone()).collect();
+            members.sort();
+            let constraints = constraints.iter().map(|id| (*id).clone()).collect();
+            out.push(Loop { members, constraints });
         }
         out.sort_by(|a, b| a.constraints.cmp(&b.constraints));
         out
     }
 }
 
-/// The first (or last) primitive of a resource: what a chain that goes to (or from) it is tied to.
-fn end_of(cib: &Cib, id: &str, last: bool) -> String {
-    let Some(resource) = cib.resource(id) else { return id.to_owned() };
-    let mut primitives = Vec::new();
-    resource.collect_primitives(&mut primitives);
-    let chosen = if last { primitives.last() } else { primitives.first() };
-    chosen.map_or_else(|| id.to_owned(), |p| p.id.clone())
+/// The first and the last primitive of every resource: what a chain that goes to or from it is tied to.
+struct Ends<'a>(BTreeMap<&'a str, (&'a str, &'a str)>);
+
+impl<'a> Ends<'a> {
+    fn of(cib: &'a Cib) -> Self {
+        let mut out = BTreeMap::new();
+        for resource in &cib.resources {
+            let mut at = Some(resource);
+            while let Some(resource) = at {
+                let mut inner = Vec::new();
+                resource.collect_primitives(&mut inner);
+                if let (Some(first), Some(last)) = (inner.first(), inner.last()) {
+                    out.entry(resource.id()).or_insert((first.id.as_str(), last.id.as_str()));
+                }
+                at = match resource {
+                    Resource::Clone(c) => Some(&c.child),
+                    Resource::Primitive(_) | Resource::Group(_) | Resource::Bundle(_) => None,
+                };
+            }
+        }
+        Self(out)
+    }
+
+    fn first(&self, id: &'a str) -> &'a str {
+        self.0.get(id).map_or(id, |ends| ends.0)
+    }
+
+    fn last(&self, id: &'a str) -> &'a str {
+        self.0.get(id).map_or(id, |ends| ends.1)
+    }
 }
 
 fn groups(cib: &Cib) -> Vec<Vec<String>> {
@@ -84,7 +112,11 @@ fn groups(cib: &Cib) -> Vec<Vec<String>> {
 
 /// Loops of colocations with an infinite score: each member follows the next one.
 pub(crate) fn colocation_loops(cib: &Cib) -> Vec<Loop> {
-    let mut graph = Graph::default();
+    let bound = |c: &Constraint| matches!(c, Constraint::Colocation(c) if c.score == Score::INF);
+    if !cib.constraints.iter().any(bound) {
+        return Vec::new();
+    }
+    let (mut graph, ends) = (Graph::default(), Ends::of(cib));
     for members in groups(cib) {
         for pair in members.windows(2) {
             graph.edge(&pair[1], &pair[0], None);
@@ -95,11 +127,7 @@ pub(crate) fn colocation_loops(cib: &Cib) -> Vec<Loop> {
             && c.score == Score::INF
         {
             for (follower, leader) in colocated(c) {
-                graph.edge(
-                    &end_of(cib, &follower, false),
-                    &end_of(cib, &leader, true),
-                    Some(&c.id),
-                );
+                graph.edge(ends.first(follower), ends.last(leader), Some(&c.id));
             }
         }
     }
@@ -107,24 +135,24 @@ pub(crate) fn colocation_loops(cib: &Cib) -> Vec<Loop> {
 }
 
 /// Pairs (follower, leader) of a colocation.
-fn colocated(c: &Colocation) -> Vec<(String, String)> {
+fn colocated(c: &Colocation) -> Vec<(&str, &str)> {
     if c.sets.is_empty() {
         // With itself: that is said in words of its own.
-        return if c.rsc == c.with { Vec::new() } else { vec![(c.rsc.clone(), c.with.clone())] };
+        return if c.rsc == c.with { Vec::new() } else { vec![(&c.rsc, &c.with)] };
     }
     let mut out = Vec::new();
     for set in c.sets.iter().filter(|s| s.sequential) {
         // Within a sequential set, each member follows the one before it.
         for pair in set.members.windows(2) {
-            out.push((pair[1].resource.clone(), pair[0].resource.clone()));
+            out.push((pair[1].resource.as_str(), pair[0].resource.as_str()));
         }
     }
     // Of two sets, the earlier one follows the later one.
-    across(&c.sets, &mut |a, b| out.push((a.to_owned(), b.to_owned())));
+    across(&c.sets, &mut |a, b| out.push((a, b)));
     out
 }
 
-fn across(sets: &[ResourceSet], pair: &mut dyn FnMut(&str, &str)) {
+fn across<'a>(sets: &'a [ResourceSet], pair: &mut dyn FnMut(&'a str, &'a str)) {
     for two in sets.windows(2) {
         for a in &two[0].members {
             for b in &two[1].members {
@@ -140,7 +168,12 @@ const fn verb(action: OrderAction) -> &'static str {
 
 /// Loops of mandatory orders.
 pub(crate) fn order_loops(cib: &Cib) -> Vec<Loop> {
-    let mut graph = Graph::default();
+    let bound =
+        |c: &Constraint| matches!(c, Constraint::Order(c) if c.kind == OrderKind::Mandatory);
+    if !cib.constraints.iter().any(bound) {
+        return Vec::new();
+    }
+    let (mut graph, ends) = (Graph::default(), Ends::of(cib));
     for members in groups(cib) {
         for pair in members.windows(2) {
             graph.edge(&format!("{} start", pair[0]), &format!("{} start", pair[1]), None);
@@ -159,8 +192,8 @@ pub(crate) fn order_loops(cib: &Cib) -> Vec<Loop> {
             for (first, a, then, b) in ordered(c) {
                 let up = |action| matches!(action, OrderAction::Start | OrderAction::Promote);
                 // Done when its last part is done; begun when its first part begins.
-                let from = end_of(cib, &first, up(a));
-                let to = end_of(cib, &then, !up(b));
+                let from = if up(a) { ends.last(first) } else { ends.first(first) };
+                let to = if up(b) { ends.first(then) } else { ends.last(then) };
                 graph.edge(
                     &format!("{from} {}", verb(a)),
                     &format!("{to} {}", verb(b)),
@@ -172,24 +205,24 @@ pub(crate) fn order_loops(cib: &Cib) -> Vec<Loop> {
     graph.loops()
 }
 
-type Step = (String, OrderAction, String, OrderAction);
+type Step<'a> = (&'a str, OrderAction, &'a str, OrderAction);
 
-fn ordered(c: &Order) -> Vec<Step> {
+fn ordered(c: &Order) -> Vec<Step<'_>> {
     let start = OrderAction::Start;
     if c.sets.is_empty() {
         let a = c.first_action.unwrap_or(start);
-        return vec![(c.first.clone(), a, c.then.clone(), c.then_action.unwrap_or(a))];
+        return vec![(&c.first, a, &c.then, c.then_action.unwrap_or(a))];
     }
     let mut out = Vec::new();
     for set in c.sets.iter().filter(|s| s.sequential) {
         let action = set.action.unwrap_or(start);
         for pair in set.members.windows(2) {
-            out.push((pair[0].resource.clone(), action, pair[1].resource.clone(), action));
+            out.push((pair[0].resource.as_str(), action, pair[1].resource.as_str(), action));
         }
     }
     for two in c.sets.windows(2) {
         let (x, y) = (two[0].action.unwrap_or(start), two[1].action.unwrap_or(start));
-        across(two, &mut |a, b| out.push((a.to_owned(), x, b.to_owned(), y)));
+        across(two, &mut |a, b| out.push((a, x, b, y)));
     }
     out
 }

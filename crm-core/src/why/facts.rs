@@ -27,6 +27,12 @@ pub struct Facts<'a> {
     promotions: BTreeMap<String, Score>,
     /// Indices of the reasons about a resource.
     reasons: BTreeMap<String, Vec<usize>>,
+    /// Indices of the placements of a primitive.
+    instances: BTreeMap<String, Vec<usize>>,
+    /// Indices of the operations on a history.
+    operations: BTreeMap<String, Vec<usize>>,
+    /// Nodes that the plan cuts off.
+    fenced: BTreeSet<String>,
 }
 
 impl<'a> Facts<'a> {
@@ -52,6 +58,9 @@ impl<'a> Facts<'a> {
             scores: BTreeMap::new(),
             promotions: BTreeMap::new(),
             reasons: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            fenced: BTreeSet::new(),
             explained,
         };
         for row in &facts.explained.scores {
@@ -68,6 +77,23 @@ impl<'a> Facts<'a> {
         }
         for (index, reason) in facts.explained.plan.reasons.iter().enumerate() {
             facts.reasons.entry(reason.resource.clone()).or_default().push(index);
+        }
+        for (index, placement) in facts.explained.plan.placements.iter().enumerate() {
+            let id = placement.instance.resource.clone();
+            facts.instances.entry(id).or_default().push(index);
+        }
+        for (index, action) in facts.explained.plan.actions.iter().enumerate() {
+            match &action.kind {
+                ActionKind::Op(spec) => {
+                    facts.operations.entry(spec.resource.clone()).or_default().push(index);
+                }
+                ActionKind::Cluster(ClusterOp::Fence { node, .. }) => {
+                    facts.fenced.insert(node.clone());
+                }
+                ActionKind::Cluster(_)
+                | ActionKind::CancelMonitor { .. }
+                | ActionKind::Pseudo { .. } => {}
+            }
         }
         facts
     }
@@ -90,8 +116,8 @@ impl<'a> Facts<'a> {
 
     /// The instances of a primitive.
     pub fn placements<'s>(&'s self, primitive: &'s str) -> impl Iterator<Item = &'s Placement> {
-        let all = self.explained.plan.placements.iter();
-        all.filter(move |p| p.instance.resource == primitive)
+        let indices = self.instances.get(primitive).into_iter().flatten();
+        indices.filter_map(|i| self.explained.plan.placements.get(*i))
     }
 
     /// It and what it is in, innermost first.
@@ -155,17 +181,6 @@ impl<'a> Facts<'a> {
         self.document.status.nodes.get(node)?.resources.get(key)
     }
 
-    /// Nodes that the plan cuts off.
-    #[must_use]
-    pub fn fenced(&self) -> BTreeSet<&str> {
-        let kinds = self.explained.plan.actions.iter().map(|a| &a.kind);
-        let fenced = kinds.filter_map(|kind| {
-            let ActionKind::Cluster(ClusterOp::Fence { node, .. }) = kind else { return None };
-            Some(node.as_str())
-        });
-        fenced.collect()
-    }
-
     /// Why a node takes nothing, if it takes nothing: code and words.
     #[must_use]
     pub fn closed(&self, name: &str) -> Option<(&'static str, String)> {
@@ -182,7 +197,7 @@ impl<'a> Facts<'a> {
             Some(why) if lost => ("unclean", format!("lost: {why}")),
             None if lost => ("unclean", "lost; it may still run things".to_owned()),
             Some(why) => ("fence", format!("to be fenced: {why}")),
-            None if self.fenced().contains(name) => ("fence", "to be fenced".to_owned()),
+            None if self.fenced.contains(name) => ("fence", "to be fenced".to_owned()),
             None if node.pending => ("pending", "has not told yet what it runs".to_owned()),
             None if !node.online => ("offline", "offline".to_owned()),
             None if !node.clean => ("unclean", "what it runs is not known".to_owned()),
@@ -214,14 +229,15 @@ impl<'a> Facts<'a> {
         let numbered = format!("{}:{}", instance.resource, instance.number);
         let now: BTreeSet<&str> = placement.now.iter().map(|(n, _)| n.as_str()).collect();
         // What runs on a node that is cut off ends with it.
-        let fenced = self.fenced();
-        let mut acts = Acts { down: now.iter().any(|n| fenced.contains(n)), ..Acts::default() };
-        for action in &self.explained.plan.actions {
+        let mut acts =
+            Acts { down: now.iter().any(|n| self.fenced.contains(*n)), ..Acts::default() };
+        let keys = [instance.resource.as_str(), numbered.as_str()];
+        let indices = keys.iter().filter_map(|key| self.operations.get(*key)).flatten();
+        for action in indices.filter_map(|i| self.explained.plan.actions.get(*i)) {
             let ActionKind::Op(spec) = &action.kind else { continue };
-            let mine = spec.resource == instance.resource || spec.resource == numbered;
             let here = now.contains(spec.node.as_str());
             let there = placement.node.as_deref() == Some(spec.node.as_str());
-            if !mine || spec.interval_ms > 0 {
+            if spec.interval_ms > 0 {
                 continue;
             }
             match spec.op.as_str() {
