@@ -46,17 +46,23 @@ pub(super) struct OpCall<'a> {
     pub(super) expected_rc: i32,
 }
 
-impl Model<'_> {
-    pub(super) fn attributes_of(&self, r: RscIx) -> BTreeMap<String, String> {
+impl<'a> Model<'a> {
+    /// What a resource is configured with on a node.
+    pub(super) fn attributes_of(&self, r: RscIx, node: NodeIx) -> BTreeMap<String, String> {
+        let name = self.nodes[node].name;
+        let there = |id: &str, plain: &'a NvSet| {
+            let ruled = self.pacemaker.and_then(|p| p.params.get(id)?.get(name));
+            ruled.unwrap_or(plain)
+        };
         let mut chain: Vec<&NvSet> = Vec::new();
         if let Some(prim) = self.rscs[r].prim {
-            chain.push(&prim.params);
+            chain.push(there(&prim.id, &prim.params));
         }
         let mut at = self.rscs[r].parent;
         while let Some(parent) = at {
             match self.cib.resource(self.rscs[parent].id) {
-                Some(crate::cib::Resource::Group(g)) => chain.push(&g.params),
-                Some(crate::cib::Resource::Clone(c)) => chain.push(&c.params),
+                Some(crate::cib::Resource::Group(g)) => chain.push(there(&g.id, &g.params)),
+                Some(crate::cib::Resource::Clone(c)) => chain.push(there(&c.id, &c.params)),
                 Some(crate::cib::Resource::Primitive(_) | crate::cib::Resource::Bundle(_))
                 | None => {}
             }
@@ -86,7 +92,7 @@ impl Model<'_> {
     /// The complete call of an operation.
     pub(super) fn op_spec(&self, call: OpCall<'_>) -> OpSpec {
         let r = &self.rscs[call.rsc];
-        let mut params = self.attributes_of(call.rsc);
+        let mut params = self.attributes_of(call.rsc, call.node);
         if let Some(host) = r.container.and_then(|c| self.location_of(c)) {
             params = self.with_address(&params, self.nodes[host].name);
         }

@@ -300,7 +300,6 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
         if rsc.now.records.is_empty() || surplus {
             continue;
         }
-        let own = model.attributes_of(r);
         // What another instance has left there says nothing of this one.
         let names = [model.key(r), model.label(r)];
         let mut told = rsc.now.records.clone();
@@ -309,7 +308,7 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
             if !model.nodes[n].looked_at() || !model.rscs[r].active.iter().any(|a| a.node == n) {
                 continue;
             }
-            let own = model.with_address(&own, model.nodes[n].name);
+            let own = model.with_address(&model.attributes_of(r, n), model.nodes[n].name);
             let mut changed = false;
             for record in since(&ops, span) {
                 let task = match record.op.as_str() {
@@ -445,7 +444,7 @@ impl Model<'_> {
         let task = if probe { "start" } else { record.op.as_str() };
         let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
         let op = prim.ops.iter().find(same);
-        let own = self.with_address(&self.attributes_of(r), self.nodes[n].name);
+        let own = self.with_address(&self.attributes_of(r, n), self.nodes[n].name);
         let params = call(&own, op, self.timeout_ms(op));
         difference(record, &params).is_some()
     }

@@ -1,6 +1,6 @@
 //! What goes into the policy engine and what comes out. Plans are values: immutable, ordered, comparable.
 
-use crate::cib::{Cib, Role, Score};
+use crate::cib::{Cib, NvSet, Role, Score};
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +56,8 @@ pub struct Pacemaker<'a> {
     pub coordinator: Option<&'a str>,
     /// What the nodes have recorded of their operations, in the order in which it stands in the status.
     pub records: &'a [crate::lrm::NodeRecord],
+    /// Parameters that rules make differ between nodes: by resource, by node.
+    pub params: &'a BTreeMap<String, BTreeMap<String, NvSet>>,
     /// What an old release decided otherwise.
     pub habits: Habits,
 }

@@ -68,6 +68,7 @@ pub fn input(document: &Document) -> Input<'_> {
             fence: &document.fence,
             coordinator: document.coordinator.as_deref(),
             records: &document.records,
+            params: &document.params,
             habits: document.habits,
         }),
     }

@@ -19,7 +19,7 @@ mod tests;
 mod time;
 mod tree;
 
-use crate::cib::{Cib, Constraint, Resource};
+use crate::cib::{Cib, Constraint, NvSet, Resource};
 use crate::lrm::RscRecord;
 use crate::plan::NodeView;
 use crate::status::Status;
@@ -96,6 +96,8 @@ pub struct Document {
     pub records: Vec<crate::lrm::NodeRecord>,
     /// Node ids as written (they may be words), by name.
     pub uuids: BTreeMap<String, String>,
+    /// Parameters on single nodes, where rules make them others than without a node: by resource, by node.
+    pub params: BTreeMap<String, BTreeMap<String, NvSet>>,
     /// What was taken as Pacemaker takes it and was probably not meant so.
     pub warnings: Vec<Problem>,
     /// Not in the document: what an old release is known to decide otherwise (for comparing with that).
@@ -316,6 +318,7 @@ impl<'a> Reader<'a> {
         self.resources(configuration);
         self.remotes = crate::plan::remote_nodes(&self.out.cib);
         self.note_names();
+        self.params_on_nodes(configuration);
         self.constraints(configuration);
         if let Some(states) = states {
             self.histories(states);

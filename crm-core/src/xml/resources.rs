@@ -133,6 +133,35 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Rules about nodes may make parameters differ from node to node.
+    pub(super) fn params_on_nodes(&mut self, configuration: Element<'a>) {
+        let name = "instance_attributes";
+        let ruled = |e: Element<'a>| e.named(name).any(|set| set.child("rule").is_some());
+        let section = configuration.child("resources");
+        for element in section.into_iter().flat_map(Element::descendants) {
+            if !matches!(element.name(), "primitive" | "group" | "clone" | "master") {
+                continue;
+            }
+            let template = element.attr("template").and_then(|t| self.ids.get(t).copied());
+            if !ruled(element) && !template.is_some_and(ruled) {
+                continue;
+            }
+            for node in self.all_nodes() {
+                let facts = self.node_facts(&node);
+                let mut on = |e| {
+                    let about = About { node: Some(&facts), ..About::default() };
+                    self.attributes(e, name, Sets::Of(about))
+                };
+                let mut own = on(element);
+                if let Some(template) = template {
+                    fill(&mut own, on(template));
+                }
+                let id = element.word("id").to_owned();
+                self.out.params.entry(id).or_default().insert(node.name, own);
+            }
+        }
+    }
+
     pub(super) fn primitive(
         &mut self,
         element: Element<'a>,

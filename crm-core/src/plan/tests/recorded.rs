@@ -187,3 +187,45 @@ fn what_is_placed_on_a_guest_starts_after_the_connection_to_it() {
     let (connection, service) = (at("guest start").unwrap(), at("a start guest").unwrap());
     assert!(at("vm start").unwrap() < connection && connection < service);
 }
+
+#[test]
+fn parameters_that_rules_give_on_single_nodes_are_those_of_each_node() {
+    let on = |node: &str, value: &str| {
+        format!(
+            r##"<instance_attributes id="i-{node}"><rule id="r-{node}" score="INFINITY"><expression id="e-{node}" attribute="#uname" operation="eq" value="{node}"/></rule>{}</instance_attributes>"##,
+            pair("nic", value).replace("n-nic", &format!("n-{node}"))
+        )
+    };
+    let prim = dummy("a", &(on("alpha", "eth1") + &on("delta", "eth2")));
+    // Started with what holds on alpha: nothing has changed.
+    let digest = written_digest(&[("nic", "eth1")]);
+    let start = op("start", 1, 0, 0, &format!(r#"op-digest="{digest}""#));
+    let none = history("a", "Dummy", &op("monitor", 1, 7, 7, ""));
+    let with = |start: &str| {
+        let alpha = lrm(&history("a", "Dummy", start));
+        let status = node(1, "alpha", &alpha) + &node(2, "delta", &lrm(&none));
+        plan(&input(&document(&no_fencing(), &prim, &status)))
+    };
+    assert!(operations(&with(&start)).is_empty());
+    let other = start.replace(&digest, &written_digest(&[("nic", "eth2")]));
+    assert_eq!(operations(&with(&other)), ["a stop alpha", "a start alpha"]);
+    // Probes ask with what holds where they ask.
+    let status = node(1, "alpha", "") + &node(2, "delta", "");
+    let asks = plan(&input(&document(&no_fencing(), &prim, &status)));
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for action in &asks.actions {
+        if let ActionKind::Op(spec) = &action.kind {
+            seen.push((spec.node.clone(), spec.params["nic"].clone()));
+        }
+    }
+    assert!(seen.contains(&("alpha".to_owned(), "eth1".to_owned())), "{seen:?}");
+    assert!(seen.contains(&("delta".to_owned(), "eth2".to_owned())), "{seen:?}");
+    assert_eq!(seen.len(), 3, "two probes and a start");
+}
+
+/// What Pacemaker notes of parameters.
+fn written_digest(pairs: &[(&str, &str)]) -> String {
+    let pairs: std::collections::BTreeMap<String, String> =
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    crate::plan::md5::hex(&crate::plan::params::written(pairs.iter()))
+}
