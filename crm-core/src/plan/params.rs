@@ -139,7 +139,9 @@ impl<'a> Model<'a> {
             }
         }
         for pair in call.config.iter().flat_map(|op| &op.attrs.pairs) {
-            if let (true, Some(value)) = (pair.name.starts_with("OCF_"), &pair.value) {
+            // What is no setting of the operation is a parameter of it (`OCF_CHECK_LEVEL`, `trace_ra`).
+            let meta = super::records::OP_META.contains(&pair.name.as_str());
+            if let (false, Some(value)) = (meta, &pair.value) {
                 out.insert(pair.name.clone(), value.clone());
             }
         }

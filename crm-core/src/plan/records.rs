@@ -361,7 +361,7 @@ fn call(
 }
 
 /// Settings of an operation that its agent does not get as parameters.
-const OP_META: &[&str] = &[
+pub(super) const OP_META: &[&str] = &[
     "interval",
     "timeout",
     "start-delay",

@@ -229,3 +229,20 @@ fn written_digest(pairs: &[(&str, &str)]) -> String {
         pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     crate::plan::md5::hex(&crate::plan::params::written(pairs.iter()))
 }
+
+#[test]
+fn parameters_of_an_operation_reach_its_agent_and_its_settings_do_not() {
+    let inner = r#"<operations><op id="o" name="monitor" interval="10s" timeout="7s" on-fail="stop"><instance_attributes id="oi">
+        <nvpair id="oi1" name="trace_ra" value="1"/><nvpair id="oi2" name="OCF_CHECK_LEVEL" value="10"/></instance_attributes></op></operations>"#;
+    let status = node(1, "alpha", "") + &node(2, "delta", "");
+    let plan = plan(&input(&document(&no_fencing(), &dummy("a", inner), &status)));
+    let watch = plan.actions.iter().find_map(|a| match &a.kind {
+        ActionKind::Op(spec) if spec.interval_ms == 10_000 => Some(&spec.params),
+        ActionKind::Op(_)
+        | ActionKind::CancelMonitor { .. }
+        | ActionKind::Cluster(_)
+        | ActionKind::Pseudo { .. } => None,
+    });
+    let own: Vec<_> = watch.unwrap().keys().filter(|k| !k.starts_with("CRM_meta_")).collect();
+    assert_eq!(own, ["OCF_CHECK_LEVEL", "trace_ra"]);
+}
