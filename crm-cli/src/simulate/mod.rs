@@ -15,7 +15,7 @@ use crate::Shell;
 use crate::args::{Format, SimulateArgs, Style};
 use crate::fail::Fail;
 use crate::scene::{Extent, Scene, load, not_a_result};
-use anyhow::Context;
+use crm_core::audit::without_a_place;
 use crm_core::simulate::{Ask, Outcome, Run, parse_outcome, run_as};
 use crm_core::why::Facts;
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ struct Told<'a> {
     assumed: &'a [String],
     /// Why a resource (by its label) changes.
     causes: BTreeMap<String, String>,
+    /// What is wanted and can run nowhere.
+    placeless: Vec<String>,
 }
 
 /// A simulation in the sections and words of `crm_simulate -S`.
@@ -51,10 +53,10 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail
     let ask = Ask { mind: scene.mind, scores: args.scores || told, plan_only: args.plan_only };
     let run = run_as(&scene.document, ask, &outcomes);
     if let Some(path) = &args.graph {
-        let note = || format!("write {}", path.display());
-        let mut file = BufWriter::new(File::create(path).with_context(note)?);
-        graph::xml(&mut file, &run.plan, &scene.document).with_context(note)?;
-        file.flush().with_context(note)?;
+        let note = |error: std::io::Error| unwritable(path, &error);
+        let mut file = BufWriter::new(File::create(path).map_err(note)?);
+        graph::xml(&mut file, &run.plan, &scene.document).map_err(note)?;
+        file.flush().map_err(note)?;
     }
     if let Some(path) = &args.dot {
         write(path, &graph::dot(&run.plan))?;
@@ -63,8 +65,9 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail
         write(path, &svg::render(&steps::steps(&run)))?;
     }
     let facts = told.then(|| Facts::of(&scene.document, scene.mind, &run));
+    let placeless = facts.as_ref().map(without_a_place).unwrap_or_default();
     let causes = facts.map(|facts| facts.causes()).unwrap_or_default();
-    let told = Told { run: &run, scene: &scene, assumed: &scene.assumed, causes };
+    let told = Told { run: &run, scene: &scene, assumed: &scene.assumed, causes, placeless };
     if args.output == Format::Json {
         return shell.json(&json::render(&told, args.scores));
     }
@@ -83,5 +86,10 @@ pub(crate) fn run(shell: &mut Shell<'_>, args: &SimulateArgs) -> Result<(), Fail
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Fail> {
-    Ok(std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?)
+    std::fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Fail {
+    let remedy = "name a file in a folder that is there and that you may write to";
+    Fail::with_remedy(format!("cannot write {}: {error}", path.display()), remedy)
 }

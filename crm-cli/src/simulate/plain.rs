@@ -23,7 +23,10 @@ pub(super) fn render(told: &Told<'_>) -> String {
         section(&mut out, "As if", &lines);
     }
     let decided = decided(told);
-    if decided.is_empty() {
+    if decided.is_empty() && !told.placeless.is_empty() {
+        section(&mut out, "Decided", &["nothing can be done".to_owned()]);
+        section(&mut out, "Not as it is to be", &told.placeless);
+    } else if decided.is_empty() {
         section(&mut out, "Decided", &["nothing: all is as it is to be".to_owned()]);
     } else {
         section(&mut out, "Decided", &decided);

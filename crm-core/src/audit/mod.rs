@@ -97,12 +97,7 @@ pub fn audit(facts: &Facts<'_>) -> Audit {
         let Some(answer) = why(facts, id, None) else { continue };
         failures.extend(answer.failures);
         for (instance, placement) in answer.instances.into_iter().zip(facts.placements(id)) {
-            let at_home = match (instance.now.as_slice(), &instance.node) {
-                ([], None) => !enabled(facts, id),
-                ([(node, role)], Some(to)) => node == to && *role == instance.role,
-                _ => false,
-            };
-            if !at_home && !spare(facts, placement) {
+            if !as_wanted(facts, id, &instance) && !spare(facts, placement) {
                 disagreements.push(instance.clone());
             }
             resources.push(decision(facts, placement, instance));
@@ -112,6 +107,35 @@ pub fn audit(facts: &Facts<'_>) -> Audit {
     let losses = losses(facts);
     let capacity = capacity(facts);
     Audit { resources, losses, capacity, disagreements, failures, findings: lint(cib) }
+}
+
+/// It is where and what it is to be.
+fn as_wanted(facts: &Facts<'_>, id: &str, instance: &Instance) -> bool {
+    match (instance.now.as_slice(), &instance.node) {
+        ([], None) => !enabled(facts, id),
+        ([(node, role)], Some(to)) => node == to && *role == instance.role,
+        _ => false,
+    }
+}
+
+/// What does not run although it is wanted to, and is to be nowhere, with the reason.
+#[must_use]
+pub fn without_a_place(facts: &Facts<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut seen = BTreeSet::new();
+    for placement in &facts.explained.plan.placements {
+        let id = placement.instance.resource.as_str();
+        if placement.node.is_some() || !placement.now.is_empty() || !seen.insert(id) {
+            continue;
+        }
+        let Some(answer) = why(facts, id, None) else { continue };
+        for (instance, placement) in answer.instances.into_iter().zip(facts.placements(id)) {
+            if !as_wanted(facts, id, &instance) && !spare(facts, placement) {
+                out.push(instance.answer);
+            }
+        }
+    }
+    out
 }
 
 /// It is wanted to run.
