@@ -71,9 +71,18 @@ pub struct OpResult {
 }
 
 impl OpResult {
+    /// A notification: what the instance makes of it is its own affair (the node's log has it), nothing fails or waits because of it.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.op == "notify"
+    }
+
     /// Not what was expected. A probe (`monitor`, interval 0) that found something else than expected is no failure when its code is 0, 7 or 8.
     #[must_use]
     pub fn failed(&self) -> bool {
+        if self.is_told() {
+            return false;
+        }
         if self.status != ExecStatus::Complete {
             return true;
         }
@@ -199,7 +208,8 @@ impl NodeStatus {
     pub fn take_result(&mut self, token: Option<Token>, result: &OpResult) {
         if let Some(token) = token {
             // A probe that found it running is no failure, but what waits for the probe was planned without knowing.
-            let expected = !result.failed() && result.rc == result.expected_rc;
+            let as_said = result.is_told() || result.rc == result.expected_rc;
+            let expected = !result.failed() && as_said;
             self.done.note(token, expected);
         }
         self.record(result);
@@ -215,6 +225,9 @@ impl NodeStatus {
 
     /// Takes in the result of an operation. Returns false when it changed nothing.
     pub fn record(&mut self, result: &OpResult) -> bool {
+        if result.is_told() {
+            return false;
+        }
         let entry = self.resources.entry(result.resource.clone()).or_default();
         entry.record(result)
     }

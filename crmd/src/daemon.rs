@@ -277,7 +277,8 @@ impl Daemon {
                 let (executor, events) = (Arc::clone(&self.executor), self.events.clone());
                 tokio::spawn(async move {
                     let result = Box::new(executor.run(&spec, call_id).await);
-                    if result.failed() {
+                    let refused = result.is_told() && result.rc != result.expected_rc;
+                    if result.failed() || refused {
                         tracing::warn!(resource = spec.resource, op = spec.op, rc = result.rc,
                             status = ?result.status, reason = result.reason, "operation failed");
                     } else if spec.interval_ms == 0 {

@@ -1,6 +1,6 @@
 //! Phase 12: what is needed and possible becomes the plan's graph; ids are a topological order.
 
-use super::actions::{Act, ActIx, Edge, Flag, Table, Task};
+use super::actions::{Act, ActIx, Edge, Flag, Stage, Table, Task};
 use super::model::{Model, NodeIx};
 use super::order::Link;
 use super::params::OpCall;
@@ -15,6 +15,9 @@ pub(super) fn emit(model: &mut Model<'_>, table: &Table, only: Option<&str>) -> 
     let mut kept: Vec<bool> = table.acts.iter().map(|a| belongs(model, a)).collect();
     if let Some(only) = only {
         leave_to_others(model, table, only, &mut kept);
+    }
+    if !model.props.exact {
+        untell(model, table, &mut kept);
     }
     let any = |(act, kept): (&Act, &bool)| *kept && (model.props.exact || is_real(act));
     if !table.acts.iter().zip(&kept).any(any) {
@@ -154,6 +157,12 @@ fn leave_to_others(model: &Model<'_>, table: &Table, only: &str, kept: &mut [boo
         kept[*a] && is_real(&table.acts[*a]) && node.is_some_and(|n| n != only)
     };
     let dropped: Vec<ActIx> = (0..table.acts.len()).filter(foreign).collect();
+    let told = |a: &ActIx| matches!(table.acts[*a].task, Task::Notify(..));
+    let (told, dropped): (Vec<ActIx>, Vec<ActIx>) = dropped.into_iter().partition(told);
+    for act in told {
+        // Who cannot be told is not waited for.
+        kept[act] = false;
+    }
     drop_with_followers(model, table, dropped, kept);
     // A monitor that ends for a change of role goes on when the change has to wait.
     for (act, entry) in table.acts.iter().enumerate() {
@@ -163,6 +172,20 @@ fn leave_to_others(model: &Model<'_>, table: &Table, only: &str, kept: &mut [boo
         };
         if entry.task == Task::Cancel && entry.after.iter().any(waits) {
             kept[act] = false;
+        }
+    }
+}
+
+/// Nobody is told beforehand of what has to wait.
+fn untell(model: &Model<'_>, table: &Table, kept: &mut [bool]) {
+    let mut coming = BTreeSet::new();
+    for (act, _) in table.acts.iter().zip(&*kept).filter(|(a, k)| **k && is_real(a)) {
+        coming.extend(act.rsc.and_then(|r| model.rscs[r].clone).map(|clone| (clone, act.task)));
+    }
+    for (entry, kept) in table.acts.iter().zip(kept) {
+        let clone = entry.rsc.and_then(|r| model.rscs[r].clone);
+        if let (Task::Notify(Stage::Pre, of), Some(clone)) = (entry.task, clone) {
+            *kept = *kept && (!is_real(entry) || coming.contains(&(clone, of.task())));
         }
     }
 }
@@ -298,7 +321,7 @@ fn kind(model: &Model<'_>, table: &Table, at: ActIx) -> ActionKind {
             ActionKind::Cluster(ClusterOp::ClearFailures { node: name(), resource: model.key(rsc) })
         }
         Task::Monitor => monitor(model, act, (rsc, node)),
-        _ => one_shot(model, act, (rsc, node)),
+        _ => one_shot(model, table, act, (rsc, node)),
     }
 }
 
@@ -314,7 +337,12 @@ fn monitor(model: &Model<'_>, act: &Act, (rsc, node): (usize, NodeIx)) -> Action
     })))
 }
 
-fn one_shot(model: &Model<'_>, act: &Act, (rsc, node): (usize, NodeIx)) -> ActionKind {
+fn one_shot(
+    model: &Model<'_>,
+    table: &Table,
+    act: &Act,
+    (rsc, node): (usize, NodeIx),
+) -> ActionKind {
     let op = act.task.word();
     let mut spec = model.op_spec(OpCall {
         rsc,
@@ -333,16 +361,6 @@ fn one_shot(model: &Model<'_>, act: &Act, (rsc, node): (usize, NodeIx)) -> Actio
             }
         }
     }
-    if let Task::Notify(stage, of) = act.task {
-        let when = match stage {
-            super::actions::Stage::Pre | super::actions::Stage::PreDone => "pre",
-            super::actions::Stage::Post | super::actions::Stage::PostDone => "post",
-        };
-        let mut put = |name: &str, value: &str| {
-            spec.params.insert(format!("CRM_meta_notify_{name}"), value.to_owned());
-        };
-        put("type", when);
-        put("operation", of.task().word());
-    }
+    super::notify_env::add(model, table, (rsc, act.task), &mut spec.params);
     ActionKind::Op(Box::new(spec))
 }

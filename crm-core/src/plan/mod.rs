@@ -32,6 +32,7 @@ mod model;
 mod monitor;
 mod moved;
 mod notify;
+mod notify_env;
 mod onfail;
 mod order;
 mod params;

@@ -5,10 +5,11 @@ use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::Link;
 use crate::cib::Role;
 
-fn wanted(model: &Model<'_>, r: RscIx) -> bool {
+/// Is the clone, or what the instance is part of, to be told?
+pub(super) fn wanted(model: &Model<'_>, r: RscIx) -> bool {
     let clone = if model.rscs[r].clone_info().is_some() { Some(r) } else { model.rscs[r].clone };
     let told = clone.and_then(|c| model.rscs[c].clone_info()).is_some_and(|info| info.notify);
-    model.props.exact && (told || model.told_with_bundle(r))
+    told || model.told_with_bundle(r)
 }
 
 fn point(

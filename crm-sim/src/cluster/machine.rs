@@ -75,7 +75,7 @@ impl Machine {
     /// Runs an operation to its end; the replica's part is done by the world.
     pub(super) fn run(&mut self, spec: &OpSpec, call_id: u64) -> OpResult {
         let role = self.active.get(&spec.resource).copied();
-        if spec.op != "monitor" {
+        if !matches!(spec.op.as_str(), "monitor" | "notify") {
             self.log.push(format!("{} {}", spec.op, spec.resource));
         }
         let code = match spec.op.as_str() {
@@ -92,6 +92,7 @@ impl Machine {
                 rc::OK
             }
             "promote" => rc::ERR_GENERIC,
+            "notify" => rc::OK,
             "demote" => {
                 if role.is_some() {
                     self.active.insert(spec.resource.clone(), Role::Started);

@@ -10,4 +10,5 @@ mod quorum;
 mod recorded;
 mod seed002;
 mod steps;
+mod told;
 mod world;
