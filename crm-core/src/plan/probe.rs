@@ -14,12 +14,16 @@ pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
     let mut probes = Vec::new();
     for (r, node) in model.probes.clone() {
         let n = &model.nodes[node];
-        let leaves = n.kind.container().is_some_and(|c| model.rscs[c].next_role == Role::Stopped);
         let pending = n.pending && !model.props.exact;
-        // A guest that is recovered begins with nothing.
-        let fresh = n.kind.container().is_some() && n.reset;
-        let usable = n.online && n.clean && !pending && n.fence.is_none() && !leaves && !fresh;
+        let usable = n.online && n.clean && !pending && n.fence.is_none();
         if model.rscs[r].no_probe.contains(&node) || !usable || empty(model, node) {
+            continue;
+        }
+        if let Some(container) = ending(model, node) {
+            // What may still run there is gone after that.
+            let whole = whole(model, r);
+            let stop = (container, Task::Stop);
+            table.sequence(model, stop, (whole, Task::Start), Link::ORDERED);
             continue;
         }
         let r = if model.props.exact { instance_at(model, r, node) } else { r };
@@ -44,6 +48,17 @@ fn empty(model: &Model<'_>, node: NodeIx) -> bool {
     model.role(container) == Role::Stopped
 }
 
+/// What a guest lives in, when that is going to stop, be it only to start again.
+fn ending(model: &Model<'_>, node: NodeIx) -> Option<RscIx> {
+    let n = &model.nodes[node];
+    let container = n.kind.container()?;
+    let rsc = &model.rscs[container];
+    let here = |at: NodeIx| rsc.active.iter().any(|a| a.node == at);
+    let moves = model.props.exact && rsc.assigned.is_some_and(|to| !here(to));
+    let ends = n.reset || rsc.now.failed || rsc.next_role == Role::Stopped || moves;
+    ends.then_some(container)
+}
+
 /// Of instances that are alike the one that is to be on the node is probed there; otherwise the first.
 fn instance_at(model: &Model<'_>, r: RscIx, node: NodeIx) -> RscIx {
     let Some(clone) = model.rscs[r].clone else { return r };
@@ -58,10 +73,15 @@ fn instance_at(model: &Model<'_>, r: RscIx, node: NodeIx) -> RscIx {
     model.leaves(*there).into_iter().find(|l| model.rscs[*l].id == id).unwrap_or(r)
 }
 
+/// The clone it is in, or itself.
+fn whole(model: &Model<'_>, r: RscIx) -> RscIx {
+    let top = model.top(r);
+    if model.rscs[top].clone_info().is_some() { top } else { r }
+}
+
 /// A resource starts after its probes; of a clone's instances none starts before all are probed.
 fn before_start(model: &Model<'_>, table: &mut Table, r: RscIx, probe: ActIx) {
-    let top = model.top(r);
-    let whole = if model.rscs[top].clone_info().is_some() { top } else { r };
+    let (top, whole) = (model.top(r), whole(model, r));
     let blocks = !table.flags(probe).runnable() && !model.is_active(top);
     let link = if blocks { Link::ORDERED | Link::BLOCKS } else { Link::ORDERED };
     table.order(model, End::Act(probe), End::Op(whole, Task::Start), link);

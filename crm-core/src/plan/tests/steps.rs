@@ -286,3 +286,28 @@ fn what_is_thought_to_be_where_it_is_stopped_is_shown_as_restarted() {
     );
     assert_eq!(plan.summary, ["* Restart r ( delta )"]);
 }
+
+#[test]
+fn a_guest_that_moves_is_not_probed_and_what_might_run_there_starts_after_its_stop() {
+    let vm = dummy("vm", &meta("remote-node", "g"));
+    let connection = format!(
+        r#"<lrm_resource id="g" class="ocf" provider="pacemaker" type="remote" container="vm">{}</lrm_resource>"#,
+        op("s", "start", 2, (0, 0), "")
+    );
+    let standby = attributes(&pair("standby", "on"));
+    let run = |attributes: &str| {
+        let alpha =
+            attributes.to_owned() + &lrm(&[started("vm"), connection.clone(), stopped("r")]);
+        let delta = lrm(&[stopped("vm"), stopped("r")]);
+        planned(&no_fencing(), &(vm.clone() + &dummy("r", "")), [&alpha, &delta])
+    };
+    let moves = run(&standby);
+    assert!(!steps(&moves).contains(&"r monitor g".to_owned()), "{:?}", steps(&moves));
+    let start = steps(&moves).into_iter().find(|s| s.starts_with("r start")).expect("it starts");
+    assert!(
+        needs(&moves, &start).contains(&"vm stop alpha".to_owned()),
+        "{:?}",
+        needs(&moves, &start)
+    );
+    assert!(steps(&run("")).contains(&"r monitor g".to_owned()));
+}
