@@ -1,7 +1,7 @@
 //! Dev: `crm-fuzz --seeds A..B`: this engine against Debian's `crm_simulate` on random clusters; see `cargo xtask fuzz-scheduler`.
 
 use crm_fuzz::engine::{Levels, Oracle, ours};
-use crm_fuzz::generate::{FEATURES, Mask, cluster};
+use crm_fuzz::generate::{FEATURES, Mask, ON_REQUEST, cluster};
 use crm_fuzz::known;
 use crm_fuzz::minimise::minimise;
 use crm_fuzz::summary::Decision;
@@ -77,10 +77,11 @@ fn options() -> Result<Options, String> {
 fn features(list: &str) -> Result<std::collections::BTreeSet<String>, String> {
     list.split(',')
         .map(|word| {
-            if FEATURES.contains(&word) {
+            if FEATURES.contains(&word) || ON_REQUEST.contains(&word) {
                 Ok(word.to_owned())
             } else {
-                Err(format!("no feature is called `{word}`: {}", FEATURES.join(" ")))
+                Err(format!("no feature is called `{word}`: {}", FEATURES.join(" "))
+                    + &format!("; on request: {}", ON_REQUEST.join(" ")))
             }
         })
         .collect()

@@ -154,16 +154,20 @@ fn status(
     indent: usize,
     clone: &mut Option<(String, usize)>,
 ) -> Option<()> {
+    // Remote nodes and guests are nodes like others.
+    let node = words.strip_prefix("Remote").or_else(|| words.strip_prefix("Guest"));
+    let node = node.unwrap_or(words);
     for (prefix, online) in [("Online: [", true), ("OFFLINE: [", false)] {
-        if let Some(rest) = words.strip_prefix(prefix) {
+        if let Some(rest) = node.strip_prefix(prefix) {
             for name in rest.trim_end_matches(']').split_whitespace() {
                 scene.nodes.insert(name.to_owned(), (online, BTreeSet::new()));
             }
             return Some(());
         }
     }
-    if let Some(rest) = words.strip_prefix("Node ") {
+    if let Some(rest) = node.strip_prefix("Node ") {
         let (name, state) = rest.split_once(": ")?;
+        let name = name.split('@').next().unwrap_or(name);
         scene.nodes.insert(name.to_owned(), node_state(state));
         return Some(());
     }
@@ -176,7 +180,7 @@ fn status(
         *clone = Some((inner.to_owned(), indent));
         return Some(());
     }
-    if words.starts_with("Resource Group: ") {
+    if words.starts_with("Resource Group: ") || words.starts_with("Container bundle") {
         return Some(());
     }
     if let Some((name, state)) = words.split_once("\t(") {

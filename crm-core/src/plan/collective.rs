@@ -22,7 +22,9 @@ fn instance_task(model: &Model<'_>, clone: RscIx, task: Task) -> Option<Task> {
 pub(super) fn flags_for(spread: &mut Spread<'_, '_>, act: ActIx, node: Option<NodeIx>) -> Flags {
     let Some(r) = spread.table.acts[act].rsc else { return spread.table.flags(act) };
     let flags = flags_of(spread, act, None);
-    if node.is_none() || spread.model.rscs[r].clone_info().is_none() {
+    // A bundle counts as a whole wherever its containers are.
+    let rsc = &spread.model.rscs[r];
+    if node.is_none() || rsc.clone_info().is_none() || rsc.bundle.is_some() {
         return flags;
     }
     let mut there = flags_of(spread, act, node);

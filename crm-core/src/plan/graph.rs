@@ -117,9 +117,15 @@ pub(super) fn merge(table: &mut Table) {
     }
 }
 
-/// Two that migrate to each other's nodes would wait for each other to leave: neither does.
+/// Orders that cannot hold. Two that migrate to each other's nodes would wait for each other to leave: neither does. And what runs in a guest
+/// cannot come before what the guest lives in.
 pub(super) fn break_exchanges(model: &Model<'_>, table: &mut Table) {
     for act in (0..table.acts.len()).rev() {
+        for edge in table.acts[act].before.clone() {
+            if inside_out(model, table, edge) {
+                table.edges[edge].link = Link::NONE;
+            }
+        }
         if table.acts[act].task != Task::MigrateTo {
             continue;
         }
@@ -129,6 +135,14 @@ pub(super) fn break_exchanges(model: &Model<'_>, table: &mut Table) {
             }
         }
     }
+}
+
+/// Somebody's wish that something in a guest be done before something to the guest's container.
+fn inside_out(model: &Model<'_>, table: &Table, edge: usize) -> bool {
+    let Edge { first, then, link, .. } = table.edges[edge];
+    let container = table.acts[first].node.and_then(|n| model.nodes[n].kind.container());
+    let about = table.acts[first].rsc.is_some() && container == table.acts[then].rsc;
+    about && container.is_some() && !link.any(Link::GUEST)
 }
 
 fn loops(model: &Model<'_>, table: &Table, act: ActIx, edge: usize) -> bool {

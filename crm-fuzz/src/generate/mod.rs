@@ -3,12 +3,15 @@
 //! Each seed has a few features only: what a difference is about is seen sooner, and features that hide each other are also seen alone.
 
 mod constraints;
+mod distant;
 mod resources;
 mod status;
 
 use crate::dice::Dice;
 use crate::tree::Xml;
 use std::collections::BTreeSet;
+
+pub use distant::ON_REQUEST;
 
 /// All features that a cluster may have; names for `--only` and `--without`.
 pub const FEATURES: &[&str] = &[
@@ -157,7 +160,7 @@ pub fn cluster(seed: u64, mask: &Mask) -> Xml {
         templates: Vec::new(),
         ids: 0,
     };
-    maker.document()
+    distant::add(maker.document(), seed, mask)
 }
 
 impl Maker {

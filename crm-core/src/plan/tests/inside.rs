@@ -120,3 +120,39 @@ fn a_code_without_a_meaning_is_a_failure_even_when_it_was_expected() {
     let plan = plan(&input(&doc));
     assert!(operations(&plan).iter().any(|o| o == "a stop alpha"), "{:?}", plan.summary);
 }
+
+#[test]
+fn what_is_ordered_after_a_bundle_restarts_with_it_on_any_node() {
+    let up = lrm(&history("a", "Dummy", &op("start", 1, 0, 0, "")));
+    let states = node(1, "alpha", &lrm("")) + &node(2, "delta", &up);
+    let mut doc = document(&no_fencing(), &(BUNDLE.to_owned() + &dummy("a", "")), &states);
+    doc = located(doc, "web", &[("alpha", false, 100)]);
+    doc.cib.constraints.push(crate::cib::Constraint::Order(order("web", "a")));
+    let plan = plan(&input(&doc));
+    assert!(operations(&plan).iter().any(|o| o == "a stop delta"), "{:?}", plan.summary);
+}
+
+fn order(first: &str, then: &str) -> crate::cib::Order {
+    crate::cib::Order {
+        id: "o".to_owned(),
+        kind: crate::cib::OrderKind::Mandatory,
+        first: first.to_owned(),
+        first_action: None,
+        then: then.to_owned(),
+        then_action: None,
+        symmetrical: None,
+        sets: Vec::new(),
+    }
+}
+
+#[test]
+fn what_runs_in_a_guest_is_not_ordered_before_the_machine_it_lives_in() {
+    let machine = dummy("vm", &super::recorded::meta(&pair("remote-node", "guest")));
+    let states = node(1, "alpha", &lrm("")) + &node(2, "delta", &lrm(""));
+    let doc = document(&no_fencing(), &(machine + &dummy("a", "")), &states);
+    let never = -1_000_000;
+    let mut doc = located(doc, "a", &[("alpha", false, never), ("delta", false, never)]);
+    doc.cib.constraints.push(crate::cib::Constraint::Order(order("a", "vm")));
+    let plan = plan(&input(&doc));
+    assert!(operation(&plan, ("a", "start", "guest")).is_some(), "{:?}", plan.summary);
+}

@@ -37,7 +37,7 @@ pub(super) fn dummy(id: &str, inner: &str) -> String {
     )
 }
 
-fn meta(pairs: &str) -> String {
+pub(super) fn meta(pairs: &str) -> String {
     format!(r#"<meta_attributes id="m">{pairs}</meta_attributes>"#)
 }
 
