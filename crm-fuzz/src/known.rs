@@ -25,7 +25,7 @@ const OLD_RULES: &[(&str, Rule)] = &[
     ("one-go", Rule::Habit(Habit::OneGo)),
     ("groups-speak-late", Rule::Habit(Habit::GroupsSpeakLate)),
     ("groups-stick", Rule::Habit(Habit::GroupsStick)),
-    ("rounds-to-nothing", Rule::Habit(Habit::RoundsToNothing)),
+    ("never-fades", Rule::Habit(Habit::NeverFades)),
     ("roles-in-rules", Rule::Edit(without_roles_in_rules)),
 ];
 

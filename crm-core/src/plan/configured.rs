@@ -150,6 +150,8 @@ struct Set {
     members: Vec<RscIx>,
     task: Task,
     sequential: bool,
+    /// Its neighbours meet its ends, not all of its members.
+    chain: bool,
     require_all: bool,
 }
 
@@ -161,14 +163,20 @@ impl Set {
             members,
             task: task_of(set.action),
             sequential: set.sequential,
+            chain: match (model.pacemaker, &set.id) {
+                // Pacemaker does not apply the default of `sequential` here.
+                (Some(p), Some(id)) => p.chains.contains(id),
+                (Some(_), None) => false,
+                (None, _) => set.sequential,
+            },
             require_all: set.require_all,
         }
     }
 
-    /// Members that meet the neighbour: all of a parallel set, one end of a sequential one.
+    /// Members that meet the neighbour: one end of a chain, else all.
     fn edge(&self, last: bool) -> Vec<RscIx> {
         let end = if last { self.members.last() } else { self.members.first() };
-        if self.sequential { end.into_iter().copied().collect() } else { self.members.clone() }
+        if self.chain { end.into_iter().copied().collect() } else { self.members.clone() }
     }
 }
 

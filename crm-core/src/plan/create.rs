@@ -220,8 +220,8 @@ fn primitive(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
         // Its definition is another now. (Exact plans know that before anything is placed.)
         table.make(model, r, Task::Start, to, false);
     }
-    if let (true, Some(_)) = (model.rscs[r].now.start_pending, to) {
-        // It is asked for again, so that its end is waited for.
+    if model.rscs[r].now.start_pending && (to.is_some() || model.props.exact) {
+        // It is asked for again, so that its end is waited for; without a node it is impossible.
         let start = table.make(model, r, Task::Start, to, true);
         table.set(start, Flag::ALWAYS);
     }

@@ -222,7 +222,16 @@ fn unmanaged(model: &mut Model<'_>) {
         if !model.props.exact || model.rscs[r].frozen || (model.managed(r) && !held) {
             continue;
         }
-        for seen in model.rscs[r].active.clone() {
+        // What a node in maintenance takes out of our hands is held from there on; where it was found before, nothing is said.
+        let rsc = &model.rscs[r];
+        let in_maintenance = |n: NodeIx| model.nodes[n].maintenance;
+        let own = !rsc.meta.is_managed || rsc.meta.maintenance || model.props.maintenance_mode;
+        let from = if own || held || rsc.removed {
+            0
+        } else {
+            rsc.active.iter().position(|a| in_maintenance(a.node)).unwrap_or(0)
+        };
+        for seen in model.rscs[r].active.clone().into_iter().skip(from) {
             let score = &mut model.rscs[r].scores[seen.node];
             *score = score.plus(Score::INF);
         }

@@ -25,12 +25,12 @@ pub(super) fn share(factor: f32, score: Score) -> f32 {
 }
 
 /// `factor` times `score`, rounded half away from zero; what was not zero never becomes zero.
-fn scaled(factor: f32, score: Score, to_nothing: bool) -> Score {
+fn scaled(factor: f32, score: Score) -> Score {
     #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
     let product = factor * score.value() as f32;
     #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
     let rounded = product.round() as i64;
-    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 && !to_nothing {
+    if rounded == 0 && score != Score::ZERO && factor.abs() > 0.0 {
         // Pacemaker takes the sign of the factor here, whatever the score's.
         return Score::new(if factor < 0.0 { -1 } else { 1 });
     }
@@ -108,6 +108,7 @@ impl Model<'_> {
         if !self.any_open(work) {
             return !pull.optional;
         }
+        let factor = if self.habit(Habit::NeverFades) { factor.signum() } else { factor };
         let list =
             if pull.primaries { self.this_with_list(source) } else { self.with_this_list(source) };
         for next in list {
@@ -129,13 +130,12 @@ impl Model<'_> {
     fn add_matching(&self, source: RscIx, ix: ColocIx, factor: f32, pull: Pull, work: &mut Table) {
         let own = self.preferences(source, ix);
         let bests = self.best_by_place(&own, ix);
-        let to_nothing = self.habit(Habit::RoundsToNothing);
         for (entry, best) in work.iter_mut().zip(bests) {
             if factor < 0.0 && best < Score::ZERO && !self.gives_way(ix, best) {
                 continue;
             }
             let Some(old) = *entry else { continue };
-            let sum = old.plus(scaled(factor, best, to_nothing));
+            let sum = old.plus(scaled(factor, best));
             if !pull.positive || sum >= Score::ZERO || old < Score::ZERO {
                 *entry = Some(sum);
             } else if old > Score::ZERO {

@@ -58,6 +58,8 @@ pub struct Pacemaker<'a> {
     pub records: &'a [crate::lrm::NodeRecord],
     /// Parameters that rules make differ between nodes: by resource, by node.
     pub params: &'a BTreeMap<String, BTreeMap<String, NvSet>>,
+    /// Resource sets that say `sequential=true`, by id: Pacemaker orders two sets by their ends only where that is written.
+    pub chains: &'a BTreeSet<String>,
     /// What an old release decided otherwise.
     pub habits: Habits,
 }
@@ -78,8 +80,8 @@ pub enum Habit {
     GroupsSpeakLate,
     /// An instance that is a group stays where it was tried first, and nobody counts it.
     GroupsStick,
-    /// What is left of a preference after several colocations may be nothing.
-    RoundsToNothing,
+    /// A preference does not fade on its way along several colocations: only the last one's score counts, with the sign of all.
+    NeverFades,
 }
 
 /// Some of them.

@@ -312,6 +312,9 @@ impl<'a> Reader<'a> {
             }
         }
         members.retain(|m| self.knows(&m.resource));
+        if let (Some(id), Some(true)) = (element.attr("id"), element.flag("sequential")) {
+            self.out.chains.insert(id.to_owned());
+        }
         vec![ResourceSet {
             id: element.attr("id").map(str::to_owned),
             members,
