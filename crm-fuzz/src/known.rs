@@ -69,3 +69,18 @@ pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
         same.then(|| chosen(set).map(|(_, (name, _))| *name).collect::<Vec<_>>().join("+"))
     })
 }
+
+/// What our engine prints when it follows all of them.
+///
+/// # Errors
+/// What the reader refuses.
+pub fn all_old(document: &Xml) -> Result<String, String> {
+    let (mut habits, mut edited) = (Habits::default(), document.clone());
+    for (_, rule) in OLD_RULES {
+        match rule {
+            Rule::Habit(habit) => habits = habits.with(*habit),
+            Rule::Edit(edit) => edited = edit(&edited),
+        }
+    }
+    ours_with(&edited, habits).map(|(_, text)| text)
+}

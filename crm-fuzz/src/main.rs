@@ -176,10 +176,12 @@ fn explain(seed: u64, options: &Options) -> Result<(), String> {
         let at = text.find("Current cluster status").unwrap_or(0);
         text.get(at..).unwrap_or_default().to_owned()
     };
+    let old = known::all_old(&small).unwrap_or_else(|why| why);
     let text = format!(
-        "seed {seed}\n---- Debian's crm_simulate\n{}\n---- ours\n{}\n",
+        "seed {seed}\n---- Debian's crm_simulate\n{}\n---- ours\n{}\n---- ours by all old rules\n{}\n",
         from(&theirs).trim(),
-        ours.trim()
+        ours.trim(),
+        old.trim()
     );
     if let Some(dir) = &options.keep {
         let note = |e: std::io::Error| format!("{}: {e}", dir.display());

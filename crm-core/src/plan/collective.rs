@@ -1,5 +1,6 @@
 //! Actions of groups and clones: what they are, as their members make them, and how what binds them reaches the members.
 
+use super::Habit;
 use super::actions::{ActIx, Flag, Flags, Stage, Task};
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::Link;
@@ -294,6 +295,10 @@ pub(super) fn block_dependents(spread: &mut Spread<'_, '_>, act: ActIx) {
     let top = spread.model.top(r);
     // A container that cannot start leaves the others of its bundle.
     let top = spread.model.bundle_of(top).unwrap_or(top);
+    if spread.model.habit(Habit::GroupsSpeakLate) && spread.is_group(top) {
+        // What follows it has become its last member's affair.
+        return;
+    }
     for child in spread.model.parts(top) {
         let possible = |a: ActIx| spread.table.flags(a).runnable();
         if spread.table.find(child, task, None).is_none_or(possible) {

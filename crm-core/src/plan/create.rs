@@ -225,9 +225,11 @@ fn primitive(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
         let start = table.make(model, r, Task::Start, to, true);
         table.set(start, Flag::ALWAYS);
     }
-    if role > Role::Started && now.is_some() && to.is_some() && !change.stop {
+    let whole = !model.rscs[r].blocked() && !model.rscs[r].active.iter().any(|a| a.failed);
+    let asks = if model.props.exact { whole } else { !change.stop };
+    if role > Role::Started && now.is_some() && to.is_some() && asks {
         let start = table.make(model, r, Task::Start, to, true);
-        change.stop = !table.flags(start).optional();
+        change.stop |= !table.flags(start).optional();
     }
     let mut steps = Steps { model, table, r, spare: change.spare, restarting: true };
     steps.restart(role, change);

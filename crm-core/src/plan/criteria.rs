@@ -207,6 +207,10 @@ fn discover(model: &mut Model<'_>, discoveries: &Discoveries) {
         for n in 0..model.nodes.len() {
             if discoveries.at.get(&(r, n)) != Some(&Discovery::Exclusive) {
                 model.rscs[r].no_probe.insert(n);
+                if model.props.exact && !exclusive.contains(&model.top(r)) {
+                    // A member alone is not looked for elsewhere, but it may go there.
+                    continue;
+                }
                 model.rscs[r].scores[n] = Score::NEG_INF;
                 let text = "only where it is looked for (resource-discovery=exclusive)".to_owned();
                 model.because(r, Some(n), "discovery", text).scored(Score::NEG_INF);

@@ -1,5 +1,6 @@
 //! Which instances of a promotable clone are promoted.
 
+use super::Habit;
 use super::model::{CloneInfo, Kind, Model, NoQuorum, NodeIx, RscIx};
 use super::pull::{Pull, Table, settled, share};
 use super::seats::{Standing, merge_sort};
@@ -133,6 +134,12 @@ impl<'a> Model<'a> {
             }
         };
         let mut sum = base;
+        if self.habit(Habit::GroupsSpeakLate)
+            && matches!(self.rscs[instance].kind, Kind::Group { .. })
+        {
+            // What it follows has become its first member's affair.
+            return sum;
+        }
         for ix in self.this_with_list(instance) {
             let delta = self.apply_colocation(instance, self.colocs[ix].primary, ix);
             // A colocation ranks the candidates; it does not make one of an instance whose agent says no.

@@ -90,7 +90,7 @@ impl Spread<'_, '_> {
         }
     }
 
-    fn is_group(&self, r: RscIx) -> bool {
+    pub(super) fn is_group(&self, r: RscIx) -> bool {
         matches!(self.model.rscs[r].kind, Kind::Group { .. })
     }
 

@@ -251,7 +251,12 @@ impl World {
         if let Some(view) = self.document.nodes.get_mut(node) {
             *view = NodeView::GONE;
         }
-        if let Some(record) = self.document.records.iter_mut().find(|r| r.name == node) {
+        // A node that nobody had heard of has a state from now on.
+        let at = self.document.records.iter().position(|r| r.name == node).unwrap_or_else(|| {
+            self.document.records.push(NodeRecord { name: node.to_owned(), ..Default::default() });
+            self.document.records.len() - 1
+        });
+        if let Some(record) = self.document.records.get_mut(at) {
             record.resources.clear();
             record.fenced |= self.mind == Mind::Crm;
         }
