@@ -101,7 +101,7 @@ pub struct Document {
     /// What was taken as Pacemaker takes it and was probably not meant so.
     pub warnings: Vec<Problem>,
     /// Resource sets that say `sequential=true`: where nothing is said, order sets are bound as if they were not sequential.
-    pub chains: std::collections::BTreeSet<String>,
+    pub chains: BTreeSet<String>,
     /// Not in the document: what an old release is known to decide otherwise (for comparing with that).
     pub habits: crate::plan::Habits,
 }
