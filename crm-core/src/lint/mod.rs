@@ -6,6 +6,8 @@ use crate::cib::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+mod beyond;
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -43,6 +45,7 @@ pub fn lint(cib: &Cib) -> Vec<Finding> {
     lint.colocation_without_order();
     lint.left_over_moves();
     lint.duplicate_devices();
+    lint.beyond();
     lint.found.sort_by(|a, b| (&a.code, &a.object).cmp(&(&b.code, &b.object)));
     lint.found
 }

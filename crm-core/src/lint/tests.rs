@@ -65,3 +65,25 @@ fn a_master_that_nothing_waits_for_is_found() {
         ]
     );
 }
+
+#[test]
+fn what_our_nodes_do_not_carry_out_is_told() {
+    let text = "
+        property stonith-enabled=false placement-strategy=balanced
+        primitive vm ocf:heartbeat:VirtualDomain params config=/etc/vm.xml meta allow-migrate=true op monitor interval=10s on-fail=demote
+        primitive s Dummy op monitor interval=5s op monitor interval=7s role=Stopped
+        clone c s meta globally-unique=true clone-max=4 clone-node-max=2
+        primitive plain Dummy op monitor interval=5s on-fail=restart
+    ";
+    assert_eq!(
+        codes(text),
+        [
+            "LINT003 cib-bootstrap-options",
+            "LINT017 c",
+            "LINT017 cib-bootstrap-options",
+            "LINT017 s",
+            "LINT017 vm",
+            "LINT017 vm",
+        ]
+    );
+}
