@@ -1,7 +1,8 @@
 //! Laws that hold for Pacemaker's decisions on any cluster, on random ones: `CRM_FUZZ_SEEDS` says how many.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use crm_core::plan::{Action, ActionKind, ClusterOp, Plan, plan};
+use crm_core::cib::{Resource, Role};
+use crm_core::plan::{Action, ActionKind, ClusterOp, Placement, Plan, plan};
 use crm_core::simulate::{input, run};
 use crm_core::xml::{Document, read};
 use crm_fuzz::engine::NOW_MS;
@@ -40,6 +41,18 @@ fn shown(plan: &Plan) -> Vec<String> {
     lines
 }
 
+/// What is to run where, whatever the instances are called.
+fn goal(plan: &Plan) -> Vec<(&str, &str, Role)> {
+    let mut out = Vec::new();
+    for p in &plan.placements {
+        if let Some(node) = &p.node {
+            out.push((p.instance.resource.as_str(), node.as_str(), p.role));
+        }
+    }
+    out.sort_unstable();
+    out
+}
+
 fn reversed(tree: &Xml, section: &str) -> Xml {
     let mut out = tree.clone();
     if out.name == section {
@@ -68,6 +81,18 @@ fn the_order_in_which_nodes_are_configured_does_not_matter() {
         let (a, b) = (document(tree), document(&other));
         let (a, b) = (plan(&input(&a)), plan(&input(&b)));
         (shown(&a) != shown(&b)).then(|| format!("{:?} became {:?}", a.summary, b.summary))
+    });
+}
+
+#[test]
+fn the_order_in_which_histories_of_a_node_are_recorded_does_not_matter() {
+    law(|tree| {
+        let other = ["lrm_resources", "lrm_resource", "tickets"]
+            .iter()
+            .fold(tree.clone(), |t, section| reversed(&t, section));
+        let (a, b) = (document(tree), document(&other));
+        let (a, b) = (plan(&input(&a)), plan(&input(&b)));
+        (goal(&a) != goal(&b)).then(|| format!("{:?} became {:?}", a.summary, b.summary))
     });
 }
 
@@ -172,10 +197,7 @@ fn a_primitive_is_never_started_on_two_nodes_by_one_plan() {
         for action in &plan.actions {
             if let ActionKind::Op(spec) = &action.kind
                 && spec.op == "start"
-                && document
-                    .cib
-                    .top_of(&spec.resource)
-                    .is_some_and(|t| !matches!(t, crm_core::cib::Resource::Clone(_)))
+                && document.cib.top_of(&spec.resource).is_some_and(|t| !is_clone(t))
             {
                 starts.entry(&spec.resource).or_default().insert(&spec.node);
             }
@@ -199,13 +221,75 @@ fn never_more_are_promoted_by_a_plan_than_promoted_max() {
             }
         }
         let max = |id: &str| match document.cib.top_of(id) {
-            Some(crm_core::cib::Resource::Clone(clone)) => {
+            Some(Resource::Clone(clone)) => {
                 clone.meta.get("promoted-max").and_then(|n| n.parse().ok()).unwrap_or(1)
             }
             _ => 0,
         };
         promotes.into_iter().find(|(id, n)| *n > max(id)).map(|(id, n)| format!("{n} of {id}"))
     });
+}
+
+/// Places of the instances of primitives, before and after the transition of a plan.
+type Places = Vec<(String, Vec<(String, Role)>)>;
+
+fn places(plan: &Plan) -> Places {
+    let of = |p: &Placement| (p.instance.resource.clone(), p.now.clone());
+    plan.placements.iter().map(of).collect()
+}
+
+fn ended(tree: &Xml) -> Option<(Document, Plan, Plan)> {
+    let document = document(tree);
+    let first = run(&document, &[]);
+    let end = first.end?;
+    let after = plan(&input(&end.document));
+    Some((document, first.plan, after))
+}
+
+#[test]
+fn what_was_active_once_is_active_once_at_most_when_the_plan_is_done() {
+    law(|tree| {
+        let (document, plan, after) = ended(tree)?;
+        let single = |id: &str| document.cib.top_of(id).is_some_and(|t| !is_clone(t));
+        let count = |places: &Places, id: &str| {
+            places.iter().filter(|(r, _)| r == id).map(|(_, now)| now.len()).sum::<usize>()
+        };
+        let (now, then) = (places(&plan), places(&after));
+        let ids: BTreeSet<&String> =
+            then.iter().map(|(id, _)| id).filter(|id| single(id)).collect();
+        let twice = |id: &&&String| count(&then, id) > count(&now, id).max(1);
+        ids.iter().find(twice).map(|id| format!("{id}: {then:?}"))
+    });
+}
+
+#[test]
+fn no_more_are_promoted_when_the_plan_is_done_than_promoted_max() {
+    law(|tree| {
+        let (document, plan, after) = ended(tree)?;
+        let promoted = |places: &Places| {
+            let mut out: BTreeMap<String, usize> = BTreeMap::new();
+            for (id, now) in places {
+                let here = now.iter().filter(|(_, role)| *role == Role::Promoted).count();
+                let top = document.cib.top_of(id).map_or(id.as_str(), |t| t.id());
+                *out.entry(format!("{top} {id}")).or_default() += here;
+            }
+            out
+        };
+        let (now, then) = (promoted(&places(&plan)), promoted(&places(&after)));
+        let max = |id: &str| match document.cib.resource(id.split(' ').next().unwrap_or(id)) {
+            Some(Resource::Clone(clone)) => {
+                clone.meta.get("promoted-max").and_then(|n| n.parse().ok()).unwrap_or(1)
+            }
+            _ => 0,
+        };
+        let over =
+            |(id, n): &(&String, &usize)| **n > max(id).max(now.get(*id).copied().unwrap_or(0));
+        then.iter().find(over).map(|(id, n)| format!("{n} of {id}"))
+    });
+}
+
+fn is_clone(resource: &Resource) -> bool {
+    matches!(resource, Resource::Clone(_))
 }
 
 /// Exceptions that Pacemaker has too: what a transition brings to light (a resource found by a probe, a role that only exists once the
