@@ -10,7 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Output kept of each stream, in bytes (the last ones).
@@ -93,6 +94,9 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
     if phase != Phase::Running {
         // What the child left behind of its group goes too.
         signal_group(group, Signal::SIGKILL);
+        if timeout(TERM_GRACE, gone(group)).await.is_err() {
+            tracing::error!(?group, "a killed process does not end: it hangs in the kernel");
+        }
     }
     let rest = async {
         while out.open() || err.open() {
@@ -152,6 +156,39 @@ fn signal_group(group: Option<i32>, signal: Signal) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
         Err(error) => tracing::warn!(%error, group, "signal a process group"),
     }
+}
+
+/// Waits until nothing of a killed group runs any more: a signal is only sent when kill(2) returns, and the
+/// next operation on the resource must not meet what is left of this one.
+async fn gone(group: Option<i32>) {
+    let Some(group) = group else { return };
+    for member in members(group) {
+        let Some(pid) = rustix::process::Pid::from_raw(member) else { continue };
+        // One that cannot be opened has ended and been reaped meanwhile.
+        let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+            continue;
+        };
+        match AsyncFd::with_interest(fd, Interest::READABLE) {
+            Ok(fd) => {
+                if let Err(error) = fd.readable().await {
+                    tracing::warn!(%error, group, "wait for the end of a killed process");
+                }
+            }
+            Err(error) => tracing::warn!(%error, group, "wait for the end of a killed process"),
+        }
+    }
+}
+
+/// The processes of a group (proc(5): the third field after the name in parentheses).
+fn members(group: i32) -> Vec<i32> {
+    let of_group = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        (fields.split_whitespace().nth(2)?.parse() == Ok(group)).then_some(())
+    };
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| of_group(pid).is_some()).collect()
 }
 
 /// The end of a stream.
