@@ -4,6 +4,7 @@ use crate::summary::{self, Decision};
 use crate::tree::Xml;
 use crm_core::plan::Habits;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -23,7 +24,15 @@ pub fn ours(document: &Xml) -> Result<(Decision, String), String> {
 /// # Errors
 /// What the reader refuses.
 pub fn ours_with(document: &Xml, habits: Habits) -> Result<(Decision, String), String> {
-    let mut document = crm_core::xml::read(&document.to_string(), NOW_MS).map_err(|problems| {
+    ours_of(&document.to_string(), habits)
+}
+
+/// The same of a text.
+///
+/// # Errors
+/// What the reader refuses.
+pub fn ours_of(text: &str, habits: Habits) -> Result<(Decision, String), String> {
+    let mut document = crm_core::xml::read(text, NOW_MS).map_err(|problems| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })?;
     document.habits = habits;
@@ -36,6 +45,24 @@ pub fn ours_with(document: &Xml, habits: Habits) -> Result<(Decision, String), S
 
 /// What is said of an engine that panicked; where it did is on standard error.
 pub const PANICKED: &str = "panicked";
+
+/// Why there is no decision of `crm_simulate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It ended itself: a promise that its source makes was not kept (`CRM_ASSERT`, a crash).
+    Aborted(String),
+    /// It refused the document, or what it printed was not understood.
+    Refused(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Aborted(why) => write!(f, "aborts: {why}"),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
 
 /// Debian's `crm_simulate`.
 #[derive(Debug, Clone)]
@@ -59,20 +86,26 @@ impl Oracle {
     /// What it decides, and what it printed.
     ///
     /// # Errors
-    /// It refused the document, or printed what cannot be read.
+    /// It aborted, refused the document, or printed what cannot be read.
     #[expect(clippy::disallowed_methods, reason = "a development tool drives Debian's program")]
-    pub fn decide(&self, document: &Xml) -> Result<(Decision, String), String> {
-        let note = |e: std::io::Error| format!("{}: {e}", self.file.display());
+    pub fn decide(&self, document: &Xml) -> Result<(Decision, String), Failure> {
+        let note = |e: std::io::Error| Failure::Refused(format!("{}: {e}", self.file.display()));
         fs::write(&self.file, document.to_string()).map_err(note)?;
         let mut command = Command::new(&self.program);
         command.args(["-S", "-x"]).arg(&self.file).env("LC_ALL", "C").stdin(Stdio::null());
-        let output = command.output().map_err(|e| format!("crm_simulate: {e}"))?;
+        let output =
+            command.output().map_err(|e| Failure::Refused(format!("crm_simulate: {e}")))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut read = summary::read(&text)?;
         let said = String::from_utf8_lossy(&output.stderr);
+        if let Some(signal) = output.status.signal() {
+            let last = said.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
+            return Err(Failure::Aborted(format!("signal {signal}: {}", last.trim())));
+        }
+        let mut read = summary::read(&text).map_err(Failure::Refused)?;
         read.stuck = said.contains("An invalid transition was produced");
         if !output.status.success() && !read.stuck {
-            return Err(format!("crm_simulate: {}: {}", output.status, said.trim()));
+            let why = format!("crm_simulate: {}: {}", output.status, said.trim());
+            return Err(Failure::Refused(why));
         }
         Ok((read, text))
     }

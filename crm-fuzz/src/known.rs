@@ -26,6 +26,13 @@ const OLD_RULES: &[(&str, Rule)] = &[
     ("groups-speak-late", Rule::Habit(Habit::GroupsSpeakLate)),
     ("groups-stick", Rule::Habit(Habit::GroupsStick)),
     ("never-fades", Rule::Habit(Habit::NeverFades)),
+    ("new-members-start", Rule::Habit(Habit::NewMembersStart)),
+    ("other-roles", Rule::Habit(Habit::OtherRoles)),
+    ("hides-untouched", Rule::Habit(Habit::HidesUntouched)),
+    ("idle-first", Rule::Habit(Habit::IdleFirst)),
+    ("asked-twice", Rule::Habit(Habit::AskedTwice)),
+    ("groups-unheard", Rule::Habit(Habit::GroupsUnheard)),
+    ("probes-stop", Rule::Habit(Habit::ProbesStop)),
     ("roles-in-rules", Rule::Edit(without_roles_in_rules)),
 ];
 
@@ -41,6 +48,25 @@ fn without_roles_in_rules(document: &Xml) -> Xml {
     out.children.retain(|c| !ignored(c));
     out.children = out.children.iter().map(without_roles_in_rules).collect();
     out
+}
+
+/// The names of all old rules.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    OLD_RULES.iter().map(|(name, _)| *name)
+}
+
+/// The habits with these names, parted by commas.
+///
+/// # Errors
+/// A name that is no habit's.
+pub fn habits(list: &str) -> Result<Habits, String> {
+    list.split(',').filter(|name| !name.is_empty()).try_fold(Habits::default(), |all, name| {
+        match OLD_RULES.iter().find(|(known, _)| *known == name) {
+            Some((_, Rule::Habit(habit))) => Ok(all.with(*habit)),
+            Some((_, Rule::Edit(_))) => Err(format!("`{name}` is an edit of the document")),
+            None => Err(format!("no rule is called `{name}`")),
+        }
+    })
 }
 
 /// The names of the old rules that explain the difference, if it is a known one; as few as do it.

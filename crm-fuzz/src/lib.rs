@@ -5,6 +5,7 @@ pub mod engine;
 pub mod generate;
 pub mod known;
 pub mod minimise;
+pub mod named;
 pub mod scale;
 pub mod summary;
 pub mod tree;

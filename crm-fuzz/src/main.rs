@@ -1,9 +1,11 @@
 //! Dev: `crm-fuzz --seeds A..B`: this engine against Debian's `crm_simulate` on random clusters; see `cargo xtask fuzz-scheduler`.
 
-use crm_fuzz::engine::{Levels, Oracle, ours};
+use crm_core::plan::Habits;
+use crm_fuzz::engine::{Failure, Levels, Oracle, ours, ours_of};
 use crm_fuzz::generate::{FEATURES, Mask, ON_REQUEST, cluster};
 use crm_fuzz::known;
 use crm_fuzz::minimise::minimise;
+use crm_fuzz::named::{self, Named};
 use crm_fuzz::summary::Decision;
 use crm_fuzz::tree::Xml;
 use std::collections::BTreeMap;
@@ -13,13 +15,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HELP: &str = "\
-crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED]
+crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED] [--plan FILE [--rules R,..]]
   --seeds A..B,C  which random clusters (0..300)
   --only, --without   features; `--only help` lists them
   --show N        cut down and print the first N differences (3)
   --keep DIR      write each difference that is cut down as AREA-SEED.xml and .txt
   --allow N       so many of them may differ
-  --print SEED    the document of a seed, nothing else";
+  --print SEED    the document of a seed, nothing else
+  --plan FILE     what this engine makes of a document, by the old rules that are named";
 
 struct Options {
     seeds: Vec<u64>,
@@ -29,6 +32,8 @@ struct Options {
     keep: Option<PathBuf>,
     allow: u64,
     print: Option<u64>,
+    plan: Option<PathBuf>,
+    rules: Habits,
 }
 
 /// A line of output. A reader that went away is no error of ours.
@@ -45,6 +50,8 @@ fn options() -> Result<Options, String> {
         keep: None,
         allow: 0,
         print: None,
+        plan: None,
+        rules: Habits::default(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -67,6 +74,8 @@ fn options() -> Result<Options, String> {
             "--show" => out.show = usize::try_from(number(&value()?)?).unwrap_or(usize::MAX),
             "--keep" => out.keep = Some(PathBuf::from(value()?)),
             "--allow" => out.allow = number(&value()?)?,
+            "--plan" => out.plan = Some(PathBuf::from(value()?)),
+            "--rules" => out.rules = known::habits(&value()?)?,
             "--print" => out.print = Some(number(&value()?)?),
             _ => return Err(HELP.to_owned()),
         }
@@ -92,33 +101,55 @@ enum Verdict {
     Same {
         executed: bool,
     },
+    /// By old rules.
     Known(String),
-    Different(Levels),
+    /// A slip of theirs on this very seed.
+    Named(String),
+    /// With the number of the difference.
+    Different(Levels, u64),
+    /// Theirs ended itself: there is nothing to compare with.
+    TheirsAborts(String),
     /// One of the two did not take it.
     Refused(String),
 }
 
-fn judge(document: &Xml, oracle: &Oracle) -> Verdict {
+fn judge(document: &Xml, oracle: &Oracle, named: Option<(u64, &Named)>) -> Verdict {
+    let ours = ours(document);
     let theirs = match oracle.decide(document) {
         Ok((theirs, _)) => theirs,
+        // What we make of it must be sound all the same.
+        Err(Failure::Aborted(why)) if ours.is_ok() => return Verdict::TheirsAborts(why),
         Err(why) => return Verdict::Refused(format!("theirs: {why}")),
     };
-    match ours(document) {
-        Ok((ours, _)) => compare(document, &ours, &theirs),
+    match ours {
+        Ok((ours, _)) => compare(document, &ours, &theirs, named),
         Err(why) => Verdict::Refused(format!("ours: {why}")),
     }
 }
 
-fn compare(document: &Xml, ours: &Decision, theirs: &Decision) -> Verdict {
+fn compare(
+    document: &Xml,
+    ours: &Decision,
+    theirs: &Decision,
+    named: Option<(u64, &Named)>,
+) -> Verdict {
     let levels = Levels::of(ours, theirs);
     if !levels.decides_differently() {
         return Verdict::Same { executed: !levels.executed };
     }
-    known::name(document, theirs).map_or(Verdict::Different(levels), Verdict::Known)
+    if let Some(cause) = named.and_then(|(seed, list)| list.cause(seed, ours, theirs)) {
+        return Verdict::Named(cause.to_owned());
+    }
+    let different = || Verdict::Different(levels, named::mark(ours, theirs));
+    known::name(document, theirs).map_or_else(different, Verdict::Known)
 }
 
 fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
     let next = AtomicUsize::new(0);
+    // Other features, other clusters: the names are about those that have all.
+    let whole = options.mask.only.is_empty() && options.mask.without.is_empty();
+    let named = Named::recorded()?;
+    let named = Some(&named).filter(|_| whole);
     let work = |name: String| -> Result<Vec<(u64, Verdict)>, String> {
         let oracle = Oracle::find(&name).ok_or("crm_simulate is not installed")?;
         let mut out = Vec::new();
@@ -127,7 +158,8 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
             else {
                 return Ok(out);
             };
-            out.push((seed, judge(&cluster(seed, &options.mask), &oracle)));
+            let document = cluster(seed, &options.mask);
+            out.push((seed, judge(&document, &oracle, named.map(|list| (seed, list)))));
         }
     };
     let work = &work;
@@ -150,16 +182,16 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
 fn explain(seed: u64, options: &Options) -> Result<(), String> {
     let oracle = Oracle::find("explain").ok_or("crm_simulate is not installed")?;
     let document = cluster(seed, &options.mask);
-    let first = judge(&document, &oracle);
+    let first = judge(&document, &oracle, None);
     let refused = matches!(first, Verdict::Refused(_));
     // A difference in what is seen at the beginning is another one.
-    let seen = |v: &Verdict| matches!(v, Verdict::Different(levels) if levels.before);
-    let small = minimise(&document, 1500, &mut |d| match judge(d, &oracle) {
-        found @ Verdict::Different(_) => !refused && seen(&found) == seen(&first),
+    let seen = |v: &Verdict| matches!(v, Verdict::Different(levels, _) if levels.before);
+    let small = minimise(&document, 1500, &mut |d| match judge(d, &oracle, None) {
+        found @ Verdict::Different(..) => !refused && seen(&found) == seen(&first),
         Verdict::Refused(why) => refused && why.starts_with("ours"),
-        Verdict::Same { .. } | Verdict::Known(_) => false,
+        _ => false,
     });
-    let (their_run, theirs) = oracle.decide(&small)?;
+    let (their_run, theirs) = oracle.decide(&small).map_err(|why| why.to_string())?;
     let (area, ours) = match ours(&small) {
         Ok((run, text)) => {
             let levels = Levels::of(&run, &their_run);
@@ -201,52 +233,104 @@ fn run() -> Result<bool, String> {
         say(&cluster(seed, &options.mask).to_string());
         return Ok(true);
     }
+    if let Some(path) = &options.plan {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        say(ours_of(&text, options.rules)?.1.trim_end());
+        return Ok(true);
+    }
     if Oracle::find("look").is_none() {
         say("SKIPPED: crm_simulate is not installed (cargo xtask setup)");
         return Ok(true);
     }
     let all = judge_all(&options)?;
-    let (mut same, mut executed, mut refused) = (0_u64, 0_u64, 0_u64);
-    let mut known: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut different, mut broken) = (Vec::new(), Vec::new());
-    for (seed, verdict) in &all {
-        match verdict {
-            Verdict::Same { executed: all } => {
-                same += 1;
-                executed += u64::from(*all);
-            }
-            Verdict::Known(name) => *known.entry(name.clone()).or_default() += 1,
-            Verdict::Different(levels) => different.push((*seed, *levels)),
-            Verdict::Refused(why) => {
-                refused += 1;
-                if why.starts_with("ours") {
-                    broken.push(*seed);
-                }
-                say(&format!("seed {seed}: {why}"));
-            }
-        }
-    }
-    broken.extend(different.iter().map(|(seed, _)| *seed));
-    for seed in broken.iter().take(options.show) {
+    let sum = Sum::of(&all);
+    let broken = sum.broken.iter().chain(sum.different.iter().map(|(seed, _)| seed));
+    for seed in broken.take(options.show) {
         explain(*seed, &options)?;
     }
-    for (name, count) in &known {
-        say(&format!("known difference `{name}`: {count}"));
+    sum.say(all.len());
+    Ok(sum.wrong() <= options.allow)
+}
+
+/// All verdicts.
+#[derive(Default)]
+struct Sum {
+    same: u64,
+    executed: u64,
+    refused: u64,
+    aborted: Vec<u64>,
+    known: BTreeMap<String, u64>,
+    named: BTreeMap<String, u64>,
+    different: Vec<(u64, Levels)>,
+    /// What our own side refused.
+    broken: Vec<u64>,
+}
+
+impl Sum {
+    /// Counts; what has no name is said at once.
+    fn of(all: &[(u64, Verdict)]) -> Self {
+        let mut sum = Self::default();
+        for (seed, verdict) in all {
+            match verdict {
+                Verdict::Same { executed } => {
+                    sum.same += 1;
+                    sum.executed += u64::from(*executed);
+                }
+                Verdict::Known(name) => *sum.known.entry(name.clone()).or_default() += 1,
+                Verdict::Named(cause) => *sum.named.entry(cause.clone()).or_default() += 1,
+                Verdict::Different(levels, mark) => {
+                    sum.different.push((*seed, *levels));
+                    say(&format!("seed {seed}: different, {mark:016x}"));
+                }
+                Verdict::TheirsAborts(why) => {
+                    sum.aborted.push(*seed);
+                    say(&format!("seed {seed}: theirs aborts: {why}"));
+                }
+                Verdict::Refused(why) => {
+                    sum.refused += 1;
+                    if why.starts_with("ours") {
+                        sum.broken.push(*seed);
+                    }
+                    say(&format!("seed {seed}: {why}"));
+                }
+            }
+        }
+        sum
     }
-    let count = |f: fn(&Levels) -> bool| different.iter().filter(|(_, l)| f(l)).count();
-    let seeds: Vec<String> = different.iter().map(|(seed, _)| seed.to_string()).collect();
-    say(&format!("different: {}", seeds.join(" ")));
-    say(&format!(
-        "clusters {}  L1&L2 {same}  known {}  different {} (L0 {} L1 {} L2 {})  refused {refused}  L3 {executed}",
-        all.len(),
-        known.values().sum::<u64>(),
-        different.len(),
-        count(|l| l.before),
-        count(|l| l.placement),
-        count(|l| l.actions),
-    ));
-    let wrong = u64::try_from(different.len()).unwrap_or(u64::MAX).saturating_add(refused);
-    Ok(wrong <= options.allow)
+
+    /// The result; the last line has the counts.
+    fn say(&self, clusters: usize) {
+        for (name, count) in &self.known {
+            say(&format!("known difference `{name}`: {count}"));
+        }
+        for (cause, count) in &self.named {
+            say(&format!("named difference `{cause}`: {count}"));
+        }
+        let list = |seeds: &mut dyn Iterator<Item = &u64>| {
+            seeds.map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        say(&format!("theirs aborts: {}", list(&mut self.aborted.iter())));
+        say(&format!("different: {}", list(&mut self.different.iter().map(|(seed, _)| seed))));
+        let count = |f: fn(&Levels) -> bool| self.different.iter().filter(|(_, l)| f(l)).count();
+        say(&format!(
+            "clusters {clusters}  L1&L2 {}  known {}  named {}  theirs-aborts {}  different {} (L0 {} L1 {} L2 {})  refused {}  L3 {}",
+            self.same,
+            self.known.values().sum::<u64>(),
+            self.named.values().sum::<u64>(),
+            self.aborted.len(),
+            self.different.len(),
+            count(|l| l.before),
+            count(|l| l.placement),
+            count(|l| l.actions),
+            self.refused,
+            self.executed,
+        ));
+    }
+
+    /// Clusters whose difference has no name, or that one of the two did not take.
+    fn wrong(&self) -> u64 {
+        u64::try_from(self.different.len()).unwrap_or(u64::MAX).saturating_add(self.refused)
+    }
 }
 
 fn main() -> ExitCode {

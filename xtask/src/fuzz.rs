@@ -91,9 +91,12 @@ mod tests {
 
     #[test]
     fn what_is_refused_counts_as_different() {
-        let line =
-            "clusters 300  L1&L2 290  known 2  different 7 (L0 1 L1 2 L2 6)  refused 1  L3 250";
-        assert_eq!(wrong(line), Some(8));
+        let line = "clusters 300  L1&L2 288  known 2  named 1  theirs-aborts 1  different 7 (L0 1 L1 2 L2 6)  refused 1  L3 250";
+        assert_eq!(
+            wrong(line),
+            Some(8),
+            "what has a name, and what ends theirs, is no error of ours"
+        );
         assert_eq!(wrong("SKIPPED"), None);
     }
 }

@@ -129,7 +129,7 @@ fn status(out: &mut String, picture: &Picture) {
         }
     }
     out.push_str("\n  * Full List of Resources:\n");
-    for resource in &picture.resources {
+    for resource in picture.resources.iter().filter(|r| !r.hidden) {
         show(out, picture, resource, 4);
     }
 }
@@ -207,8 +207,8 @@ fn instances(
     let (mut promoted, mut started) = (Vec::new(), Vec::new());
     for instance in &clone.children {
         let leaves = instance.leaves();
-        let active = leaves.iter().filter(|l| !l.active.is_empty()).count();
-        let noteworthy = leaves.iter().any(|l| l.failed || l.blocked || l.unclean)
+        let active = leaves.iter().filter(|l| !l.active.is_empty() && !l.gone).count();
+        let noteworthy = leaves.iter().any(|l| l.failed || l.blocked || l.unclean || l.removed)
             || (active > 0 && leaves.iter().any(|l| !l.managed));
         let busy = instance.pending.as_ref().is_some_and(|(op, _)| under_way(op).is_some());
         if unique || noteworthy || busy || (active > 0 && active < leaves.len()) {
@@ -217,7 +217,8 @@ fn instances(
             }
             continue;
         }
-        let Some((node, _)) = leaves.first().and_then(|l| l.active.first()) else { continue };
+        let first = leaves.first().and_then(|l| l.active.first());
+        let Some((node, _)) = first.filter(|_| active > 0) else { continue };
         let role = leaves.iter().flat_map(|l| l.active.iter().map(|(_, role)| *role)).max();
         if role == Some(Role::Promoted) {
             promoted.push(node.as_str());

@@ -1,6 +1,7 @@
 //! Phase 7: every primitive gets its node, or none.
 
 use super::model::{Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
+use super::seats::merge_sort;
 use super::{Habit, ScorePhase};
 use crate::cib::{Role, Score};
 use std::cmp::{Ordering, Reverse};
@@ -126,12 +127,7 @@ impl Model<'_> {
 
     /// The node it is active on; of several one that is up and clean, if what is lost need not be fenced.
     pub(super) fn current_node(&self, r: RscIx) -> Option<NodeIx> {
-        let mut active = self.rscs[r].now.places.clone();
-        if active.is_empty() {
-            for leaf in self.leaves(r) {
-                active.extend(self.rscs[leaf].active.iter().map(|a| a.node));
-            }
-        }
+        let active = self.places(r);
         let first = active.first().copied()?;
         if let Some((from, _)) = self.rscs[r].now.partial.filter(|(from, _)| active.contains(from))
         {
@@ -238,9 +234,9 @@ impl Model<'_> {
 
     /// Nodes from the best to the worst for something with these scores that is now on `here`.
     pub(super) fn sorted_nodes(&self, scores: &[Score], here: Option<NodeIx>) -> Vec<NodeIx> {
-        let mut nodes: Vec<NodeIx> = (0..self.nodes.len()).collect();
-        nodes.sort_by(|a, b| self.compare_nodes(*a, *b, scores, here));
-        nodes
+        let nodes: Vec<NodeIx> = (0..self.nodes.len()).collect();
+        // Free capacities of different kinds compare in a ring.
+        merge_sort(&nodes, &|a, b| self.compare_nodes(*a, *b, scores, here))
     }
 
     fn compare_nodes(

@@ -45,7 +45,9 @@ pub(super) fn flags_of(spread: &mut Spread<'_, '_>, act: ActIx, node: Option<Nod
         Kind::Group { .. } => group_flags(spread, r, act, node),
         Kind::Clone(_) => clone_flags(spread, r, act, node),
     };
-    if spread.table.flags(act) != before {
+    if spread.table.flags(act) != before
+        && !(spread.model.habit(Habit::GroupsUnheard) && spread.is_group(r))
+    {
         spread.again_with_followers(act);
     }
     flags

@@ -30,7 +30,10 @@ impl<'a> Model<'a> {
     fn colocations_of(&self, r: RscIx, with: bool) -> Vec<ColocIx> {
         let mut out = Vec::new();
         self.collect(r, r, with, &mut out);
-        out.sort_by(|a, b| self.compare_colocations(*a, *b, with));
+        out.sort_by(|a, b| {
+            self.compare_colocations(*a, *b, with)
+                .then_with(|| self.compare_inherited(r, (*a, *b), with))
+        });
         out.dedup();
         out
     }
@@ -103,6 +106,11 @@ impl<'a> Model<'a> {
         if earlier.any(|m| !self.movable(*m)) {
             let mandatory = |c: &&ColocIx| self.colocs[**c].score == Score::INF;
             out.extend(self.this_with[group].iter().filter(mandatory));
+            if let Some(clone) =
+                self.rscs[group].parent.filter(|_| self.habit(Habit::GroupsSpeakLate))
+            {
+                out.extend(self.this_with[clone].iter().filter(mandatory));
+            }
         }
     }
 
@@ -125,7 +133,28 @@ impl<'a> Model<'a> {
             .then_with(|| y.promotable().cmp(&x.promotable()))
             .then_with(|| x.id.cmp(y.id))
             .then_with(|| x.number.cmp(&y.number))
-            .then(b.cmp(&a))
+    }
+
+    /// Of colocations alike the later-written one counts first. An old release hands them down one by one, which turns their order round
+    /// each time, and what was handed down last counts first.
+    fn compare_inherited(&self, r: RscIx, (a, b): (ColocIx, ColocIx), with: bool) -> Ordering {
+        let hops = |ix: ColocIx| {
+            let c = &self.colocs[ix];
+            let owner = if with { c.primary } else { c.dependent };
+            let (mut at, mut hops) = (Some(r), 0);
+            while let Some(one) = at.filter(|one| *one != owner) {
+                at = self.rscs[one].parent;
+                let habit = match at.map(|p| &self.rscs[p].kind) {
+                    Some(Kind::Group { .. }) => Habit::GroupsSpeakLate,
+                    Some(Kind::Clone(_)) => Habit::WishesOfFew,
+                    Some(Kind::Primitive) | None => continue,
+                };
+                hops += i32::from(self.habit(habit));
+            }
+            hops
+        };
+        let (x, y) = (hops(a), hops(b));
+        y.cmp(&x).then(if x % 2 == 0 { b.cmp(&a) } else { a.cmp(&b) })
     }
 
     pub(super) fn attribute_at<'s>(&'s self, node: NodeIx, c: &Coloc<'_>) -> Option<&'s str> {
@@ -192,7 +221,9 @@ impl<'a> Model<'a> {
         if !early && self.rscs[dependent].done {
             return Effect::Nothing;
         }
-        let fits = |role: Option<Role>, r: RscIx| role.is_none() || role == self.role_of(r);
+        let other = c.score < Score::ZERO && self.habit(Habit::OtherRoles);
+        let fits =
+            |role: Option<Role>, r: RscIx| role.is_none() || (role == self.role_of(r)) != other;
         if fits(c.dependent_role, dependent) && fits(c.primary_role, primary) {
             Effect::Place
         } else {

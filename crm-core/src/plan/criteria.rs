@@ -1,6 +1,6 @@
 //! Phase 4: what each resource thinks of each node before anything is placed: locations, stickiness, bans.
 
-use super::model::{Coloc, Kind, Model, MultipleActive, NodeIx, RscIx};
+use super::model::{Coloc, Kind, Model, NodeIx, RscIx};
 use crate::cib::{Colocation, Constraint, Location, LocationTarget, ResourceSet, Role, Score};
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,6 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
         nodes.for_each(|n| ban(model, r, n));
     }
     unmanaged(model);
-    several(model);
     stickiness(model);
     internal_colocations(model);
     super::remote::constrain(model);
@@ -222,21 +221,8 @@ fn discover(model: &mut Model<'_>, discoveries: &Discoveries) {
 /// What is not managed stays where it is, and what it is bound to had better know.
 fn unmanaged(model: &mut Model<'_>) {
     for r in 0..model.rscs.len() {
-        let held = model.rscs[r].active.iter().any(|a| a.blocked);
-        if !model.props.exact || model.rscs[r].frozen || (model.managed(r) && !held) {
-            continue;
-        }
-        // What a node in maintenance takes out of our hands is held from there on; where it was found before, nothing is said.
-        let rsc = &model.rscs[r];
-        let in_maintenance = |n: NodeIx| model.nodes[n].maintenance;
-        let own = !rsc.meta.is_managed || rsc.meta.maintenance || model.props.maintenance_mode;
-        let from = if own || held || rsc.removed {
-            0
-        } else {
-            rsc.active.iter().position(|a| in_maintenance(a.node)).unwrap_or(0)
-        };
-        for seen in model.rscs[r].active.clone().into_iter().skip(from) {
-            let score = &mut model.rscs[r].scores[seen.node];
+        for n in model.rscs[r].now.loose.clone() {
+            let score = &mut model.rscs[r].scores[n];
             *score = score.plus(Score::INF);
         }
     }
@@ -256,31 +242,6 @@ fn stickiness(model: &mut Model<'_>) {
         let text = format!("it stays where it is (resource-stickiness {score})");
         model.rscs[r].scores[node] = sum;
         model.because(r, Some(node), "stickiness", text).scored(score);
-    }
-}
-
-/// What is active more than once: it is not started again after it has been stopped (`stop_only`), or its whole group is not touched (`block`).
-fn several(model: &mut Model<'_>) {
-    for r in 0..model.rscs.len() {
-        let rsc = &mut model.rscs[r];
-        if rsc.active.len() < 2 {
-            continue;
-        }
-        match (rsc.meta.multiple_active, rsc.parent) {
-            (MultipleActive::StopOnly, _) => rsc.scores.fill(Score::NEG_INF),
-            (MultipleActive::Block, Some(parent)) => {
-                let group = &model.rscs[parent];
-                if matches!(group.kind, Kind::Group { .. })
-                    && group.meta.multiple_active == MultipleActive::Block
-                {
-                    for member in group.children.clone() {
-                        model.rscs[member].now.held = true;
-                    }
-                }
-            }
-            (MultipleActive::Block, None)
-            | (MultipleActive::StopStart | MultipleActive::StopUnexpected, _) => {}
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Phase 5: the orders that resources bring with them: stop before start, members of groups one after the other, clones as a whole.
 
+use super::Habit;
 use super::actions::{Table, Task};
 use super::model::{Kind, Model, RscIx};
 use super::order::{End, Link};
@@ -149,7 +150,7 @@ fn member_of(
     let back = Link::ORDERED | Link::RESTART;
     table.sequence(model, (member, Task::Stop), (before, Task::Stop), back);
     let active = |m: RscIx| !model.rscs[m].active.is_empty();
-    if active(member) && !active(before) {
+    if active(member) && !active(before) && !model.habit(Habit::NewMembersStart) {
         // A new member in the middle: the later one stops before it starts.
         let link = Link::THEN_IMPLIES_FIRST | Link::BLOCKS;
         table.sequence(model, (member, Task::Stop), (before, Task::Start), link);

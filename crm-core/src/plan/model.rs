@@ -81,6 +81,8 @@ pub(super) struct Now<'a> {
     pub(super) again: Vec<(NodeIx, &'a str)>,
     /// The records it was read from, oldest first, with the last start and the last stop in them.
     pub(super) records: Vec<super::told::Told<'a>>,
+    /// Nodes where it was found active when it was out of our hands already.
+    pub(super) loose: Vec<NodeIx>,
     /// Nodes where members of a collection were found active, in the order in which they were.
     pub(super) places: Vec<NodeIx>,
     /// Nodes where its state is known.
@@ -347,9 +349,7 @@ impl Rsc<'_> {
 
     /// Must stay as it is, wherever it is.
     pub(super) fn blocked(&self) -> bool {
-        self.now.held
-            || self.active.iter().any(|a| a.blocked)
-            || (self.active.len() > 1 && self.meta.multiple_active == MultipleActive::Block)
+        self.now.held || self.active.iter().any(|a| a.blocked)
     }
 
     pub(super) const fn clone_info(&self) -> Option<&CloneInfo> {

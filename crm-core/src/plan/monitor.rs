@@ -78,6 +78,10 @@ pub(super) fn recurring(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
     let node = model.rscs[r].assigned;
     let active = node.is_some_and(|n| !model.nodes[n].maintenance)
         && (model.rscs[r].next_role != Role::Stopped || !model.movable(r));
+    let start = node.filter(|_| active).map(|n| {
+        // What is not managed is not started, whatever a restart would take.
+        (table.make(model, r, Task::Start, Some(n), true), n)
+    });
     let mut seen = Vec::new();
     for (at, op) in prim.ops.iter().enumerate() {
         let interval = op.interval_ms();
@@ -93,8 +97,7 @@ pub(super) fn recurring(model: &mut Model<'_>, table: &mut Table, r: RscIx) {
         let one = Every { r, op: at, interval, role: op_role(op) };
         if one.role == Some(Role::Stopped) {
             where_stopped(model, table, one, node);
-        } else if let Some(node) = node.filter(|_| active) {
-            let start = table.make(model, r, Task::Start, Some(node), true);
+        } else if let Some((start, node)) = start {
             where_active(model, table, one, (start, node));
         }
     }

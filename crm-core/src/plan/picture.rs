@@ -1,7 +1,7 @@
 //! What runs where as the engine reads it from the histories: the tree of resources with their states, for `status` and simulations.
 
-use super::Input;
 use super::model::{BundleIx, Kind, Model, NodeKind, ReplicaIx, RscIx};
+use super::{Habit, Input};
 use crate::cib::{Resource, Role};
 
 /// A cluster as the engine sees it.
@@ -97,6 +97,10 @@ pub struct RscPicture {
     pub pending: Option<(String, String)>,
     /// An active instance on a node that may have lost it.
     pub unclean: bool,
+    /// All that is active of it is on nodes that are off: it counts as stopped.
+    pub gone: bool,
+    /// An old release does not show it: nobody may touch it, and it is active on nodes only that are not there.
+    pub hidden: bool,
 }
 
 impl RscPicture {
@@ -190,7 +194,27 @@ fn bundle(model: &Model<'_>, r: RscIx, parts: &BundleIx) -> RscPicture {
         removed: false,
         pending: None,
         unclean: false,
+        gone: false,
+        hidden: false,
     }
+}
+
+/// Is it active at all, as Pacemaker shows it? What runs on a node that is off, and known to be, has ended with it.
+fn alive(model: &Model<'_>, r: RscIx) -> bool {
+    let mut at = model.rscs[r].active.iter().map(|a| &model.nodes[a.node]);
+    at.any(|n| n.online || !n.clean || !model.managed(r))
+}
+
+/// An old release does not look for members and instances one by one: a collection is where its managed ones are, or where one of them is to be seen.
+fn hidden(model: &Model<'_>, r: RscIx) -> bool {
+    let leaves = model.leaves(r);
+    let online = |l: &RscIx| model.rscs[*l].active.iter().any(|a| model.nodes[a.node].online);
+    model.habit(Habit::HidesUntouched)
+        && model.rscs[r].parent.is_none()
+        && !model.rscs[r].children.is_empty()
+        && leaves.iter().any(|l| alive(model, *l))
+        && model.places(r).is_empty()
+        && !leaves.iter().any(online)
 }
 
 fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
@@ -215,16 +239,30 @@ fn resource(model: &Model<'_>, r: RscIx) -> RscPicture {
         label: if unique { model.label(r) } else { rsc.id.to_owned() },
         made,
         children: rsc.children.iter().map(|c| resource(model, *c)).collect(),
-        active: rsc.active.iter().map(|a| (model.nodes[a.node].name.to_owned(), a.role)).collect(),
+        active: rsc
+            .active
+            .iter()
+            .map(|a| {
+                // Where there are roles, what is started is unpromoted.
+                let started = a.role == Role::Started && rsc.children.is_empty();
+                let role = if started { model.active_role(r) } else { a.role };
+                (model.nodes[a.node].name.to_owned(), role)
+            })
+            .collect(),
         failed: rsc.active.iter().any(|a| a.failed),
         blocked: rsc.blocked(),
         managed: model.managed(r),
-        removed: rsc.removed,
+        removed: rsc.removed || rsc.surplus || rsc.parent.is_some_and(|p| model.rscs[p].surplus),
         pending: rsc
             .now
             .pending
             .as_ref()
             .map(|(op, node)| (op.clone(), model.nodes[*node].name.to_owned())),
-        unclean: rsc.active.iter().any(|a| !model.nodes[a.node].online),
+        unclean: rsc.active.iter().any(|a| {
+            let node = &model.nodes[a.node];
+            !node.online && !node.clean
+        }),
+        gone: !rsc.active.is_empty() && !alive(model, r),
+        hidden: hidden(model, r),
     }
 }

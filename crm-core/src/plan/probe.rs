@@ -4,7 +4,7 @@ use super::actions::{ActIx, Flag, Table, Task};
 use super::collective;
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::{End, Link};
-use super::unfence;
+use super::{Habit, unfence};
 use crate::cib::Role;
 use crate::status::rc;
 use std::collections::BTreeSet;
@@ -82,7 +82,8 @@ fn whole(model: &Model<'_>, r: RscIx) -> RscIx {
 /// A resource starts after its probes; of a clone's instances none starts before all are probed.
 fn before_start(model: &Model<'_>, table: &mut Table, r: RscIx, probe: ActIx) {
     let (top, whole) = (model.top(r), whole(model, r));
-    let blocks = !table.flags(probe).runnable() && !model.is_active(top);
+    let known = if model.habit(Habit::ProbesStop) { r } else { top };
+    let blocks = !table.flags(probe).runnable() && model.places(known).is_empty();
     let link = if blocks { Link::ORDERED | Link::BLOCKS } else { Link::ORDERED };
     table.order(model, End::Act(probe), End::Op(whole, Task::Start), link);
     table.order(model, End::Act(probe), End::Op(r, Task::Reload), Link::ORDERED);

@@ -169,8 +169,10 @@ impl<'a> Model<'a> {
     pub(super) fn set_roles(&mut self, clone: RscIx, info: &CloneInfo) {
         for instance in self.rscs[clone].children.clone() {
             let Some(node) = self.place_of(instance) else {
-                self.rscs[instance].promotion = Score::NEG_INF;
-                self.note_promotion(instance, None, Score::NEG_INF);
+                let idle = self.habit(Habit::IdleFirst);
+                let score = if idle { self.rscs[instance].rank } else { Score::NEG_INF };
+                self.rscs[instance].promotion = score;
+                self.note_promotion(instance, None, score);
                 continue;
             };
             let priority = self.promotion_priority(clone, instance, node);
@@ -215,6 +217,14 @@ impl<'a> Model<'a> {
             let score = self.rscs[*i].promotion;
             if let Some(n) = self.place_of(*i).filter(|_| score >= Score::ZERO) {
                 table[n] = table[n].map(|old| old.plus(score));
+            }
+        }
+        for ix in self.this_with_list(clone) {
+            let c = self.colocs[ix];
+            if c.dependent_role == Some(Role::Promoted) && self.habit(Habit::AskedTwice) {
+                let optional = c.score != Score::INF;
+                let pull = Pull { primaries: false, optional, positive: false };
+                self.pull(c.primary, ix, share(1.0, c.score), pull, &mut table);
             }
         }
         for ix in self.with_this_list(clone) {

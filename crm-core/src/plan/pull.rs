@@ -66,7 +66,7 @@ impl Model<'_> {
             // A connection is moved easily, the container it leads to is not.
             return false;
         }
-        c.influence || !self.is_active(r)
+        c.influence || self.places(r).is_empty()
     }
 
     /// Adds to `table` what `source` (the other side of the colocation), and what is bound to it in turn, prefers.
@@ -87,6 +87,9 @@ impl Model<'_> {
             if let Some(first) = self.rscs[source].children.first().copied() {
                 self.pull(first, ix, factor, pull, table);
             }
+            if self.habit(Habit::GroupsSpeakLate) && !pull.primaries {
+                self.pull_behind_last(source, factor, pull, table);
+            }
         } else {
             let mut work = table.clone();
             self.add_matching(source, ix, factor, pull, &mut work);
@@ -101,6 +104,15 @@ impl Model<'_> {
             }
         }
         self.rscs[source].merging = false;
+    }
+
+    /// What is bound to a group's last member speaks once more.
+    fn pull_behind_last(&mut self, group: RscIx, factor: f32, pull: Pull, table: &mut Table) {
+        let Some(last) = self.rscs[group].children.last().copied() else { return };
+        let mut work = table.clone();
+        if self.pull_further(last, factor, pull, &mut work) {
+            *table = work;
+        }
     }
 
     /// Lets what is bound to `source` speak too. False when nothing would be left and all of it is to be forgotten.

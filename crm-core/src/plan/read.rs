@@ -66,6 +66,11 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
         super::records::read(&mut builder, input);
     } else {
         builder.note_findings();
+        for r in 0..builder.model.rscs.len() {
+            if builder.model.rscs[r].active.len() > 1 {
+                builder.model.found_again(r);
+            }
+        }
         orphans(&mut builder.model, input);
     }
     builder.model

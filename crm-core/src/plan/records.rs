@@ -226,8 +226,23 @@ impl Model<'_> {
     }
 }
 
+/// Instances whose members are not all merely started: a member that is stays so, and has the unpromoted role only in the plan.
+fn mixed(model: &Model<'_>) -> BTreeSet<RscIx> {
+    let mut out = BTreeSet::new();
+    for clone in model.rscs.iter().filter(|r| r.promotable()) {
+        for leaves in clone.children.iter().map(|i| model.leaves(*i)) {
+            let best = leaves.iter().filter_map(|l| model.rscs[*l].now.role).max();
+            if best > Some(Role::Started) {
+                out.extend(leaves);
+            }
+        }
+    }
+    out
+}
+
 /// The states of primitives as the other phases read them.
 fn finish(model: &mut Model<'_>) {
+    let mixed = mixed(model);
     for r in 0..model.rscs.len() {
         if !matches!(model.rscs[r].kind, Kind::Primitive) {
             continue;
@@ -238,8 +253,7 @@ fn finish(model: &mut Model<'_>) {
         let role = now.role.unwrap_or(usual);
         let promotable = usual == Role::Unpromoted;
         let role = match role {
-            Role::Started if promotable => Role::Unpromoted,
-            Role::Unpromoted | Role::Promoted if !promotable && !rsc.removed => Role::Started,
+            Role::Started if promotable && !mixed.contains(&r) => Role::Unpromoted,
             Role::Stopped | Role::Started | Role::Unpromoted | Role::Promoted => role,
         };
         let (failed, held, demote) = (now.failed, now.held, now.demote_only);

@@ -110,8 +110,7 @@ impl Model<'_> {
 
     pub(super) fn standing(&mut self, i: RscIx) -> Standing {
         let leaves = self.leaves(i);
-        let mut nodes: Vec<NodeIx> =
-            leaves.iter().flat_map(|l| self.rscs[*l].active.iter().map(|a| a.node)).collect();
+        let mut nodes = self.places(i);
         nodes.sort_unstable();
         nodes.dedup();
         let current = self.current_node(i);
@@ -136,11 +135,15 @@ impl Model<'_> {
     /// What a node is worth to an instance because of what it follows and what follows it.
     fn bound_score(&mut self, i: RscIx, node: NodeIx) -> Score {
         let (this_with, with_this) = (self.this_with_list(i), self.with_this_list(i));
+        // A node that is off, or going, is worth nothing to begin with.
+        let there = &self.nodes[node];
+        let lost = self.props.exact && (!there.online || there.leaving);
+        let own = if lost { Score::NEG_INF } else { Score::ZERO };
         if this_with.is_empty() && with_this.is_empty() {
-            return Score::ZERO;
+            return own;
         }
         let mut table: Table = vec![Some(Score::NEG_INF); self.nodes.len()];
-        table[node] = Some(Score::ZERO);
+        table[node] = Some(own);
         let base = Pull { primaries: false, optional: false, positive: false };
         for ix in this_with {
             let c = self.colocs[ix];
@@ -201,7 +204,7 @@ impl Model<'_> {
     fn leave_out(&mut self, i: RscIx) {
         for leaf in self.leaves(i) {
             self.rscs[leaf].scores.fill(Score::NEG_INF);
-            if !self.movable(leaf) {
+            if !self.movable(leaf) && !self.props.exact {
                 self.assign(leaf, None);
                 continue;
             }
@@ -234,6 +237,9 @@ impl Model<'_> {
         seats: &mut Seats,
         left: usize,
     ) -> bool {
+        if self.habit(Habit::GroupsStick) && self.rscs[i].scores[node] < Score::ZERO {
+            return false;
+        }
         let saved = self.save(i);
         let told = self.reasons.len();
         let taken = seats.taken.clone();

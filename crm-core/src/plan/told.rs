@@ -1,6 +1,6 @@
 //! What the reading of histories notes in the model: who is active, banned, to be fenced, and how often it failed.
 
-use super::model::{Kind, Model, NoQuorum, NodeIx, NodeKind, RscIx, Seen};
+use super::model::{Kind, Model, MultipleActive, NoQuorum, NodeIx, NodeKind, RscIx, Seen};
 use crate::cib::{Role, Score};
 use crate::lrm::OpRecord;
 use std::collections::BTreeMap;
@@ -99,20 +99,62 @@ impl<'a> Model<'a> {
         self.rscs[r].now.known.insert(n);
     }
 
-    /// It is active there.
+    /// It is active there. What it belongs to is so too, unless it is out of our hands.
     pub(super) fn add_running(&mut self, r: RscIx, n: NodeIx) {
-        if !self.rscs[r].active.iter().any(|a| a.node == n) {
-            let seen = Seen::plain(n, Role::Started, false);
-            self.rscs[r].active.push(seen);
+        if self.rscs[r].active.iter().any(|a| a.node == n) {
+            return;
         }
-        let mut above = self.rscs[r].parent;
-        while let Some(parent) = above {
+        self.rscs[r].active.push(Seen::plain(n, Role::Started, false));
+        if !self.movable(r) {
+            self.rscs[r].now.loose.push(n);
+            return;
+        }
+        let patient = self.rscs[r].meta.needs_fencing;
+        let counts = |n: NodeIx| patient || (self.nodes[n].online && self.nodes[n].clean);
+        if self.rscs[r].active.iter().filter(|a| counts(a.node)).count() > 1 {
+            self.found_again(r);
+        }
+        let mut at = r;
+        while let Some(parent) = self.rscs[at].parent {
             let places = &mut self.rscs[parent].now.places;
-            if !places.contains(&n) {
-                places.push(n);
+            if places.contains(&n) {
+                return;
             }
-            above = self.rscs[parent].parent;
+            places.push(n);
+            at = parent;
+            if !self.managed(at) {
+                return;
+            }
         }
+    }
+
+    /// What is active more than once: it is not started again after it has been stopped (`stop_only`), or its whole group is not touched (`block`).
+    pub(super) fn found_again(&mut self, r: RscIx) {
+        match self.rscs[r].meta.multiple_active {
+            MultipleActive::StopOnly => self.rscs[r].scores.fill(Score::NEG_INF),
+            MultipleActive::Block => {
+                self.rscs[r].now.held = true;
+                let parent = self.rscs[r].parent.map(|p| &self.rscs[p]);
+                let group = parent.filter(|p| {
+                    matches!(p.kind, Kind::Group { .. })
+                        && p.meta.multiple_active == MultipleActive::Block
+                });
+                for member in group.map(|g| g.children.clone()).unwrap_or_default() {
+                    self.rscs[member].now.held = true;
+                }
+            }
+            MultipleActive::StopStart | MultipleActive::StopUnexpected => {}
+        }
+    }
+
+    /// Where it counts as active as a whole.
+    pub(super) fn places(&self, r: RscIx) -> Vec<NodeIx> {
+        let primitive = matches!(self.rscs[r].kind, Kind::Primitive);
+        if self.props.exact && !primitive {
+            return self.rscs[r].now.places.clone();
+        }
+        let leaves = self.leaves(r);
+        leaves.iter().flat_map(|l| self.rscs[*l].active.iter().map(|a| a.node)).collect()
     }
 
     /// Can what runs on the node be cut off?

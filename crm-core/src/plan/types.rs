@@ -82,6 +82,20 @@ pub enum Habit {
     GroupsStick,
     /// A preference does not fade on its way along several colocations: only the last one's score counts, with the sign of all.
     NeverFades,
+    /// A probe that is impossible keeps a whole clone from starting, and stops what runs of it, unless that very instance is active.
+    ProbesStop,
+    /// A new member of a group starts before later ones that run and cannot be stopped first.
+    NewMembersStart,
+    /// To keep away from a role means to keep away from all that has another one.
+    OtherRoles,
+    /// What becomes needed of a group does not reach what comes after it, unless an order of its own brings it there.
+    GroupsUnheard,
+    /// A collection of which nobody may touch what is active, and that on nodes only that are not there, is not shown.
+    HidesUntouched,
+    /// An instance that is to be nowhere counts with its priority among those that could be promoted, not behind them.
+    IdleFirst,
+    /// What the promoted instance follows says where it would like to be itself when the one to be promoted is chosen, though it has its place by then.
+    AskedTwice,
 }
 
 /// Some of them.

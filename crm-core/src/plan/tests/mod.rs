@@ -11,4 +11,5 @@ mod recorded;
 mod seed002;
 mod steps;
 mod told;
+mod unmanaged;
 mod world;
