@@ -15,9 +15,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HELP: &str = "\
-crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED] [--plan FILE [--rules R,..]]
+crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--with F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED] [--plan FILE [--rules R,..]]
   --seeds A..B,C  which random clusters (0..300)
   --only, --without   features; `--only help` lists them
+  --with F,..     these too, of those that are only there on request
   --show N        cut down and print the first N differences (3)
   --keep DIR      write each difference that is cut down as AREA-SEED.xml and .txt
   --allow N       so many of them may differ
@@ -70,6 +71,7 @@ fn options() -> Result<Options, String> {
             }
             "--only" => out.mask.only = features(&value()?)?,
             "--without" => out.mask.without = features(&value()?)?,
+            "--with" => out.mask.with = features(&value()?)?,
             "--jobs" => out.jobs = usize::try_from(number(&value()?)?).unwrap_or(1).max(1),
             "--show" => out.show = usize::try_from(number(&value()?)?).unwrap_or(usize::MAX),
             "--keep" => out.keep = Some(PathBuf::from(value()?)),

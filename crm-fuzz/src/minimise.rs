@@ -45,7 +45,7 @@ enum Cut {
     Attr(Vec<usize>, String),
 }
 
-const MAY_GO: [&str; 17] = [
+const MAY_GO: [&str; 22] = [
     "cluster_property_set",
     "instance_attributes",
     "meta_attributes",
@@ -61,6 +61,11 @@ const MAY_GO: [&str; 17] = [
     "resource_ref",
     "lrm_resource",
     "expression",
+    "date_expression",
+    "rsc_expression",
+    "op_expression",
+    "rule",
+    "lifetime",
     "transient_attributes",
     "tags",
 ];

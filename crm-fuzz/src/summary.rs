@@ -114,6 +114,8 @@ fn noise(line: &str) -> bool {
         "Transition failed: terminated",
         "An invalid transition was produced",
         "The cluster will",
+        "notice: Unfencing Pacemaker Remote node",
+        "notice: Only 'private' parameters",
         "* Node List:",
         "* Full List of Resources:",
         "* No resources",

@@ -217,6 +217,8 @@ impl Flag {
     pub(super) const AGAIN: Self = Self(64);
     /// Ends a migration that was left half-way.
     pub(super) const DANGLING: Self = Self(128);
+    /// Needed for a reason that no line of the summary tells.
+    pub(super) const UNTOLD: Self = Self(256);
 }
 
 impl Flags {

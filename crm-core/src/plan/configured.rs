@@ -1,5 +1,6 @@
 //! Phase 3: the orders that the configuration asks for, in its order: order constraints, their sets, and keeping apart.
 
+use super::SetWords;
 use super::actions::{ActIx, Flag, Table, Task};
 use super::model::{Coloc, Model, RscIx};
 use super::order::{End, Link};
@@ -58,12 +59,16 @@ pub(super) fn note(model: &Model<'_>, table: &mut Table) {
     }
 }
 
-fn note_order(model: &Model<'_>, table: &mut Table, order: &Order) {
-    let symmetry = match order.symmetrical {
+fn symmetry_of(order: &Order, kind: OrderKind) -> Symmetry {
+    match order.symmetrical {
         Some(false) => Symmetry::One,
-        _ if order.kind == OrderKind::Serialize => Symmetry::One,
+        _ if kind == OrderKind::Serialize => Symmetry::One,
         Some(true) | None => Symmetry::Both,
-    };
+    }
+}
+
+fn note_order(model: &Model<'_>, table: &mut Table, order: &Order) {
+    let symmetry = symmetry_of(order, order.kind);
     if order.sets.is_empty() {
         let first_task = task_of(order.first_action);
         let then_task = order.then_action.map_or(first_task, |a| task_of(Some(a)));
@@ -83,7 +88,8 @@ fn note_order(model: &Model<'_>, table: &mut Table, order: &Order) {
     }
     let sets: Vec<Set> = order.sets.iter().map(|set| Set::of(model, set)).collect();
     for (at, set) in sets.iter().enumerate() {
-        inside(model, table, order.kind, symmetry, set);
+        let kind = set.kind.unwrap_or(order.kind);
+        inside(model, table, kind, symmetry_of(order, kind), set);
         let Some(last) = at.checked_sub(1).and_then(|i| sets.get(i)) else { continue };
         let name = |s: &Set, n: usize| s.id.clone().unwrap_or_else(|| format!("{}:{n}", order.id));
         between(model, table, (order.kind, symmetry), (last, name(last, at - 1)), set);
@@ -144,6 +150,15 @@ fn counting(table: &mut Table, name: &str, enough: u32) -> ActIx {
     point
 }
 
+impl Model<'_> {
+    /// What a set says that only Pacemaker's sets can say.
+    pub(super) fn set_words(&self, set: &ResourceSet) -> SetWords {
+        let all = self.pacemaker.map(|p| p.sets);
+        let own = all.zip(set.id.as_ref()).and_then(|(all, id)| all.get(id));
+        own.copied().unwrap_or_default()
+    }
+}
+
 /// A set with its resources found.
 struct Set {
     id: Option<String>,
@@ -153,23 +168,26 @@ struct Set {
     /// Its neighbours meet its ends, not all of its members.
     chain: bool,
     require_all: bool,
+    /// Kind among its members, where it has its own.
+    kind: Option<OrderKind>,
 }
 
 impl Set {
     fn of(model: &Model<'_>, set: &ResourceSet) -> Self {
         let members = set.members.iter().filter_map(|m| model.constrained(&m.resource)).collect();
+        let words = model.set_words(set);
         Self {
             id: set.id.clone(),
             members,
             task: task_of(set.action),
             sequential: set.sequential,
-            chain: match (model.pacemaker, &set.id) {
+            chain: match model.pacemaker {
                 // Pacemaker does not apply the default of `sequential` here.
-                (Some(p), Some(id)) => p.chains.contains(id),
-                (Some(_), None) => false,
-                (None, _) => set.sequential,
+                Some(_) => words.chain,
+                None => set.sequential,
             },
             require_all: set.require_all,
+            kind: words.kind,
         }
     }
 

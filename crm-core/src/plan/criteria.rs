@@ -282,7 +282,7 @@ const fn role_of(role: Option<Role>) -> Option<Role> {
 
 fn colocation<'a>(model: &mut Model<'a>, c: &'a Colocation) {
     if c.sets.is_empty() {
-        pair(model, c, (&c.rsc, c.rsc_role), (&c.with, c.with_role));
+        pair(model, c, c.score, (&c.rsc, c.rsc_role), (&c.with, c.with_role));
         return;
     }
     for set in &c.sets {
@@ -301,17 +301,22 @@ fn inside_set<'a>(model: &mut Model<'a>, c: &'a Colocation, set: &'a ResourceSet
     if !set.sequential {
         return;
     }
-    if c.score < Score::ZERO {
+    let words = model.set_words(set);
+    let score = words.score.unwrap_or(c.score);
+    if score < Score::ZERO {
         for (place, dependent) in set.members.iter().enumerate() {
             for primary in set.members.iter().take(place) {
-                pair(model, c, (&dependent.resource, set.role), (&primary.resource, set.role));
+                let with = (primary.resource.as_str(), set.role);
+                pair(model, c, score, (&dependent.resource, set.role), with);
             }
         }
         return;
     }
     for two in set.members.windows(2) {
-        if let [primary, dependent] = two {
-            pair(model, c, (&dependent.resource, set.role), (&primary.resource, set.role));
+        if let [first, second] = two {
+            let (primary, dependent) = if words.listed { (second, first) } else { (first, second) };
+            let with = (primary.resource.as_str(), set.role);
+            pair(model, c, score, (&dependent.resource, set.role), with);
         }
     }
 }
@@ -336,7 +341,7 @@ fn between_sets<'a>(
     for dependent in &from {
         for primary in &to {
             let with = (primary.resource.as_str(), primaries.role);
-            pair(model, c, (&dependent.resource, dependents.role), with);
+            pair(model, c, c.score, (&dependent.resource, dependents.role), with);
         }
     }
 }
@@ -344,19 +349,20 @@ fn between_sets<'a>(
 fn pair<'a>(
     model: &mut Model<'a>,
     c: &'a Colocation,
+    score: Score,
     dependent: (&str, Option<Role>),
     primary: (&str, Option<Role>),
 ) {
     let (Some(d), Some(p)) = (model.constrained(dependent.0), model.constrained(primary.0)) else {
         return;
     };
-    if d == p || c.score == Score::ZERO {
+    if d == p || score == Score::ZERO {
         return;
     }
     let attribute = c.node_attribute.as_deref().filter(|_| c.sets.is_empty());
     model.colocs.push(Coloc {
         id: &c.id,
-        score: c.score,
+        score,
         dependent: d,
         dependent_role: role_of(dependent.1),
         primary: p,

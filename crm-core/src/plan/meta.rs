@@ -94,7 +94,10 @@ pub(super) fn agent_defaults(
         return;
     }
     let connection = super::implicit::is_connection(agent);
-    if (connection || agent.class == "stonith") && lookup(chain, "requires").is_none() {
+    let requires = lookup(chain, "requires");
+    // What gives access cannot wait for it.
+    let circular = agent.class == "stonith" && requires == Some("unfencing");
+    if circular || (connection || agent.class == "stonith") && requires.is_none() {
         meta.needs_fencing = false;
         meta.needs_unfencing = false;
     }
@@ -129,6 +132,22 @@ pub(super) fn clone_info(
     }
 }
 
+/// Does a device provide it or a resource require it? One word of it anywhere makes it the default of all.
+fn mentions_unfencing(cib: &Cib) -> bool {
+    fn of(resource: &Resource) -> bool {
+        let says = |meta: &NvSet| {
+            ["provides", "requires"].iter().any(|name| meta.get(name) == Some("unfencing"))
+        };
+        match resource {
+            Resource::Primitive(p) => says(&p.meta),
+            Resource::Group(g) => says(&g.meta) || g.members.iter().any(|m| says(&m.meta)),
+            Resource::Clone(c) => says(&c.meta) || of(&c.child),
+            Resource::Bundle(b) => says(&b.meta) || b.child.iter().any(|p| says(&p.meta)),
+        }
+    }
+    cib.resources.iter().any(of)
+}
+
 /// Typed cluster properties.
 pub(super) fn properties(cib: &Cib) -> Properties {
     let chain = [&cib.properties];
@@ -152,10 +171,7 @@ pub(super) fn properties(cib: &Cib) -> Properties {
             Some("balanced") => Strategy::Balanced,
             Some(_) | None => Strategy::Default,
         },
-        unfencing: cib.primitives().iter().any(|p| {
-            p.agent.class == "stonith"
-                && p.meta.get("provides").is_some_and(|v| v.eq_ignore_ascii_case("unfencing"))
-        }),
+        unfencing: mentions_unfencing(cib),
         concurrent: flag(&chain, "concurrent-fencing", true),
         fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith")
             || flag(&chain, "have-watchdog", false),

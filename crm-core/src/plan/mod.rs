@@ -58,9 +58,10 @@ pub use digest::digest;
 pub use implicit::remote_nodes;
 pub use meta::{globally_unique, parse_role};
 pub use picture::{Made, NodePicture, NodePlace, Picture, RscPicture, picture};
+pub use records::digest_of;
 pub use types::{
     Action, ActionId, ActionKind, ClusterOp, Explained, Habit, Habits, Input, Instance, NodeView,
-    OpSpec, Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow,
+    OpSpec, Pacemaker, Placement, Plan, Reason, ScorePhase, ScoreRow, SetWords,
 };
 
 use model::{Kind, Model};

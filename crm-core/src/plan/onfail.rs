@@ -98,6 +98,8 @@ impl Model<'_> {
         let fits = record.op == "promote"
             || (record.op == "monitor" && record.interval_ms > 0 && op.is_some_and(promoted));
         let word = word.filter(|w| *w != "demote" || fits);
+        // What does not stop cannot be left alone: these say nothing of a failed stop.
+        let word = word.filter(|w| record.op != "stop" || !matches!(*w, "stop" | "standby"));
         if word.is_some() || record.op != "demote" {
             return word;
         }

@@ -270,6 +270,9 @@ fn finish(model: &mut Model<'_>) {
 
 /// Where nothing is known of a primitive. Of instances that are alike it is enough to know one.
 fn probes(model: &mut Model<'_>) {
+    if model.cib.properties.flag("enable-startup-probes") == Some(false) {
+        return;
+    }
     let mut known: BTreeMap<&str, BTreeSet<NodeIx>> = BTreeMap::new();
     for rsc in &model.rscs {
         known.entry(rsc.id).or_default().extend(&rsc.now.known);
@@ -448,6 +451,12 @@ fn but_secrets(
         !(secret || fence && name.starts_with("pcmk_") || name.starts_with("CRM_meta_"))
     });
     md5::hex(&params::written(told)) == *digest
+}
+
+/// The digest that Pacemaker keeps of the parameters of an operation (`op-digest`).
+#[must_use]
+pub fn digest_of(params: &BTreeMap<String, String>) -> String {
+    md5::hex(&params::written(params.iter()))
 }
 
 impl Model<'_> {

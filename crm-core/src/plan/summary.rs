@@ -1,6 +1,6 @@
 //! One line per change, in Pacemaker's words.
 
-use super::actions::{ActIx, Table, Task};
+use super::actions::{ActIx, Flag, Table, Task};
 use super::create::{current_node, needed as needed_of};
 use super::model::{Model, NodeIx, RscIx};
 use crate::cib::Role;
@@ -34,7 +34,8 @@ pub(super) fn lines(model: &Model<'_>, table: &Table) -> Vec<String> {
         out.push(format!("* Fence ({how}) {} '{why}'", model.nodes[n].name));
     }
     for act in table.named.values().filter(|a| table.acts[**a].task == Task::Unfence) {
-        if let (Some(node), true) = (table.acts[*act].node, table.happens(*act)) {
+        let told = table.happens(*act) && !table.flags(*act).has(Flag::UNTOLD);
+        if let (Some(node), true) = (table.acts[*act].node, told) {
             out.push(format!("* Fence (on) {}", model.nodes[node].name));
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into the policy engine and what comes out. Plans are values: immutable, ordered, comparable.
 
-use crate::cib::{Cib, NvSet, Role, Score};
+use crate::cib::{Cib, NvSet, OrderKind, Role, Score};
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,10 +58,23 @@ pub struct Pacemaker<'a> {
     pub records: &'a [crate::lrm::NodeRecord],
     /// Parameters that rules make differ between nodes: by resource, by node.
     pub params: &'a BTreeMap<String, BTreeMap<String, NvSet>>,
-    /// Resource sets that say `sequential=true`, by id: Pacemaker orders two sets by their ends only where that is written.
-    pub chains: &'a BTreeSet<String>,
+    /// What only Pacemaker's resource sets say, by their ids.
+    pub sets: &'a BTreeMap<String, SetWords>,
     /// What an old release decided otherwise.
     pub habits: Habits,
+}
+
+/// What is written at a resource set and has no place in our own sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetWords {
+    /// `sequential=true`: Pacemaker orders two sets by their ends only where that is written.
+    pub chain: bool,
+    /// Score among its members (colocations); the constraint's is the one between sets.
+    pub score: Option<Score>,
+    /// Kind among its members (orders).
+    pub kind: Option<OrderKind>,
+    /// `ordering=listed`: each member goes with the one after it, not with the one before it.
+    pub listed: bool,
 }
 
 /// What Pacemaker 2.1.5 decided otherwise than the releases after it: with these on, the plan can be compared with that release's.

@@ -3,10 +3,48 @@
 use super::actions::{ActIx, Flag, Table, Task};
 use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::{End, Link};
+use std::collections::BTreeMap;
 
 fn action(model: &Model<'_>, table: &mut Table, node: NodeIx) -> ActIx {
     let name = format!("stonith-{}-on", model.nodes[node].name);
-    table.named(&name, Task::Unfence, Some(node))
+    let new = !table.named.contains_key(&name);
+    let act = table.named(&name, Task::Unfence, Some(node));
+    if new && outdated(model, node) && model.can_fence(node) {
+        table.clear(act, Flag::OPTIONAL);
+        table.set(act, Flag::UNTOLD);
+    }
+    act
+}
+
+/// It is needed for a reason that is told.
+fn need(table: &mut Table, act: ActIx) {
+    table.clear(act, Flag::OPTIONAL);
+    table.clear(act, Flag::UNTOLD);
+}
+
+/// The node remembers the devices that gave it access, with their parameters: one of them is another now, or new.
+fn outdated(model: &Model<'_>, node: NodeIx) -> bool {
+    let Some(known) = model.nodes[node].attribute("#digests-all") else { return false };
+    let harmless = model.nodes[node].attribute("#digests-secure").unwrap_or_default();
+    let devices = (0..model.rscs.len()).filter(|r| model.fences(*r) && gives_access(model, *r));
+    let mut devices = devices.filter_map(|r| Some((r, model.rscs[r].agent?)));
+    devices.any(|(r, agent)| {
+        let all = model.attributes_of(r, node);
+        let listed = |params: &BTreeMap<String, String>| {
+            format!("{}:{}:{},", model.rscs[r].id, agent.kind, super::digest_of(params))
+        };
+        let mut public = all.clone();
+        let secret =
+            |name: &str| name.starts_with("pcmk_") || matches!(name, "password" | "passwd");
+        public.retain(|name, _| !secret(name));
+        !known.contains(&listed(&all)) && !harmless.contains(&listed(&public))
+    })
+}
+
+fn gives_access(model: &Model<'_>, r: RscIx) -> bool {
+    let provides = model.rscs[r].prim.and_then(|p| p.meta.get("provides"));
+    model.rscs[r].meta.needs_unfencing
+        || provides.is_some_and(|p| p.eq_ignore_ascii_case("unfencing"))
 }
 
 fn concerned(model: &Model<'_>, r: RscIx) -> bool {
@@ -48,7 +86,7 @@ pub(super) fn before(
     let n = &model.nodes[node];
     let done = n.attribute("#node-unfenced").is_some_and(|v| v != "0");
     if !done && reachable(model, node) {
-        table.clear(unfence, Flag::OPTIONAL);
+        need(table, unfence);
     }
 }
 
@@ -61,7 +99,7 @@ fn reachable(model: &Model<'_>, node: NodeIx) -> bool {
 pub(super) fn redefined(model: &Model<'_>, table: &mut Table, r: RscIx, node: NodeIx) {
     if concerned(model, r) && model.fences(r) && reachable(model, node) {
         let unfence = action(model, table, node);
-        table.clear(unfence, Flag::OPTIONAL);
+        need(table, unfence);
     }
 }
 

@@ -69,7 +69,7 @@ pub fn input(document: &Document) -> Input<'_> {
             coordinator: document.coordinator.as_deref(),
             records: &document.records,
             params: &document.params,
-            chains: &document.chains,
+            sets: &document.sets,
             habits: document.habits,
         }),
     }

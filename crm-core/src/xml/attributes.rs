@@ -6,6 +6,9 @@ use super::tree::Element;
 use crate::cib::{Nv, NvSet, Score};
 use std::cmp::Reverse;
 
+/// The set of cluster options that Pacemaker's own tools write.
+const FIRST_OPTIONS: &str = "cib-bootstrap-options";
+
 /// What the rules of a set may be about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sets<'a> {
@@ -16,7 +19,7 @@ pub(super) enum Sets<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The sets called `name` below `owner` as one: higher scores first, then as written; the first to give a name wins.
+    /// The sets called `name` below `owner` as one: higher scores first, of equal ones the last; the first to give a name wins.
     pub(super) fn attributes(
         &mut self,
         owner: Element<'a>,
@@ -30,8 +33,12 @@ impl<'a> Reader<'a> {
                 None => self.wrong(set, format!("no element has the id `{}`", set.word("id-ref"))),
             }
         }
+        found.reverse();
         found.sort_by_key(|set| {
-            Reverse(set.attr("score").and_then(Score::parse).unwrap_or_default())
+            // The cluster's own options stand in a set that counts before all others.
+            let own = name == "cluster_property_set" && set.attr("id") == Some(FIRST_OPTIONS);
+            let score = set.attr("score").and_then(Score::parse).unwrap_or_default();
+            (!own, Reverse(score))
         });
         let mut out = NvSet::default();
         for set in found {
@@ -39,7 +46,8 @@ impl<'a> Reader<'a> {
                 Sets::Plain => About::default(),
                 Sets::Of(about) => about,
             };
-            let applies = set.named("rule").all(|rule| self.rule(rule, &about));
+            let mut rules = set.named("rule").peekable();
+            let applies = rules.peek().is_none() || rules.any(|rule| self.rule(rule, &about));
             for child in set.children() {
                 match child.name() {
                     "rule" => {}

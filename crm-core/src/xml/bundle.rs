@@ -13,9 +13,11 @@ impl<'a> Reader<'a> {
     pub(super) fn bundle(
         &mut self,
         element: Element<'a>,
-        defaults: Defaults<'a>,
+        defaults: &Defaults<'a>,
     ) -> Option<Bundle> {
         let id = self.id(element)?;
+        let meta = self.attributes(element, "meta_attributes", Sets::Plain);
+        let defaults = defaults.inside(&meta);
         let mut container = None;
         let mut network = None;
         let mut storage = Vec::new();
@@ -29,7 +31,7 @@ impl<'a> Reader<'a> {
                         storage.push(StorageMapping { id, attrs: attrs(mapping) });
                     }
                 }
-                "primitive" => child = self.primitive(part, defaults),
+                "primitive" => child = self.primitive(part, &defaults),
                 "meta_attributes" => {}
                 name => match Engine::ALL.into_iter().find(|e| e.name() == name) {
                     Some(engine) => container = Some(Container { engine, attrs: attrs(part) }),
@@ -53,7 +55,7 @@ impl<'a> Reader<'a> {
             network,
             storage,
             child,
-            meta: self.attributes(element, "meta_attributes", Sets::Plain),
+            meta,
         };
         if bundle.child.is_some() && !bundle.reachable() {
             let text = format!(

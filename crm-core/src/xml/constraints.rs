@@ -8,6 +8,7 @@ use crate::cib::{
     Colocation, Constraint, Location, LocationTarget, LossPolicy, NvSet, Order, OrderAction,
     OrderKind, Resource, ResourceSet, Role, RscTicket, Score, SetMember,
 };
+use crate::plan::SetWords;
 use std::collections::BTreeMap;
 
 impl<'a> Reader<'a> {
@@ -15,6 +16,9 @@ impl<'a> Reader<'a> {
         let tags = tags(configuration);
         let Some(section) = configuration.child("constraints") else { return };
         for element in section.children() {
+            if !self.lives(element) {
+                continue;
+            }
             match element.name() {
                 "rsc_location" => self.location(element, &tags),
                 "rsc_colocation" => self.colocation(element, &tags),
@@ -23,6 +27,13 @@ impl<'a> Reader<'a> {
                 _ => self.unknown(element, "constraints"),
             }
         }
+    }
+
+    /// A constraint with a lifetime holds while one of its rules does; no node is asked for.
+    fn lives(&mut self, constraint: Element<'a>) -> bool {
+        let Some(lifetime) = constraint.child("lifetime") else { return true };
+        let rules: Vec<Element<'a>> = lifetime.named("rule").collect();
+        rules.is_empty() || rules.into_iter().any(|rule| self.rule(rule, &About::default()))
     }
 
     fn role(&mut self, at: Element<'a>, name: &str) -> Option<Role> {
@@ -71,17 +82,19 @@ impl<'a> Reader<'a> {
         }
         let id = element.word("id").to_owned();
         let discovery = element.attr("resource-discovery").map(str::to_owned);
-        let mut nodes: Vec<(String, Score, Option<Role>)> = Vec::new();
+        let mut named: Vec<(String, Score)> = Vec::new();
         if let Some(node) = element.attr("node") {
             let score = self.score(element, "score").unwrap_or_default();
-            nodes.push((node.to_owned(), score, None));
+            named.push((node.to_owned(), score));
         }
         let rules: Vec<Element<'a>> = element.named("rule").collect();
         if rules.iter().any(|rule| asks_the_resource(*rule)) {
             targets = targets.into_iter().flat_map(|t| self.spelled_out(t)).collect();
         }
         for (target, role, captures) in targets {
-            let mut nodes = nodes.clone();
+            let of = |(node, score): &(String, Score)| (node.clone(), *score, role);
+            let mut nodes: Vec<(String, Score, Option<Role>)> = named.iter().map(of).collect();
+            // A rule has a role of its own, or none: that of the constraint is about the node that it names.
             for rule in &rules {
                 nodes.extend(self.located(*rule, &target, &captures));
             }
@@ -89,13 +102,13 @@ impl<'a> Reader<'a> {
                 // Rules that hold nowhere: then it is looked for nowhere.
                 nodes.push((String::new(), Score::ZERO, None));
             }
-            for (node, score, rule_role) in nodes {
+            for (node, score, role) in nodes {
                 self.out.cib.constraints.push(Constraint::Location(Location {
                     id: id.clone(),
                     target: target.clone(),
                     score,
                     node,
-                    role: rule_role.or(role),
+                    role,
                     discovery: discovery.clone(),
                 }));
             }
@@ -181,7 +194,7 @@ impl<'a> Reader<'a> {
     }
 
     fn colocation(&mut self, element: Element<'a>, tags: &Tags<'a>) {
-        let score = self.score(element, "score").unwrap_or(Score::INF);
+        let score = self.score(element, "score").unwrap_or_default();
         let sets: Vec<ResourceSet> =
             element.named("resource_set").flat_map(|s| self.set(s, tags)).collect();
         let rsc_role = self.role(element, "rsc-role");
@@ -198,13 +211,6 @@ impl<'a> Reader<'a> {
             sets,
         };
         if !base.sets.is_empty() {
-            let mut base = base;
-            for (set, written) in base.sets.iter_mut().zip(element.named("resource_set")) {
-                // Then each goes with the one after it, not with the one before it.
-                if written.attr("ordering") == Some("listed") && score > Score::ZERO {
-                    set.members.reverse();
-                }
-            }
             self.out.cib.constraints.push(Constraint::Colocation(base));
             return;
         }
@@ -243,12 +249,10 @@ impl<'a> Reader<'a> {
 
     fn order(&mut self, element: Element<'a>, tags: &Tags<'a>) {
         let score = self.score(element, "score");
-        let kind = match element.attr("kind") {
-            Some(word) if word.eq_ignore_ascii_case("optional") => OrderKind::Optional,
-            Some(word) if word.eq_ignore_ascii_case("serialize") => OrderKind::Serialize,
-            // Pacemaker takes a kind it does not know as Mandatory.
-            Some(_) => OrderKind::Mandatory,
-            None if score.is_some_and(|s| s <= Score::ZERO) => OrderKind::Optional,
+        let kind = match element.attr("kind").map(kind_of) {
+            Some(kind) => kind,
+            // All other scores, those below zero too, are Mandatory.
+            None if score == Some(Score::ZERO) => OrderKind::Optional,
             None => OrderKind::Mandatory,
         };
         let sets = element.named("resource_set").flat_map(|s| self.set(s, tags)).collect();
@@ -312,8 +316,14 @@ impl<'a> Reader<'a> {
             }
         }
         members.retain(|m| self.knows(&m.resource));
-        if let (Some(id), Some(true)) = (element.attr("id"), element.flag("sequential")) {
-            self.out.chains.insert(id.to_owned());
+        let words = SetWords {
+            chain: element.flag("sequential") == Some(true),
+            score: self.score(element, "score"),
+            kind: element.attr("kind").map(kind_of),
+            listed: element.attr("ordering").is_some_and(|o| !o.eq_ignore_ascii_case("group")),
+        };
+        if let Some(id) = element.attr("id").filter(|_| words != SetWords::default()) {
+            self.out.sets.insert(id.to_owned(), words);
         }
         vec![ResourceSet {
             id: element.attr("id").map(str::to_owned),
@@ -377,6 +387,15 @@ impl<'a> Reader<'a> {
             return of.iter().map(|m| (*m).to_owned()).collect();
         }
         vec![id.split(':').next().filter(|base| self.knows(base)).unwrap_or(id).to_owned()]
+    }
+}
+
+/// Pacemaker takes a kind it does not know as Mandatory.
+fn kind_of(word: &str) -> OrderKind {
+    match word.to_ascii_lowercase().as_str() {
+        "optional" => OrderKind::Optional,
+        "serialize" => OrderKind::Serialize,
+        _ => OrderKind::Mandatory,
     }
 }
 

@@ -18,10 +18,11 @@ mod shape;
 mod tests;
 mod time;
 mod tree;
+mod upgraded;
 
 use crate::cib::{Cib, Constraint, NvSet, Resource};
 use crate::lrm::RscRecord;
-use crate::plan::NodeView;
+use crate::plan::{NodeView, SetWords};
 use crate::status::Status;
 use attributes::Sets;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,8 +101,8 @@ pub struct Document {
     pub params: BTreeMap<String, BTreeMap<String, NvSet>>,
     /// What was taken as Pacemaker takes it and was probably not meant so.
     pub warnings: Vec<Problem>,
-    /// Resource sets that say `sequential=true`: where nothing is said, order sets are bound as if they were not sequential.
-    pub chains: BTreeSet<String>,
+    /// What resource sets say beyond what our own sets can, by their ids.
+    pub sets: BTreeMap<String, SetWords>,
     /// Not in the document: what an old release is known to decide otherwise (for comparing with that).
     pub habits: crate::plan::Habits,
 }
@@ -120,6 +121,10 @@ struct Reader<'a> {
     cut: BTreeMap<usize, Vec<RscRecord>>,
     /// Ids that constraints may name.
     known: BTreeSet<String>,
+    /// The names of schemas before 3.0 mean something.
+    old: bool,
+    /// Options of the cluster that are defaults now: of resources, of operations.
+    moved: (NvSet, NvSet),
     out: Document,
 }
 
@@ -202,6 +207,8 @@ fn tree(
         remotes: Vec::new(),
         cut,
         known: BTreeSet::new(),
+        old: upgraded::is_old(root.attr("validate-with")),
+        moved: (NvSet::default(), NvSet::default()),
         out: Document::default(),
     };
     if root.name() == "cib" {
@@ -340,6 +347,9 @@ impl<'a> Reader<'a> {
     fn properties(&mut self, configuration: Element<'a>) {
         let Some(section) = configuration.child("crm_config") else { return };
         self.out.cib.properties = self.attributes(section, "cluster_property_set", Sets::Plain);
+        if self.old {
+            self.moved = upgraded::properties(&mut self.out.cib.properties);
+        }
         for (old, new) in OLD_PROPERTIES {
             if let Some(value) = self.out.cib.properties.get(old).map(str::to_owned) {
                 self.out.cib.properties.unset(old);

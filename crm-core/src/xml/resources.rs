@@ -19,18 +19,22 @@ impl<'a> Reader<'a> {
         if let Some(section) = op_defaults {
             self.out.cib.op_defaults = self.attributes(section, "meta_attributes", Sets::Plain);
         }
+        let (of_resources, of_operations) = std::mem::take(&mut self.moved);
+        fill(&mut self.out.cib.rsc_defaults, of_resources);
+        fill(&mut self.out.cib.op_defaults, of_operations);
+        let defaults = Defaults { resources: defaults, operations: op_defaults, set: Vec::new() };
         let Some(section) = configuration.child("resources") else { return };
         for element in section.children() {
             if element.name() == "template" {
                 continue;
             }
-            if let Some(resource) = self.resource(element, (defaults, op_defaults)) {
+            if let Some(resource) = self.resource(element, &defaults) {
                 self.out.cib.resources.push(resource);
             }
         }
     }
 
-    fn resource(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Resource> {
+    fn resource(&mut self, element: Element<'a>, defaults: &Defaults<'a>) -> Option<Resource> {
         match element.name() {
             "primitive" => self.primitive(element, defaults).map(Resource::Primitive),
             "group" => self.group(element, defaults).map(Resource::Group),
@@ -79,11 +83,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn group(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<Group> {
+    fn group(&mut self, element: Element<'a>, defaults: &Defaults<'a>) -> Option<Group> {
         let mut members = Vec::new();
+        let meta = self.attributes(element, "meta_attributes", Sets::Plain);
+        let defaults = defaults.inside(&meta);
         for child in element.children() {
             match child.name() {
-                "primitive" => members.extend(self.primitive(child, defaults)),
+                "primitive" => members.extend(self.primitive(child, &defaults)),
                 "meta_attributes" | "instance_attributes" => {}
                 _ => self.unknown(child, "group"),
             }
@@ -93,12 +99,14 @@ impl<'a> Reader<'a> {
             description: element.attr("description").map(str::to_owned),
             members,
             params: self.attributes(element, "instance_attributes", Sets::Plain),
-            meta: self.attributes(element, "meta_attributes", Sets::Plain),
+            meta,
         })
     }
 
-    fn clone_of(&mut self, element: Element<'a>, defaults: Defaults<'a>) -> Option<CloneResource> {
+    fn clone_of(&mut self, element: Element<'a>, defaults: &Defaults<'a>) -> Option<CloneResource> {
         let mut inner = None;
+        let meta = self.attributes(element, "meta_attributes", Sets::Plain);
+        let defaults = defaults.inside(&meta);
         for child in element.children() {
             match child.name() {
                 "primitive" | "group" if inner.is_some() => self.note(|| {
@@ -107,7 +115,7 @@ impl<'a> Reader<'a> {
                         .problem("CRM0050", text)
                         .helping("put them into a group, or into clones of their own")
                 }),
-                "primitive" | "group" => inner = self.resource(child, defaults),
+                "primitive" | "group" => inner = self.resource(child, &defaults),
                 "meta_attributes" | "instance_attributes" => {}
                 _ => self.unknown(child, element.name()),
             }
@@ -119,7 +127,6 @@ impl<'a> Reader<'a> {
             }
             return None;
         };
-        let meta = self.attributes(element, "meta_attributes", Sets::Plain);
         let max = meta.get("clone-max").or_else(|| self.out.cib.rsc_defaults.get("clone-max"));
         let max = max.map(str::to_owned);
         self.instances(element, "clone-max", max.as_deref());
@@ -162,23 +169,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The template of a primitive, if it has one.
+    ///
+    /// # Errors
+    /// There is no such template: that has been noted.
+    fn template(&mut self, element: Element<'a>) -> Result<Option<Element<'a>>, ()> {
+        let Some(name) = element.attr("template") else { return Ok(None) };
+        let found = self.ids.get(name).copied().filter(|t| t.name() == "template");
+        if found.is_none() {
+            self.wrong(element, format!("no template is called `{name}`"));
+            return Err(());
+        }
+        Ok(found)
+    }
+
     pub(super) fn primitive(
         &mut self,
         element: Element<'a>,
-        defaults: Defaults<'a>,
+        defaults: &Defaults<'a>,
     ) -> Option<Primitive> {
         let id = self.id(element)?;
-        let template = match element.attr("template") {
-            None => None,
-            Some(name) => {
-                let found = self.ids.get(name).copied().filter(|t| t.name() == "template");
-                if found.is_none() {
-                    self.wrong(element, format!("no template is called `{name}`"));
-                    return None;
-                }
-                found
-            }
-        };
+        let template = self.template(element).ok()?;
         let agent_of = template.unwrap_or(element);
         let agent = AgentName {
             class: agent_of.word("class").to_owned(),
@@ -186,9 +197,16 @@ impl<'a> Reader<'a> {
             kind: agent_of.word("type").to_owned(),
         };
         let mut merged = |name: &'static str| {
-            let mut own = self.attributes(element, name, Sets::Plain);
+            let mut of = |from| {
+                let mut set = self.attributes(from, name, Sets::Plain);
+                if self.old {
+                    super::upgraded::attributes(&mut set, name, &agent);
+                }
+                set
+            };
+            let mut own = of(element);
             if let Some(template) = template {
-                fill(&mut own, self.attributes(template, name, Sets::Plain));
+                fill(&mut own, of(template));
             }
             own
         };
@@ -196,20 +214,28 @@ impl<'a> Reader<'a> {
         let mut meta = merged("meta_attributes");
         let utilization = merged("utilization");
         let about = About { agent: Some(triple(&agent)), ..About::default() };
-        if let Some(section) = defaults.0 {
-            let ruled = self.attributes(section, "meta_attributes", Sets::Of(about));
-            fill_ruled(&mut meta, ruled, &self.out.cib.rsc_defaults);
-        }
-        let mut ops = self.operations(element, &agent, defaults.1);
+        let mut ops = self.operations(element, &agent, defaults.operations);
         if let Some(template) = template {
             // An operation of the resource's own replaces all of that name and role, whatever their intervals.
             let own = ops.len();
-            for op in self.operations(template, &agent, defaults.1) {
+            for op in self.operations(template, &agent, defaults.operations) {
                 let same = |o: &Op| o.name == op.name && role_class(o) == role_class(&op);
                 if !ops.iter().take(own).any(same) {
                     ops.push(op);
                 }
             }
+        }
+        if self.old {
+            fill(&mut meta, super::upgraded::required(&ops));
+        }
+        if let Some(section) = defaults.resources {
+            let mut ruled = self.attributes(section, "meta_attributes", Sets::Of(about));
+            // What it is in has been told more of it than the defaults.
+            ruled.pairs.retain(|p| !defaults.set.contains(&p.name));
+            fill_ruled(&mut meta, ruled, &self.out.cib.rsc_defaults);
+        }
+        if let Some(section) = defaults.operations {
+            self.unwritten(&mut ops, &agent, section);
         }
         for child in element.children() {
             match child.name() {
@@ -252,6 +278,23 @@ impl<'a> Reader<'a> {
         out
     }
 
+    /// Defaults by rules hold also for operations that are not written down.
+    fn unwritten(&mut self, ops: &mut Vec<Op>, agent: &AgentName, section: Element<'a>) {
+        for name in ["start", "stop", "promote", "demote", "migrate_to", "migrate_from"] {
+            if ops.iter().any(|op| op.name == name && op.interval_ms() == 0) {
+                continue;
+            }
+            let op = Some((name, 0));
+            let about = About { agent: Some(triple(agent)), op, ..About::default() };
+            let ruled = self.attributes(section, "meta_attributes", Sets::Of(about));
+            let mut attrs = NvSet::default();
+            fill_ruled(&mut attrs, ruled, &self.out.cib.op_defaults);
+            if !attrs.pairs.is_empty() {
+                ops.push(Op { name: name.to_owned(), attrs });
+            }
+        }
+    }
+
     fn operation(
         &mut self,
         element: Element<'a>,
@@ -287,7 +330,22 @@ impl<'a> Reader<'a> {
 }
 
 /// Sections `rsc_defaults` and `op_defaults`: their rules may be about the agent or the operation.
-pub(super) type Defaults<'a> = (Option<Element<'a>>, Option<Element<'a>>);
+#[derive(Debug, Clone)]
+pub(super) struct Defaults<'a> {
+    resources: Option<Element<'a>>,
+    operations: Option<Element<'a>>,
+    /// Names that what a resource is in has values for.
+    set: Vec<String>,
+}
+
+impl Defaults<'_> {
+    /// The same for what is in a resource with these attributes.
+    pub(super) fn inside(&self, meta: &NvSet) -> Self {
+        let mut out = self.clone();
+        out.set.extend(meta.pairs.iter().map(|p| p.name.clone()));
+        out
+    }
+}
 
 /// The role an operation is for, as far as templates tell roles apart: a running resource's are one.
 fn role_class(op: &Op) -> Option<Role> {

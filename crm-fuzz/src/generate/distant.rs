@@ -4,8 +4,8 @@ use super::Mask;
 use crate::dice::Dice;
 use crate::tree::Xml;
 
-/// Features that are only there when they are named with `--only`.
-pub const ON_REQUEST: &[&str] = &["bundles", "guests", "remotes"];
+/// Features that are made here.
+const DISTANT: [&str; 3] = ["bundles", "guests", "remotes"];
 
 const CONNECTION: [&str; 3] = ["ocf", "pacemaker", "remote"];
 const DUMMY: [&str; 3] = ["ocf", "pacemaker", "Dummy"];
@@ -24,7 +24,7 @@ struct Extra {
 
 /// The document with what `mask` asks for.
 pub(super) fn add(document: Xml, seed: u64, mask: &Mask) -> Xml {
-    let wanted: Vec<&str> = ON_REQUEST.iter().copied().filter(|f| mask.only.contains(*f)).collect();
+    let wanted: Vec<&str> = DISTANT.into_iter().filter(|f| mask.wants(f)).collect();
     if wanted.is_empty() {
         return document;
     }
@@ -56,7 +56,7 @@ pub(super) fn add(document: Xml, seed: u64, mask: &Mask) -> Xml {
     extra.document
 }
 
-fn section<'x>(at: &'x mut Xml, name: &str) -> Option<&'x mut Xml> {
+pub(super) fn section<'x>(at: &'x mut Xml, name: &str) -> Option<&'x mut Xml> {
     if at.name == name {
         return Some(at);
     }

@@ -2,8 +2,10 @@
 //!
 //! Each seed has a few features only: what a difference is about is seen sooner, and features that hide each other are also seen alone.
 
+mod asked;
 mod constraints;
 mod distant;
+mod old_names;
 mod resources;
 mod status;
 
@@ -11,7 +13,20 @@ use crate::dice::Dice;
 use crate::tree::Xml;
 use std::collections::BTreeSet;
 
-pub use distant::ON_REQUEST;
+/// Features that are only there when they are named, with `--only` or `--with`: clusters of seeds without them stay what they are.
+pub const ON_REQUEST: &[&str] = &[
+    "bundles",
+    "default-rules",
+    "guests",
+    "levels",
+    "lifetimes",
+    "old-names",
+    "patterns",
+    "reloads",
+    "remotes",
+    "set-options",
+    "unfencing",
+];
 
 /// All features that a cluster may have; names for `--only` and `--without`.
 pub const FEATURES: &[&str] = &[
@@ -74,6 +89,16 @@ pub struct Mask {
     pub only: BTreeSet<String>,
     /// Not these.
     pub without: BTreeSet<String>,
+    /// These too, of those on request.
+    pub with: BTreeSet<String>,
+}
+
+impl Mask {
+    /// Is something wanted that is only there on request?
+    fn wants(&self, feature: &str) -> bool {
+        (self.only.contains(feature) || self.with.contains(feature))
+            && !self.without.contains(feature)
+    }
 }
 
 /// What became of a node.
@@ -160,7 +185,7 @@ pub fn cluster(seed: u64, mask: &Mask) -> Xml {
         templates: Vec::new(),
         ids: 0,
     };
-    distant::add(maker.document(), seed, mask)
+    asked::add(distant::add(maker.document(), seed, mask), seed, mask)
 }
 
 impl Maker {

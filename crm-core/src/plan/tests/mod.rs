@@ -13,3 +13,4 @@ mod steps;
 mod told;
 mod unmanaged;
 mod world;
+mod written;
