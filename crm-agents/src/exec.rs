@@ -4,14 +4,14 @@
 use crate::sys;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Output kept of each stream, in bytes (the last ones).
@@ -94,8 +94,10 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
     if phase != Phase::Running {
         // What the child left behind of its group goes too.
         signal_group(group, Signal::SIGKILL);
-        if timeout(TERM_GRACE, gone(group)).await.is_err() {
-            tracing::error!(?group, "a killed process does not end: it hangs in the kernel");
+        match tokio::task::spawn_blocking(move || gone(group)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(?group, %error, "a killed process does not end"),
+            Err(error) => tracing::error!(?group, %error, "wait for the end of a killed group"),
         }
     }
     let rest = async {
@@ -160,23 +162,29 @@ fn signal_group(group: Option<i32>, signal: Signal) {
 
 /// Waits until nothing of a killed group runs any more: a signal is only sent when kill(2) returns, and the
 /// next operation on the resource must not meet what is left of this one.
-async fn gone(group: Option<i32>) {
-    let Some(group) = group else { return };
+///
+/// # Errors
+/// When one does not end within [`TERM_GRACE`]: it hangs in the kernel.
+fn gone(group: Option<i32>) -> io::Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    let until = Instant::now() + TERM_GRACE;
     for member in members(group) {
         let Some(pid) = rustix::process::Pid::from_raw(member) else { continue };
         // One that cannot be opened has ended and been reaped meanwhile.
         let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
             continue;
         };
-        match AsyncFd::with_interest(fd, Interest::READABLE) {
-            Ok(fd) => {
-                if let Err(error) = fd.readable().await {
-                    tracing::warn!(%error, group, "wait for the end of a killed process");
-                }
-            }
-            Err(error) => tracing::warn!(%error, group, "wait for the end of a killed process"),
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = rustix::event::Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut watched = [PollFd::new(&fd, PollFlags::IN)];
+        if rustix::event::poll(&mut watched, Some(&limit))? == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("process {member} hangs in the kernel"),
+            ));
         }
     }
+    Ok(())
 }
 
 /// The processes of a group (proc(5): the third field after the name in parentheses).

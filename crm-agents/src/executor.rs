@@ -115,6 +115,7 @@ impl Executor {
                 .and_then(|d| u64::try_from(d.as_millis()).ok())
                 .unwrap_or(0),
             exec_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            peer: spec.peer(),
         }
     }
 

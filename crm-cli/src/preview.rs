@@ -21,9 +21,11 @@ pub(crate) fn actions(status: &StatusReply, cib: &Cib) -> Vec<String> {
             (name.clone(), view)
         })
         .collect();
+    let mut seen = status.state.status.clone();
+    seen.removed = status.state.removed(cib, &seen);
     let input = Input {
         cib,
-        status: &status.state.status,
+        status: &seen,
         nodes: &nodes,
         quorate: status.quorate,
         only: None,

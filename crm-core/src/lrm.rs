@@ -226,6 +226,7 @@ fn resource(id: &str, history: &ResourceHistory) -> Option<RscRecord> {
         call_id,
         when_ms: 0,
         exec_ms: 0,
+        peer: None,
     };
     let state = match role {
         Role::Stopped => at("monitor", rc::NOT_RUNNING, 1),

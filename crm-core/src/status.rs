@@ -2,7 +2,7 @@
 //!
 //! A node's entry belongs to one session of its daemon: results of an older session are dropped.
 
-use crate::cib::{AgentName, Role};
+use crate::cib::{AgentName, Primitive, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub enum ExecStatus {
 pub struct OpResult {
     /// Primitive id (anonymous clones: without instance number).
     pub resource: String,
-    /// `start`, `stop`, `promote`, `demote`, `monitor`, `notify`.
+    /// `start`, `stop`, `promote`, `demote`, `monitor`, `notify`, `migrate_to`, `migrate_from`.
     pub op: String,
     /// 0 for one-shot operations and probes.
     pub interval_ms: u64,
@@ -68,6 +68,9 @@ pub struct OpResult {
     pub when_ms: u64,
     /// Run time.
     pub exec_ms: u64,
+    /// The other node of a live migration: of `migrate_to` the target, of `migrate_from` the source.
+    #[serde(default)]
+    pub peer: Option<String>,
 }
 
 impl OpResult {
@@ -122,9 +125,9 @@ pub struct ResourceHistory {
     /// An operation that has begun and not ended.
     #[serde(default)]
     pub pending: Option<Pending>,
-    /// Source and target of a migration whose first half is done here.
+    /// Target of a live migration that has begun here: until it is stopped here, it may run there. Empty when it has been stopped there since.
     #[serde(default)]
-    pub migration: Option<(String, String)>,
+    pub migrated_to: Option<String>,
     /// Pacemaker's digest of the parameters it runs with.
     #[serde(default)]
     pub params_md5: Option<String>,
@@ -237,6 +240,9 @@ impl ResourceHistory {
     fn record(&mut self, result: &OpResult) -> bool {
         let before = self.clone();
         let failed = result.failed();
+        if result.op != "monitor" {
+            self.pending = None;
+        }
         if result.interval_ms > 0 {
             self.monitors.insert(result.interval_ms, Some(result.clone()));
         }
@@ -255,7 +261,11 @@ impl ResourceHistory {
         if let Some(role) = role_after_failure(result) {
             self.role = Some(role);
         }
-        if result.op == "start" && self.role.is_none_or(|r| r == Role::Stopped) {
+        if result.op == "migrate_to" {
+            self.migrated_to.clone_from(&result.peer);
+        }
+        let arrives = matches!(result.op.as_str(), "start" | "migrate_from");
+        if arrives && self.role.is_none_or(|r| r == Role::Stopped) {
             // What a failed start left behind is unknown: it counts as active until a stop succeeds.
             self.role = Some(Role::Started);
         }
@@ -265,6 +275,12 @@ impl ResourceHistory {
     }
 
     fn note_success(&mut self, result: &OpResult) {
+        if result.op == "migrate_to" {
+            // What is left of it here has to be stopped, so that its role stays.
+            self.migrated_to.clone_from(&result.peer);
+            self.last = Some(result.clone());
+            return;
+        }
         let role = match (result.op.as_str(), result.rc) {
             ("start" | "migrate_from", _) => Some(Role::Started),
             ("stop", _) | ("monitor", rc::NOT_RUNNING) => Some(Role::Stopped),
@@ -288,7 +304,12 @@ impl ResourceHistory {
         if result.op == "stop" {
             self.monitors.clear();
         }
-        if result.op == "start" || (result.op == "monitor" && result.interval_ms == 0) {
+        if matches!(result.op.as_str(), "start" | "stop") {
+            self.migrated_to = None;
+        }
+        if matches!(result.op.as_str(), "start" | "migrate_from")
+            || (result.op == "monitor" && result.interval_ms == 0)
+        {
             self.digest = result.digest;
         }
     }
@@ -301,10 +322,50 @@ fn role_after_failure(result: &OpResult) -> Option<Role> {
         (ExecStatus::NotInstalled, _) if probe => Some(Role::Stopped),
         (ExecStatus::Complete, rc::ERR_INSTALLED) if probe => Some(Role::Stopped),
         (ExecStatus::Complete, rc::NOT_RUNNING) => Some(Role::Stopped),
+        // It was watched that nothing runs (`role=Stopped`), and something does.
+        (ExecStatus::Complete, rc::OK) if result.expected_rc == rc::NOT_RUNNING => {
+            Some(Role::Started)
+        }
         (ExecStatus::Complete, rc::RUNNING_PROMOTED | rc::FAILED_PROMOTED) => Some(Role::Promoted),
         // A probe that cannot tell: it counts as active until a stop succeeds.
         _ if probe => Some(Role::Started),
         _ => None,
+    }
+}
+
+impl Status {
+    /// What a node said is replaced by what it says now, or by nothing. What had been on its way from there to another node by live
+    /// migration may have arrived: if that is not told any more, the other node has to look for it.
+    pub fn replace(&mut self, node: &str, with: NodeStatus) {
+        let old = self.nodes.insert(node.to_owned(), with);
+        let told = |s: &Self, id: &str| {
+            s.nodes.get(node).and_then(|n| n.resources.get(id)?.migrated_to.as_ref()).is_some()
+        };
+        for (id, history) in old.into_iter().flat_map(|o| o.resources) {
+            if !told(self, &id) {
+                self.look_again(&id, &history);
+            }
+        }
+    }
+
+    /// The target of a live migration that began in this history, of which no more is known, has to be probed.
+    pub(crate) fn look_again(&mut self, id: &str, history: &ResourceHistory) {
+        let target = history.migrated_to.as_ref().and_then(|t| self.nodes.get_mut(t));
+        let Some(target) = target else { return };
+        if target.resources.get(id).is_some_and(|there| there.role == Some(Role::Stopped)) {
+            target.resources.remove(id);
+        }
+    }
+
+    /// A resource has been stopped on a node: nothing is on its way there any more.
+    pub(crate) fn arrived_in_vain(&mut self, node: &str, id: &str) {
+        for status in self.nodes.values_mut() {
+            if let Some(history) = status.resources.get_mut(id)
+                && history.migrated_to.as_deref() == Some(node)
+            {
+                history.migrated_to = Some(String::new());
+            }
+        }
     }
 }
 
@@ -316,4 +377,19 @@ pub struct Status {
     /// Tickets by name.
     #[serde(default)]
     pub tickets: BTreeMap<String, Ticket>,
+    /// What is known to be somewhere and is not configured any more, by primitive id. Not stored: whoever plans looks it up
+    /// ([`crate::store::State::removed`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<String, Removed>,
+}
+
+/// A primitive as it was configured last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Its definition, with the parameters of the group and the clone that it was in.
+    pub primitive: Primitive,
+    /// It had instances.
+    pub cloned: bool,
+    /// They could be promoted.
+    pub promotable: bool,
 }

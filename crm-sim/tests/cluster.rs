@@ -109,8 +109,21 @@ fn seed(nodes: usize) -> Cib {
     }
 }
 
+/// The seed, and something that moves without a stop.
+fn with_vm(nodes: usize) -> Cib {
+    let mut cib = seed(nodes);
+    let mut vm = primitive("vm", "heartbeat", "VirtualDomain", &[], "10s");
+    vm.meta = nv(&[("allow-migrate", "true")]);
+    cib.resources.push(Resource::Primitive(vm));
+    cib
+}
+
 fn boot(seed_number: u64, nodes: &[&str]) -> World {
-    let mut world = World::new(seed_number, nodes, seed(nodes.len()));
+    boot_with(seed_number, nodes, seed(nodes.len()))
+}
+
+fn boot_with(seed_number: u64, nodes: &[&str], cib: Cib) -> World {
+    let mut world = World::new(seed_number, nodes, cib);
     for node in nodes {
         world.inject(&Fault::Boot((*node).to_owned()));
     }
@@ -263,7 +276,35 @@ fn the_majority_goes_on_and_the_minority_stops() {
 
 /// Random faults; nothing forbidden happens, and once all is well again the service runs once, with every write.
 fn storm(seed_number: u64, nodes: &[&str]) {
-    let mut world = boot(seed_number, nodes);
+    drop(storm_over(seed_number, nodes, boot(seed_number, nodes)));
+}
+
+/// The same with a machine that moves live; nodes are drained more often.
+fn moving_storm(seed_number: u64, nodes: &[&str]) {
+    let mut world = boot_with(seed_number, nodes, with_vm(nodes.len()));
+    for _ in 0..4 {
+        let host = on(&world, "vm").first().cloned().unwrap_or_else(|| nodes[0].to_owned());
+        world.inject(&Fault::Standby(host.clone()));
+        let moment = world.draw(400);
+        pass(&mut world, moment);
+        let other = nodes[usize::try_from(world.draw(nodes.len() as u64)).unwrap()].to_owned();
+        let fault = match world.draw(4) {
+            0 => Fault::Kill(other.clone()),
+            1 => Fault::KillDaemon(host.clone()),
+            2 => Fault::KillDaemon(other.clone()),
+            _ => Fault::Online(host.clone()),
+        };
+        world.inject(&fault);
+        pass(&mut world, 8_000);
+        world.inject(&Fault::Boot(other));
+        world.inject(&Fault::Online(host));
+        pass(&mut world, 12_000);
+    }
+    let world = storm_over(seed_number, nodes, world);
+    assert_eq!(on(&world, "vm").len(), 1, "seed {seed_number}: {}", world.describe());
+}
+
+fn storm_over(seed_number: u64, nodes: &[&str], mut world: World) -> World {
     for _ in 0..6 {
         let node = nodes[usize::try_from(world.draw(nodes.len() as u64)).unwrap()].to_owned();
         let fault = match world.draw(if nodes.len() > 2 { 6 } else { 5 }) {
@@ -302,6 +343,44 @@ fn storm(seed_number: u64, nodes: &[&str]) {
             world.describe()
         );
     }
+    world
+}
+
+#[test]
+fn a_drained_node_hands_over_live_what_can_be() {
+    let mut world = boot_with(9, THREE, with_vm(3));
+    let host = on(&world, "vm").remove(0);
+    world.take_log(&host);
+    world.inject(&Fault::Standby(host.clone()));
+    pass(&mut world, 10_000);
+    let log = world.take_log(&host);
+    let vm: Vec<&String> = log.iter().filter(|l| l.ends_with(" vm")).collect();
+    assert_eq!(vm, ["migrate_to vm", "stop vm"]);
+    assert_eq!(on(&world, "vm").len(), 1);
+    assert!(!on(&world, "vm").contains(&host));
+    clean(&world);
+}
+
+#[test]
+fn a_source_whose_daemon_dies_under_way_makes_nobody_start_it_twice() {
+    // At every moment of the move.
+    for moment in (0..200).step_by(4) {
+        let mut world = boot_with(moment + 1, THREE, with_vm(3));
+        let host = on(&world, "vm").remove(0);
+        world.inject(&Fault::Standby(host.clone()));
+        pass(&mut world, moment);
+        world.inject(&Fault::KillDaemon(host.clone()));
+        pass(&mut world, 20_000);
+        assert_eq!(on(&world, "vm").len(), 1, "at {moment}: {}", world.describe());
+        assert!(!on(&world, "vm").contains(&host), "at {moment}: {}", world.describe());
+        clean(&world);
+    }
+}
+
+#[test]
+fn live_migrations_survive_random_faults() {
+    (3000..3003).for_each(|n| moving_storm(n, TWO));
+    (4000..4003).for_each(|n| moving_storm(n, THREE));
 }
 
 #[test]
@@ -320,4 +399,6 @@ fn wide_storms() {
     (10_000..10_150).for_each(|n| storm(n, TWO));
     (20_000..20_060).for_each(|n| storm(n, THREE));
     (30_000..30_040).for_each(returned_peer_disturbs_nobody);
+    (40_000..40_060).for_each(|n| moving_storm(n, TWO));
+    (50_000..50_060).for_each(|n| moving_storm(n, THREE));
 }

@@ -15,6 +15,7 @@ pub(super) static DUMMY: Agent = Agent {
     name: "Dummy",
     about: "Keeps a state file: running while it is there",
     promotable: false,
+    migratable: true,
     params: PARAMS,
     run,
 };
@@ -24,6 +25,7 @@ pub(super) static STATEFUL: Agent = Agent {
     name: "Stateful",
     about: "Keeps a state file: unpromoted or promoted as it says",
     promotable: true,
+    migratable: false,
     params: PARAMS,
     run,
 };

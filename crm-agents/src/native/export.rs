@@ -12,6 +12,7 @@ pub(super) static AGENT: Agent = Agent {
     name: "exportfs",
     about: "Exports a directory by NFS (by whichever server nfsserver runs here)",
     promotable: false,
+    migratable: false,
     params: &[
         param("directory", true, "Directory to export"),
         param("clientspec", true, "Clients: address, network, name or *"),

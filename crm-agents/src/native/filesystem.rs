@@ -22,6 +22,7 @@ pub(super) static AGENT: Agent = Agent {
     name: "Filesystem",
     about: "Mounts a file system; names, then removes, what holds it when it is to go",
     promotable: false,
+    migratable: false,
     params: &[
         param("device", true, "Block device, LABEL=, UUID= or NFS path"),
         param("directory", true, "Mount point; made when it is missing"),

@@ -48,6 +48,10 @@ pub(crate) fn xml(agent: &Agent) -> String {
     } else {
         line("<action name=\"monitor\" timeout=\"20s\" interval=\"10s\"/>");
     }
+    if agent.migratable {
+        line("<action name=\"migrate_to\" timeout=\"60s\"/>");
+        line("<action name=\"migrate_from\" timeout=\"60s\"/>");
+    }
     line("<action name=\"validate-all\" timeout=\"5s\"/>");
     line("<action name=\"meta-data\" timeout=\"5s\"/>");
     line("</actions>");

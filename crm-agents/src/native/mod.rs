@@ -46,6 +46,8 @@ pub struct Agent {
     pub about: &'static str,
     /// Can be promoted.
     pub promotable: bool,
+    /// Can move without a stop: what `stop` ends on one node `start` begins on the other, at once.
+    pub migratable: bool,
     /// Parameters.
     pub params: &'static [Param],
     run: fn(&Context, Action) -> Result<i32, Failure>,
@@ -121,6 +123,15 @@ pub fn main(agent: &str, action: &str) -> ExitCode {
         "promote" => Action::Promote,
         "demote" => Action::Demote,
         "notify" => Action::Notify,
+        "migrate_to" if found.migratable => {
+            let running = finish(act(found, Action::Monitor));
+            if running != rc::OK {
+                context::say("what does not run cannot move");
+                return exit(running);
+            }
+            Action::Stop
+        }
+        "migrate_from" if found.migratable => Action::Start,
         other => {
             context::say(&format!("`{other}` is not an action of {agent}"));
             return exit(rc::ERR_UNIMPLEMENTED);

@@ -16,6 +16,7 @@ pub(super) static AGENT: Agent = Agent {
     name: "nfsserver",
     about: "NFS service of this node: kernel nfsd where there is one, NFS-Ganesha otherwise",
     promotable: false,
+    migratable: false,
     params: &[
         param("nfs_init_script", false, "Accepted; not used: the service is driven directly"),
         param("nfs_no_notify", false, "Accepted; not used"),

@@ -24,6 +24,7 @@ pub(super) static AGENT: Agent = Agent {
     name: "VIP",
     about: "Service address: added to an interface, announced to the neighbours; its connections are reset when it leaves",
     promotable: false,
+    migratable: false,
     params: &[
         param("ip", true, "Address, IPv4 or IPv6"),
         param("nic", false, "Interface; default: the one whose network holds the address"),

@@ -23,6 +23,7 @@ pub(super) static AGENT: Agent = Agent {
     name: "volume",
     about: "Replicated volume: unpromoted = connected and receiving, promoted = its device can be used here",
     promotable: true,
+    migratable: false,
     params: &[
         param("volume", false, "Name of the volume (or drbd_resource)"),
         param("drbd_resource", false, "Name of the volume, in the words of ocf:linbit:drbd"),

@@ -2,7 +2,7 @@
 
 use crate::test_bed::Bed;
 use crm_core::cib::Role;
-use crm_core::status::{ExecStatus, OpResult, ResourceHistory};
+use crm_core::status::{ExecStatus, OpResult, Removed, ResourceHistory};
 use crm_proto::local::Mode;
 
 fn healthy() -> Bed {
@@ -104,6 +104,22 @@ Full List of Resources:
 }
 
 #[test]
+fn what_is_not_configured_any_more_is_shown_as_long_as_it_runs() {
+    let mut bed = healthy();
+    let history = ResourceHistory { role: Some(Role::Started), ..ResourceHistory::default() };
+    bed.history("delta").insert("old".to_owned(), history);
+    let mut old = bed.state.cib.primitive("nfs").unwrap().clone();
+    old.id = "old".to_owned();
+    let removed = Removed { primitive: old, cloned: false, promotable: false };
+    bed.state.status.removed.insert("old".to_owned(), removed);
+    let got = status(&mut bed, &[]);
+    assert!(
+        got.contains("  * old\t(ocf:heartbeat:nfsserver):\t ORPHANED Started delta\n"),
+        "{got}"
+    );
+}
+
+#[test]
 fn a_failure_is_named_with_its_action_reason_and_time() {
     let mut bed = healthy();
     let failure = OpResult {
@@ -118,6 +134,7 @@ fn a_failure_is_named_with_its_action_reason_and_time() {
         call_id: 9,
         when_ms: 1_544_449_900_000,
         exec_ms: 20,
+        peer: None,
     };
     bed.history("alpha").insert(
         "nfs".to_owned(),

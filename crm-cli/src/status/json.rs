@@ -129,7 +129,7 @@ fn primitive(prim: &Prim<'_>, picture: &Picture<'_>, only: Option<&str>) -> Valu
             "role": role_word(role),
             "target_role": prim.target_role,
             "active": !at.is_empty(),
-            "orphaned": false,
+            "orphaned": prim.orphaned,
             "failed": failed,
             "nodes_running_on": at.len(),
             "nodes": at.iter().map(|(name, _)| json!({ "name": name, "id": id_of(name) })).collect::<Vec<_>>(),
@@ -155,7 +155,7 @@ fn history(picture: &Picture<'_>) -> Value {
             let results = h.last.iter().chain(h.monitors.values().flatten());
             entries.push(json!({
                 "id": id,
-                "orphan": false,
+                "orphan": picture.reply.state.cib.primitive(id).is_none(),
                 "role": h.role.map(role_word),
                 "fail-count": h.fail_count,
                 "start_failed": h.start_failed,

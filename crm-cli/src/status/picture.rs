@@ -83,6 +83,8 @@ pub(crate) struct Prim<'a> {
     pub(crate) flags: Flags,
     /// Role it is to have, as written.
     pub(crate) target_role: Option<&'a str>,
+    /// It is not configured any more.
+    pub(crate) orphaned: bool,
 }
 
 /// What the configuration says about a resource.
@@ -135,7 +137,12 @@ impl<'a> Picture<'a> {
     /// Makes the picture.
     pub(crate) fn new(reply: &'a StatusReply) -> Self {
         let cib = &reply.state.cib;
-        let resources: Vec<Tree<'a>> = cib.resources.iter().map(|r| tree(reply, r)).collect();
+        let mut resources: Vec<Tree<'a>> = cib.resources.iter().map(|r| tree(reply, r)).collect();
+        for left in reply.state.status.removed.values() {
+            let p = &left.primitive;
+            let row = prim(reply, p, &[&p.meta], left.promotable);
+            resources.push(Tree::Prim(Prim { orphaned: true, ..row }));
+        }
         let mut running: BTreeMap<&str, usize> = BTreeMap::new();
         for prim in resources.iter().flat_map(Tree::prims) {
             for (node, _) in &prim.active {
@@ -411,6 +418,7 @@ fn prim<'a>(
         failed: reply.state.status.nodes.iter().filter_map(failed_on).collect(),
         flags: flags(reply, chain),
         target_role: lookup(reply, chain, "target-role"),
+        orphaned: false,
     }
 }
 

@@ -221,7 +221,8 @@ fn prim_words(prim: &Prim<'_>) -> String {
             format!("{} {}", role_word(many[0].1), list(&names))
         }
     };
-    format!("{id}\t({}):\t {state}{}", prim.primitive.agent, flag_words(prim.flags))
+    let orphaned = if prim.orphaned { "ORPHANED " } else { "" };
+    format!("{id}\t({}):\t {orphaned}{state}{}", prim.primitive.agent, flag_words(prim.flags))
 }
 
 fn failed(prim: &Prim<'_>, node: &str) -> &'static str {

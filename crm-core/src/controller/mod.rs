@@ -307,7 +307,9 @@ impl Controller {
     /// The replicated state with what this node knows better (its own status, local records, peers gone).
     #[must_use]
     pub fn view(&self) -> State {
-        State { revisions: self.state.revisions.clone(), ..self.local_state() }
+        let mut state = self.local_state();
+        state.status.removed = self.state.removed(&state.cib, &state.status);
+        State { revisions: self.state.revisions.clone(), ..state }
     }
 
     /// The plan that this node would make now; empty when there is nothing to do.
@@ -348,6 +350,7 @@ impl Controller {
         self.publish_local_records();
         self.publish();
         self.settle_volumes();
+        self.release_migrations();
         self.start_due_operations();
         self.drive();
     }
@@ -412,6 +415,7 @@ impl Controller {
             self.effects.push_back(Effect::SetSession(self.session));
         }
         self.volumes.forget_held();
+        self.forget_migrations();
     }
 
     /// Whoever plans takes it that a lost node runs nothing (any more), once that may be said: then the log must not say otherwise when the

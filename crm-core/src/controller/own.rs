@@ -32,6 +32,8 @@ pub(super) struct Own {
     newest: (u64, u64),
     running: BTreeMap<String, Running>,
     queued: BTreeMap<String, (OpSpec, Token)>,
+    /// Live migrations that wait until the log has it that they begin.
+    leaving: Vec<(OpSpec, Token)>,
     monitors: BTreeMap<(String, u64), Monitor>,
 }
 
@@ -133,6 +135,14 @@ impl Controller {
         if spec.op == "promote" && !self.clear_promotion(&mut spec, token)? {
             return Ok(()); // held until the record is written; see `volumes`
         }
+        if spec.op == "migrate_to" {
+            return self.announce_migration(spec, token);
+        }
+        let resource = spec.resource.clone();
+        for (_, old) in self.own.leaving.extract_if(.., |(s, _)| s.resource == resource) {
+            // It had not begun, and is not wanted any more.
+            self.lead.refused_late(old, "another operation was ordered");
+        }
         if matches!(spec.op.as_str(), "stop" | "demote") {
             // Its monitors would only see it go; the plan begins those that are wanted afterwards.
             self.own.monitors.retain(|(resource, _), _| *resource != spec.resource);
@@ -140,6 +150,51 @@ impl Controller {
         let effect = self.own.begin(spec, vec![token]);
         self.effects.push_back(effect);
         Ok(())
+    }
+
+    /// A live migration begins when the log says so: then nobody who loses sight of this node takes it that the resource is not on its
+    /// way to the other one.
+    fn announce_migration(&mut self, spec: OpSpec, token: Token) -> Result<(), String> {
+        let Some(target) = spec.peer() else {
+            return Err(format!("migrate_to of {} without a target", spec.resource));
+        };
+        if !self.leadership.quorate || !self.published {
+            return Err("no live migration without a quorum".to_owned());
+        }
+        let (node, session) = (self.me.clone(), self.session);
+        let resource = spec.resource.clone();
+        self.propose(Command::MigrationBegins { node, session, resource, target });
+        self.own.leaving.push((spec, token));
+        Ok(())
+    }
+
+    /// Runs the live migrations that the log knows of now.
+    pub(super) fn release_migrations(&mut self) {
+        let logged = self.state.status.nodes.get(&self.me).filter(|n| n.session == self.session);
+        let known = |spec: &OpSpec| {
+            let history = logged.and_then(|n| n.resources.get(&spec.resource));
+            history.is_some_and(|h| h.pending.is_some() && h.migrated_to == spec.peer())
+        };
+        let (go, wait) = std::mem::take(&mut self.own.leaving)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(spec, _)| known(spec));
+        self.own.leaving = wait;
+        for (spec, token) in go {
+            // Its monitors would only see it go.
+            self.own.monitors.retain(|(resource, _), _| *resource != spec.resource);
+            let effect = self.own.begin(spec, vec![token]);
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// Live migrations that have not begun belong to a session that is over.
+    pub(super) fn forget_migrations(&mut self) {
+        for (spec, _) in std::mem::take(&mut self.own.leaving) {
+            if let Some(history) = self.own.status.resources.get_mut(&spec.resource) {
+                history.pending = None;
+                history.migrated_to = None;
+            }
+        }
     }
 
     /// Runs a promotion that was held, now that its record is written.
@@ -216,6 +271,7 @@ impl Controller {
             call_id: self.own.calls,
             when_ms: self.wall_ms,
             exec_ms: 0,
+            peer: None,
         };
         self.report(&[], result, false);
     }

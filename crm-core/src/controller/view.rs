@@ -51,9 +51,8 @@ impl Controller {
             state.status.nodes.insert(self.me.clone(), self.own.status.clone());
         }
         for (node, session) in &self.gone {
-            if let Some(status) = state.status.nodes.get_mut(node).filter(|s| s.session == *session)
-            {
-                *status = NodeStatus::default();
+            if state.status.nodes.get(node).is_some_and(|s| s.session == *session) {
+                state.status.replace(node, NodeStatus::default());
             }
         }
         for (name, record) in &self.volumes.local_records {
@@ -83,6 +82,7 @@ impl Controller {
             // Only what runs here counts: what the log had of the others may be long over.
             state.status.nodes.retain(|node, _| *node == self.me);
         }
+        state.status.removed = self.state.removed(&state.cib, &state.status);
         let nodes: BTreeMap<String, NodeView> =
             state.cib.nodes.iter().map(|n| (n.name.clone(), self.node_view(&n.name))).collect();
         let alone = matches!(self.mode, Mode::Alone | Mode::NoQuorum | Mode::Joining);

@@ -7,19 +7,20 @@ impl Lint<'_> {
     /// All of it, object by object.
     pub(super) fn beyond(&mut self) {
         let cib = self.cib;
-        if !matches!(cib.properties.get("placement-strategy"), None | Some("default")) {
-            self.not_done(
-                "cib-bootstrap-options",
-                "capacities are not counted: `placement-strategy` has no effect",
-                "keep resources apart with colocations of negative score",
-            );
-        }
         for resource in &cib.resources {
             if let Resource::Bundle(bundle) = resource {
                 self.not_done(
                     &bundle.id,
                     "containers of bundles are not run",
                     "run the container as a primitive (ocf:heartbeat:docker, podman), or leave the bundle to Pacemaker",
+                );
+            }
+            let live = || resource.meta().flag("allow-migrate") == Some(true);
+            if matches!(resource, Resource::Clone(_)) && live() {
+                self.not_done(
+                    resource.id(),
+                    "instances of a clone are not migrated live: a move stops and starts them",
+                    "plan its moves for a quiet hour",
                 );
             }
             let several = resource.meta().get("clone-node-max").is_some_and(|n| n != "1");
@@ -37,13 +38,6 @@ impl Lint<'_> {
     }
 
     fn beyond_primitive(&mut self, p: &Primitive) {
-        if p.meta.flag("allow-migrate") == Some(true) {
-            self.not_done(
-                &p.id,
-                "it is not migrated live: a move stops it and starts it again",
-                "plan its moves for a quiet hour",
-            );
-        }
         if p.meta.get("remote-node").is_some() || p.agent.kind == "remote" {
             self.not_done(
                 &p.id,
@@ -52,19 +46,11 @@ impl Lint<'_> {
             );
         }
         for op in &p.ops {
-            let what = op.attrs.get("on-fail").unwrap_or_default();
-            if matches!(what, "demote" | "restart-container") {
+            if op.attrs.get("on-fail") == Some("restart-container") {
                 self.not_done(
                     &p.id,
-                    &format!("`op {} on-fail={what}` restarts it", op.name),
+                    &format!("`op {} on-fail=restart-container` restarts it alone", op.name),
                     "write on-fail=restart, which is what happens",
-                );
-            }
-            if op.name == "monitor" && op.attrs.get("role") == Some("Stopped") {
-                self.not_done(
-                    &p.id,
-                    "where it is stopped it is not monitored (`op monitor role=Stopped`)",
-                    "remove this operation",
                 );
             }
         }

@@ -72,18 +72,11 @@ fn what_our_nodes_do_not_carry_out_is_told() {
         property stonith-enabled=false placement-strategy=balanced
         primitive vm ocf:heartbeat:VirtualDomain params config=/etc/vm.xml meta allow-migrate=true op monitor interval=10s on-fail=demote
         primitive s Dummy op monitor interval=5s op monitor interval=7s role=Stopped
-        clone c s meta globally-unique=true clone-max=4 clone-node-max=2
-        primitive plain Dummy op monitor interval=5s on-fail=restart
+        clone c s meta globally-unique=true clone-max=4 clone-node-max=2 allow-migrate=true
+        primitive plain Dummy op monitor interval=5s on-fail=restart-container
     ";
     assert_eq!(
         codes(text),
-        [
-            "LINT003 cib-bootstrap-options",
-            "LINT017 c",
-            "LINT017 cib-bootstrap-options",
-            "LINT017 s",
-            "LINT017 vm",
-            "LINT017 vm",
-        ]
+        ["LINT003 cib-bootstrap-options", "LINT017 c", "LINT017 c", "LINT017 plain",]
     );
 }

@@ -249,7 +249,7 @@ impl Model<'_> {
         let worth = |n: NodeIx| if self.nodes[n].available() { scores[n] } else { Score::NEG_INF };
         let better = worth(b).cmp(&worth(a));
         let by_name = || self.nodes[a].name.cmp(self.nodes[b].name);
-        if self.props.exact && self.props.strategy == Strategy::Minimal {
+        if self.props.strategy == Strategy::Minimal {
             // As few nodes as possible: nothing is to be spread.
             return better.then_with(by_name);
         }

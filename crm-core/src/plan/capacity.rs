@@ -19,7 +19,7 @@ fn add<'a>(sum: &mut Amounts<'a>, set: &'a NvSet, sign: i64) {
 impl<'a> Model<'a> {
     /// Do capacities count at all?
     pub(super) fn counts_capacity(&self) -> bool {
-        self.props.exact && self.props.strategy != Strategy::Default
+        self.props.strategy != Strategy::Default
     }
 
     /// Nothing is placed yet: the nodes have all of their capacities.

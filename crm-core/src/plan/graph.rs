@@ -2,6 +2,7 @@
 
 use super::actions::{Act, ActIx, Edge, Flag, Stage, Table, Task};
 use super::model::{Model, NodeIx};
+use super::notify_env::Told;
 use super::order::Link;
 use super::params::OpCall;
 use super::{Action, ActionId, ActionKind, ClusterOp};
@@ -30,6 +31,7 @@ pub(super) fn emit(model: &mut Model<'_>, table: &Table, only: Option<&str>) -> 
         ids.insert(*act, id);
     }
     let mut out = Vec::with_capacity(order.len());
+    let mut told = Told::default();
     for act in &order {
         let entry = &table.acts[*act];
         let inputs = entry.before.iter().map(|e| table.edges[*e]);
@@ -38,7 +40,7 @@ pub(super) fn emit(model: &mut Model<'_>, table: &Table, only: Option<&str>) -> 
             .filter_map(|edge| ids.get(&edge.first).copied())
             .collect();
         let priority = entry.rsc.map_or(0, |r| model.rscs[r].meta.priority);
-        out.push(Action { kind: kind(model, table, *act), needs, priority });
+        out.push(Action { kind: kind(model, table, *act, &mut told), needs, priority });
     }
     out
 }
@@ -301,7 +303,7 @@ fn graph_of(model: &Model<'_>, table: &Table, kept: &[bool]) -> DiGraph<ActIx, (
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is an operation of the agent")]
-fn kind(model: &Model<'_>, table: &Table, at: ActIx) -> ActionKind {
+fn kind(model: &Model<'_>, table: &Table, at: ActIx, told: &mut Told) -> ActionKind {
     let act = &table.acts[at];
     let pseudo = || ActionKind::Pseudo { name: table.key(model, at) };
     if act.flags.pseudo() {
@@ -335,7 +337,7 @@ fn kind(model: &Model<'_>, table: &Table, at: ActIx) -> ActionKind {
             ActionKind::Cluster(ClusterOp::ClearFailures { node: name(), resource: model.key(rsc) })
         }
         Task::Monitor => monitor(model, act, (rsc, node)),
-        _ => one_shot(model, table, act, (rsc, node)),
+        _ => one_shot(model, table, (act, told), (rsc, node)),
     }
 }
 
@@ -354,7 +356,7 @@ fn monitor(model: &Model<'_>, act: &Act, (rsc, node): (usize, NodeIx)) -> Action
 fn one_shot(
     model: &Model<'_>,
     table: &Table,
-    act: &Act,
+    (act, told): (&Act, &mut Told),
     (rsc, node): (usize, NodeIx),
 ) -> ActionKind {
     let op = act.task.word();
@@ -375,6 +377,6 @@ fn one_shot(
             }
         }
     }
-    super::notify_env::add(model, table, (rsc, act.task), &mut spec.params);
+    told.add(model, table, (rsc, act.task), &mut spec.params);
     ActionKind::Op(Box::new(spec))
 }

@@ -122,7 +122,7 @@ impl Reader<'_> {
             Some("block") => OnFail::Block,
             // Fencing is decided in `fence`; without it Pacemaker stops the resource instead.
             Some("fence") if self.props.exact && self.props.fencing => OnFail::Fence,
-            Some("demote") if self.props.exact => OnFail::Demote,
+            Some("demote") => OnFail::Demote,
             Some("stop" | "fence") => OnFail::Stop,
             Some("standby") => OnFail::Standby,
             Some("restart") if failure.op != "stop" => OnFail::Restart,
@@ -147,7 +147,8 @@ impl Reader<'_> {
         let failure = history
             .failure
             .as_ref()
-            .filter(|f| f.op == "stop" || !expired(history, wanted.meta, self.now_ms));
+            .filter(|f| f.op == "stop" || !expired(history, wanted.meta, self.now_ms))
+            .filter(|f| !self.demoted_since(wanted.prim, f, history));
         let role = match history.role {
             Some(role) => normal(role, wanted.promotable),
             None if failure.is_none() => {
@@ -177,6 +178,21 @@ impl Reader<'_> {
             finding.seen = Some(seen);
         }
         finding
+    }
+
+    /// The failure asked for a demotion (`on-fail=demote`), and it has been demoted since.
+    fn demoted_since(
+        &self,
+        prim: &Primitive,
+        failure: &OpResult,
+        history: &ResourceHistory,
+    ) -> bool {
+        let later = |l: &OpResult| {
+            !l.failed()
+                && l.call_id > failure.call_id
+                && matches!(l.op.as_str(), "demote" | "promote")
+        };
+        self.on_fail(prim, failure) == OnFail::Demote && history.last.as_ref().is_some_and(later)
     }
 
     fn threshold(&self, meta: &Meta, history: &ResourceHistory, finding: &mut Finding) {

@@ -73,7 +73,8 @@ pub(super) fn resolve(chain: &[&NvSet], cloned: bool, props: &Properties) -> Met
         multiple_active,
         critical: flag(chain, "critical", true),
         allow_unhealthy: flag(chain, "allow-unhealthy-nodes", false),
-        allow_migrate: props.exact && flag(chain, "allow-migrate", false),
+        // Our histories do not tell the instances of a clone apart.
+        allow_migrate: (props.exact || !cloned) && flag(chain, "allow-migrate", false),
         needs_fencing: props.fencing && !matches!(requires, Some("nothing" | "quorum")),
         needs_unfencing: props.exact
             && props.fencing

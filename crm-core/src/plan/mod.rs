@@ -31,6 +31,7 @@ mod migrate;
 mod model;
 mod monitor;
 mod moved;
+mod moves;
 mod notify;
 mod notify_env;
 mod onfail;

@@ -179,7 +179,7 @@ fn where_stopped(model: &mut Model<'_>, table: &mut Table, one: Every, node: Opt
     let unique = model.rscs[r]
         .clone
         .is_none_or(|c| model.rscs[c].clone_info().is_some_and(|i| i.globally_unique));
-    if !unique || !model.props.exact {
+    if !unique {
         return;
     }
     for there in 0..model.nodes.len() {

@@ -8,35 +8,52 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Instances and where they are.
 type Places = BTreeSet<(String, NodeIx)>;
 
-/// Adds them to the parameters of an operation of an instance of a clone with `notify=true`; of a notification also when and of what it tells.
-pub(super) fn add(
-    model: &Model<'_>,
-    table: &Table,
-    (r, task): (RscIx, Task),
-    params: &mut BTreeMap<String, String>,
-) {
-    let changes =
-        matches!(task, Task::Start | Task::Stop | Task::Promote | Task::Demote | Task::Notify(..));
-    if !changes || !super::notify::wanted(model, r) {
-        return;
-    }
-    let mut put = |name: &str, value: String| {
-        params.insert(format!("CRM_meta_notify_{name}"), value);
-    };
-    if let Task::Notify(stage, of) = task {
-        let when = match stage {
-            Stage::Pre | Stage::PreDone => "pre",
-            Stage::Post | Stage::PostDone => "post",
-        };
-        let what = of.task().word();
-        for (prefix, value) in [("", when), ("key_", when)] {
-            put(&format!("{prefix}type"), value.to_owned());
+/// What all instances of a clone are told alike, made once for each clone of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<RscIx, Vec<(String, String)>>);
+
+impl Told {
+    /// Adds it to the parameters of an operation of an instance of a clone with `notify=true`; of a notification also when and of what it tells.
+    pub(super) fn add(
+        &mut self,
+        model: &Model<'_>,
+        table: &Table,
+        (r, task): (RscIx, Task),
+        params: &mut BTreeMap<String, String>,
+    ) {
+        let changes = matches!(
+            task,
+            Task::Start | Task::Stop | Task::Promote | Task::Demote | Task::Notify(..)
+        );
+        if !changes || !super::notify::wanted(model, r) {
+            return;
         }
-        for prefix in ["", "key_"] {
-            put(&format!("{prefix}operation"), what.to_owned());
+        if let Task::Notify(stage, of) = task {
+            let when = match stage {
+                Stage::Pre | Stage::PreDone => "pre",
+                Stage::Post | Stage::PostDone => "post",
+            };
+            let what = of.task().word();
+            for (name, value) in
+                [("type", when), ("key_type", when), ("operation", what), ("key_operation", what)]
+            {
+                params.insert(key(name), value.to_owned());
+            }
         }
+        let clone = model.rscs[r].clone.unwrap_or(r);
+        let lists = self.0.entry(clone).or_insert_with(|| lists(model, table, clone));
+        params.extend(lists.iter().cloned());
     }
-    let leaves = model.leaves(model.rscs[r].clone.unwrap_or(r));
+}
+
+fn key(name: &str) -> String {
+    ["CRM_meta_notify_", name].concat()
+}
+
+fn lists(model: &Model<'_>, table: &Table, clone: RscIx) -> Vec<(String, String)> {
+    let mut out = Vec::with_capacity(24);
+    let mut put = |name: &str, value: String| out.push((key(name), value));
+    let leaves = model.leaves(clone);
     for (name, task) in [
         ("start", Task::Start),
         ("stop", Task::Stop),
@@ -57,6 +74,7 @@ pub(super) fn add(
     };
     put("available_uname", names(&mut (0..model.nodes.len()).filter(|n| model.nodes[*n].online)));
     put("all_uname", names(&mut (0..model.nodes.len())));
+    out
 }
 
 /// The instances that an action of the plan is about.

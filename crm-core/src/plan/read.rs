@@ -5,9 +5,10 @@ use super::history::{Finding, Reader, Wanted};
 use super::implicit::Implicit;
 use super::meta::{self, Chain};
 use super::model::{Kind, Model, Node, NodeIx, NodeKind, Rsc, RscIx};
+use super::moves::{self, Moves};
 use super::params;
 use crate::cib::{Primitive, Resource, Role, Score, parse_bool};
-use crate::status::ResourceHistory;
+use crate::status::{Removed, ResourceHistory};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads everything but the constraints.
@@ -42,6 +43,7 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
         },
         implicit,
         findings: BTreeMap::new(),
+        moves: BTreeMap::new(),
         labels: BTreeMap::new(),
     };
     if input.pacemaker.is_none() {
@@ -65,6 +67,11 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
         super::implicit::connect(&mut builder.model);
         super::records::read(&mut builder, input);
     } else {
+        for (id, removed) in &input.status.removed {
+            if !builder.model.by_id.contains_key(id.as_str()) {
+                builder.add_left_over(removed, input);
+            }
+        }
         builder.note_findings();
         for r in 0..builder.model.rscs.len() {
             if builder.model.rscs[r].active.len() > 1 {
@@ -209,6 +216,8 @@ pub(super) struct Builder<'a> {
     pub(super) labels: BTreeMap<String, RscIx>,
     /// What the histories say, by primitive id, then node.
     findings: BTreeMap<String, Vec<Finding>>,
+    /// What live migrations left behind, by primitive id.
+    moves: BTreeMap<String, Moves>,
 }
 
 impl<'a> Builder<'a> {
@@ -264,6 +273,8 @@ impl<'a> Builder<'a> {
                 finding
             });
         }
+        let moves = moves::read(&self.model.nodes, input.status, key, &mut out);
+        self.moves.insert(key.to_owned(), moves);
         self.findings.insert(key.to_owned(), out);
     }
 
@@ -349,6 +360,22 @@ impl<'a> Builder<'a> {
         leaves.into_iter().find(|l| self.model.rscs[*l].id == id).unwrap_or(instance)
     }
 
+    /// Something that runs on our nodes and is not configured any more: one resource, wherever it is active.
+    fn add_left_over(&mut self, removed: &'a Removed, input: &Input<'a>) {
+        let prim = &removed.primitive;
+        let mut top = Context::top(input);
+        top.cloned = removed.cloned;
+        top.promotable = removed.promotable;
+        self.find_history(prim, &top, input);
+        let metas = top.metas_with(&prim.meta);
+        let r = self.push(&prim.id, Kind::Primitive, Some(prim), &metas, &top);
+        self.model.instances.entry(&prim.id).or_default().push(r);
+        self.model.rscs[r].removed = true;
+        let seen = self.findings.get(&prim.id).into_iter().flatten().filter_map(|f| f.seen);
+        self.model.rscs[r].active = seen.collect();
+        self.model.tops.push(r);
+    }
+
     /// Something that is recorded and not configured any more.
     pub(super) fn add_removed(&mut self, id: &'a str, agent: &'a crate::cib::AgentName) -> RscIx {
         let top = Context::of(self.model.cib);
@@ -415,6 +442,13 @@ impl<'a> Builder<'a> {
                     self.model.probes.push((r, n));
                 }
             }
+        }
+        if let Some(moves) = self.moves.remove(&prim.id).filter(|_| at.clone.is_none()) {
+            let rsc = &mut self.model.rscs[r];
+            rsc.now.partial = moves.partial;
+            rsc.now.no_migration =
+                !moves.left.is_empty() || rsc.active.iter().any(|seen| seen.changed);
+            rsc.now.dangling = moves.left;
         }
         r
     }

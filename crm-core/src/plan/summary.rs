@@ -228,6 +228,12 @@ fn line(model: &Model<'_>, table: &Table, r: RscIx) -> Option<String> {
     let next = rsc.next_role;
     let failed = rsc.active.iter().any(|a| a.failed);
     let goes_up = !starts.is_empty() && runnable(&starts);
+    let halves = table.all(r, Task::MigrateFrom);
+    if let (Some(from), Some(to)) = (current_node(model, r), rsc.assigned)
+        && halves.iter().any(|half| table.flags(*half).runnable())
+    {
+        return Some(format!("* Migrate {label} ( {} -> {} ){blocked}", at(from), at(to)));
+    }
     let text = match (now, rsc.assigned) {
         (None, Some(to)) => format!("Start {label} ( {}{} )", role(next), at(to)),
         (Some(now), None) => format!("Stop {label} ( {}{} )", role(now.role), at(now.node)),

@@ -156,6 +156,19 @@ pub struct OpSpec {
     pub digest: u64,
 }
 
+impl OpSpec {
+    /// The other node of a live migration: of `migrate_to` the target, of `migrate_from` the source.
+    #[must_use]
+    pub fn peer(&self) -> Option<String> {
+        let name = match self.op.as_str() {
+            "migrate_to" => "CRM_meta_migrate_target",
+            "migrate_from" => "CRM_meta_migrate_source",
+            _ => return None,
+        };
+        self.params.get(name).cloned()
+    }
+}
+
 /// Actions of the cluster itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClusterOp {

@@ -364,6 +364,7 @@ fn inject(document: &mut Document, outcome: &Outcome) {
         call_id: last + 1,
         when_ms,
         exec_ms: 0,
+        peer: None,
     };
     let fatal = document.cib.properties.flag("start-failure-is-fatal").unwrap_or(true);
     let node = document.status.nodes.entry(outcome.node.clone()).or_default();

@@ -289,6 +289,7 @@ impl World {
             call_id: self.calls,
             when_ms: self.document.now_ms,
             exec_ms: 0,
+            peer: spec.peer(),
         };
         let history = self.node(&spec.node).resources.entry(spec.resource.clone()).or_default();
         history.pending = None;

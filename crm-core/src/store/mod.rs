@@ -1,7 +1,9 @@
 //! The replicated store: commands in, state out. `apply` is a pure function; every node gets the same state.
 
+mod removed;
+
 use crate::cib::{Cib, Volume};
-use crate::status::{NodeStatus, OpResult, Status, Token};
+use crate::status::{NodeStatus, OpResult, Pending, Status, Token};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +136,18 @@ pub enum Command {
         /// The result.
         result: Box<OpResult>,
     },
+    /// A node is about to begin a live migration. Nothing of it happens before this is in the log: whoever loses sight of the node has
+    /// to know where else the resource may run.
+    MigrationBegins {
+        /// Node name: the source.
+        node: String,
+        /// Session of that node.
+        session: u64,
+        /// Primitive id.
+        resource: String,
+        /// Node name: the target.
+        target: String,
+    },
     /// A node sets (or removes) transient attributes.
     SetAttrs {
         /// Node name.
@@ -236,24 +250,35 @@ impl State {
                 if base != self.version {
                     return Outcome::Outdated { version: self.version };
                 }
+                if let Some(why) = self.other_agent(&cib) {
+                    return Outcome::Refused { why };
+                }
                 self.adopt(*cib, author, message, when_ms)
             }
             Command::Edit { edits, author, message, when_ms } => {
                 self.edit(&edits, author, message, when_ms)
             }
             Command::SyncNode { node, status } => {
-                self.status.nodes.insert(node, *status);
+                self.status.replace(&node, *status);
                 self.done()
             }
-            Command::NodeGone { node, session } => match self.status.nodes.get_mut(&node) {
+            Command::NodeGone { node, session } => match self.status.nodes.get(&node) {
                 Some(status) if status.session == session => {
-                    *status = NodeStatus::default();
+                    self.status.replace(&node, NodeStatus::default());
                     self.done()
                 }
                 _ => Outcome::Stale,
             },
             Command::OpDone { node, session, seq, token, result } => {
-                self.report(&node, session, seq, |status| status.take_result(token, &result))
+                let outcome =
+                    self.report(&node, session, seq, |status| status.take_result(token, &result));
+                if outcome == self.done() && result.op == "stop" && !result.failed() {
+                    self.status.arrived_in_vain(&node, &result.resource);
+                }
+                outcome
+            }
+            Command::MigrationBegins { node, session, resource, target } => {
+                self.migration_begins(&node, session, resource, target)
             }
             Command::SetAttrs { node, session, attrs } => self.set_attrs(&node, session, attrs),
             Command::MonitorCancelled { node, session, seq, token, resource, interval_ms } => self
@@ -308,6 +333,7 @@ impl State {
             });
         }
         self.volumes.retain(|name, _| cib.volume(name).is_some());
+        self.forget_removed();
         self.version += 1;
         self.cib = cib.clone();
         self.revisions.push(Revision { version: self.version, author, message, when_ms, cib });
@@ -347,6 +373,24 @@ impl State {
         self.done()
     }
 
+    fn migration_begins(
+        &mut self,
+        node: &str,
+        session: u64,
+        resource: String,
+        target: String,
+    ) -> Outcome {
+        match self.status.nodes.get_mut(node) {
+            Some(status) if status.session == session => {
+                let history = status.resources.entry(resource).or_default();
+                history.migrated_to = Some(target);
+                history.pending = Some(Pending { op: "migrate_to".to_owned(), interval_ms: 0 });
+                self.done()
+            }
+            _ => Outcome::Stale,
+        }
+    }
+
     fn set_attrs(
         &mut self,
         node: &str,
@@ -370,14 +414,19 @@ impl State {
     }
 
     fn cleanup(&mut self, resource: Option<&str>, node: Option<&str>) {
+        let mut forgotten = Vec::new();
         for (name, status) in &mut self.status.nodes {
             if node.is_some_and(|n| n != name) {
                 continue;
             }
-            status.resources.retain(|id, history| {
-                resource.is_some_and(|r| r != id)
-                    || (resource.is_none() && history.failure.is_none() && history.fail_count == 0)
-            });
+            let cleaned = |id: &String, history: &crate::status::ResourceHistory| {
+                resource.is_none_or(|r| r == id)
+                    && (resource.is_some() || history.failure.is_some() || history.fail_count > 0)
+            };
+            forgotten.extend(status.resources.extract_if(.., |id, history| cleaned(id, history)));
+        }
+        for (id, history) in forgotten {
+            self.status.look_again(&id, &history);
         }
     }
 }

@@ -214,7 +214,9 @@ impl Session {
             found.map_or_else(|| place.clone(), |(_, _, place)| place.clone())
         };
         match kind {
-            StatementKind::Node { id, name, attributes } => self.node(id, &name, &attributes),
+            StatementKind::Node { id, name, attributes, utilization } => {
+                self.node(id, &name, &attributes, &utilization);
+            }
             StatementKind::Primitive(primitive, bare) => self.primitive(*primitive, bare, &at)?,
             StatementKind::Group(group) => self.group(group, &at)?,
             StatementKind::Clone(clone) => self.clone_of(clone, &at)?,
@@ -285,7 +287,7 @@ impl Session {
         })
     }
 
-    fn node(&mut self, id: u64, name: &str, attributes: &NvSet) {
+    fn node(&mut self, id: u64, name: &str, attributes: &NvSet, utilization: &NvSet) {
         if self.cib.node(name).is_none() {
             let (attributes, utilization) = (NvSet::default(), NvSet::default());
             self.cib.nodes.push(Node { id, name: name.to_owned(), attributes, utilization });
@@ -296,6 +298,9 @@ impl Session {
             }
             for nv in &attributes.pairs {
                 put(&mut node.attributes, nv.clone());
+            }
+            for nv in &utilization.pairs {
+                put(&mut node.utilization, nv.clone());
             }
         }
     }

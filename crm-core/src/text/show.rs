@@ -163,6 +163,7 @@ fn node(node: &Node) -> String {
         id => format!("node {id}: {}", node.name),
     };
     section(&mut out, "attributes", &node.attributes.pairs);
+    section(&mut out, "utilization", &node.utilization.pairs);
     out
 }
 

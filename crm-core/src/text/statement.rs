@@ -109,6 +109,8 @@ pub enum StatementKind {
         name: String,
         /// Attributes.
         attributes: NvSet,
+        /// Capacities.
+        utilization: NvSet,
     },
     /// `primitive`; the flag tells that the agent was written without class and provider.
     Primitive(Box<Primitive>, bool),

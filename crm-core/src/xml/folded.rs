@@ -169,6 +169,7 @@ fn entry(op: &OpRecord, resource: &str) -> Option<Entry> {
             call_id: u64::try_from(op.call_id).unwrap_or(0),
             when_ms: op.changed_s.unwrap_or(0).saturating_mul(1000),
             exec_ms: 0,
+            peer: None,
         },
     })
 }
@@ -218,7 +219,7 @@ fn replay(history: &mut ResourceHistory, entry: Entry) {
         ("promote", _) | ("monitor", rc::RUNNING_PROMOTED | 191) => Role::Promoted,
         ("demote", _) => Role::Unpromoted,
         ("migrate_to", _) => {
-            history.migration = entry.peer;
+            history.migrated_to = entry.peer.map(|(_, target)| target);
             Role::Started
         }
         ("monitor", _) if history.role == Some(Role::Promoted) && result.interval_ms == 0 => {
@@ -228,7 +229,7 @@ fn replay(history: &mut ResourceHistory, entry: Entry) {
         _ => return,
     };
     if result.op != "migrate_to" {
-        history.migration = None;
+        history.migrated_to = None;
     }
     let clears =
         matches!(result.op.as_str(), "start" | "stop" | "promote" | "demote" | "migrate_from")

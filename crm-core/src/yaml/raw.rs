@@ -56,6 +56,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) nodes: Ordered<Option<Pairs>>,
     #[serde(default)]
+    pub(super) capacities: Ordered<Spanned<Pairs>>,
+    #[serde(default)]
     pub(super) volumes: Ordered<Spanned<Volume>>,
     #[serde(default)]
     pub(super) resources: Vec<Spanned<Resource>>,

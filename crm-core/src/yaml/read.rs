@@ -111,6 +111,17 @@ impl Reader<'_> {
             let node = self.node(name, attributes.unwrap_or_default());
             cib.nodes.push(node);
         }
+        for (name, capacity) in document.capacities.0 {
+            let place = self.at(&capacity, 1);
+            let utilization = self.set(&format!("node:{name}"), "utilization", capacity.value);
+            match cib.node_mut(&name) {
+                Some(node) => node.utilization = utilization,
+                None => {
+                    let message = format!("`{name}` has a capacity and is not among the nodes");
+                    self.bad("CRM0013", &place, message, "a node that stands under `nodes:`");
+                }
+            }
+        }
         for (name, volume) in document.volumes.0 {
             let volume = self.volume(name, &volume);
             cib.volumes.push(volume);

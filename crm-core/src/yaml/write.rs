@@ -29,6 +29,9 @@ pub fn to_yaml(cib: &Cib) -> String {
         (n.name.clone(), Tree::Map(pairs))
     };
     out.put("nodes", Tree::Map(cib.nodes.iter().map(node).collect()));
+    let able = cib.nodes.iter().filter(|n| !n.utilization.is_empty());
+    let able = able.map(|n| (n.name.clone(), set(&n.utilization)));
+    out.put("capacities", Tree::Map(able.collect()));
     let volumes = cib.volumes.iter().map(|v| (v.name.clone(), volume(v)));
     out.put("volumes", Tree::Map(volumes.collect()));
     out.put("resources", Tree::List(cib.resources.iter().map(resource).collect()));

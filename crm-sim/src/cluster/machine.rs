@@ -29,6 +29,8 @@ pub(super) struct Machine {
     pub(super) on: bool,
     /// Counts power-ons and daemon starts: events of an earlier life are dropped.
     pub(super) life: u64,
+    /// Counts losses of power: an agent goes on without its daemon, not without power.
+    pub(super) outages: u64,
     /// The daemon, when it runs.
     pub(super) daemon: Option<Controller>,
     /// The `current` mark in `/run`.
@@ -54,6 +56,7 @@ impl Machine {
         Self {
             on: false,
             life: 0,
+            outages: 0,
             daemon: None,
             current: false,
             active: BTreeMap::new(),
@@ -83,6 +86,11 @@ impl Machine {
                 self.active.entry(spec.resource.clone()).or_insert(Role::Started);
                 rc::OK
             }
+            // It has left by now, or it could not.
+            "migrate_to" if role.is_some() => rc::ERR_GENERIC,
+            "migrate_to" => rc::OK,
+            "migrate_from" if role.is_none() => rc::ERR_GENERIC,
+            "migrate_from" => rc::OK,
             "stop" => {
                 self.active.remove(&spec.resource);
                 rc::OK
@@ -123,5 +131,6 @@ pub(super) fn result(spec: &OpSpec, call_id: u64, code: i32) -> OpResult {
         call_id,
         when_ms: 0,
         exec_ms: 0,
+        peer: spec.peer(),
     }
 }

@@ -58,6 +58,8 @@ enum Happening {
     DaemonStarts(String, u64),
     DataStarts(String, u64),
     SyncDone(String, String),
+    /// A resource moves to another machine by live migration: from, outages of that one so far, to, which.
+    Leaves(String, u64, String, String),
 }
 
 /// The simulated cluster.
@@ -242,6 +244,7 @@ impl World {
     fn power_off(&mut self, node: &str) {
         let Some(machine) = self.machines.get_mut(node) else { return };
         machine.on = false;
+        machine.outages += 1;
         machine.life += 1;
         machine.daemon = None;
         machine.current = false;
@@ -334,6 +337,22 @@ impl World {
                 }
             }
             Happening::SyncDone(primary, peer) => self.sync_done(&primary, &peer),
+            Happening::Leaves(from, outages, to, resource) => {
+                self.leaves(&from, outages, &to, &resource);
+            }
+        }
+    }
+
+    /// The agent moves it, whatever has become of its daemon: at one moment it is here, at the next one there.
+    fn leaves(&mut self, from: &str, outages: u64, to: &str, resource: &str) {
+        if !self.linked(from, to) || !self.on(to) {
+            return;
+        }
+        let source = self.machines.get_mut(from).filter(|m| m.on && m.outages == outages);
+        if let Some(role) = source.and_then(|m| m.active.remove(resource))
+            && let Some(target) = self.machines.get_mut(to)
+        {
+            target.active.insert(resource.to_owned(), role);
         }
     }
 
@@ -411,6 +430,13 @@ impl World {
             }
             Effect::Run { call_id, spec } => {
                 let takes = 10 + self.draw(60);
+                if spec.op == "migrate_to"
+                    && let Some(to) = spec.peer()
+                {
+                    let (from, resource) = (node.to_owned(), spec.resource.clone());
+                    let outages = self.machines.get(node).map_or(0, |m| m.outages);
+                    self.at(self.now_ms + takes, Happening::Leaves(from, outages, to, resource));
+                }
                 let end = Happening::OpEnds(node.to_owned(), life, call_id, spec);
                 self.at(self.now_ms + takes, end);
             }
@@ -770,7 +796,7 @@ impl World {
             let what = format!("{primaries} primaries that can talk to each other");
             self.violations.push(Violation { at_ms: self.now_ms, what });
         }
-        for resource in ["fs_nfs", "nfs"] {
+        for resource in ["fs_nfs", "nfs", "vm"] {
             let on: Vec<String> = self
                 .machines
                 .iter()

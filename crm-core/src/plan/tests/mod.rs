@@ -3,6 +3,8 @@
 mod failures;
 mod inside;
 mod laws;
+mod left_over;
+mod migrations;
 mod orderings;
 mod places;
 mod promotable;

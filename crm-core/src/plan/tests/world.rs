@@ -211,6 +211,19 @@ impl World {
             }
             "demote" => (rc::OK, if now == Role::Stopped { now } else { Role::Unpromoted }),
             "notify" => (rc::OK, now),
+            // What leaves is on the other node from then on.
+            "migrate_to" => {
+                let (there, id) = (spec.peer().unwrap(), spec.resource.clone());
+                let broken = (spec.node.clone(), id.clone(), spec.op.clone());
+                if !self.broken.contains_key(&broken) {
+                    self.truth.insert((there, id), now);
+                }
+                (rc::OK, Role::Stopped)
+            }
+            "migrate_from" => {
+                assert_ne!(now, Role::Stopped, "nothing has arrived: {spec:?}");
+                (rc::OK, now)
+            }
             _ => match now {
                 Role::Stopped => (rc::NOT_RUNNING, now),
                 Role::Started | Role::Unpromoted => (rc::OK, now),
@@ -236,7 +249,11 @@ impl World {
             call_id: self.calls,
             when_ms: self.now_ms,
             exec_ms: 1,
+            peer: spec.peer(),
         };
+        if spec.op == "stop" && !result.failed() {
+            self.status.arrived_in_vain(&spec.node, &spec.resource);
+        }
         let status = self.status.nodes.get_mut(&spec.node).unwrap();
         let ok = result.is_told() || code == spec.expected_rc;
         if promotable && ok {
@@ -266,6 +283,7 @@ impl World {
                     max.map_or(1, |v| v.parse().unwrap())
                 }
                 Some(Resource::Clone(_)) => usize::MAX,
+                None if self.status.removed.get(id).is_some_and(|r| r.cloned) => usize::MAX,
                 Some(Resource::Primitive(_) | Resource::Group(_) | Resource::Bundle(_)) | None => 1,
             };
             assert!(n <= limit, "{id}: {n} > {limit} (promoted: {promoted}) in {:?}", self.truth);
@@ -330,6 +348,7 @@ impl World {
             call_id: self.calls,
             when_ms: self.now_ms,
             exec_ms: 1,
+            peer: None,
         });
     }
 }

@@ -300,20 +300,24 @@ fn node(cursor: &mut Cursor<'_>) -> Parsed<StatementKind> {
     }
     let object = format!("node:{name}");
     cursor.mark(&object, "", token.place.clone());
-    let mut attributes = NvSet::default();
+    let (mut attributes, mut utilization) = (NvSet::default(), NvSet::default());
     while let Some(section) = cursor.next() {
         if section.is("attributes") {
             let section = Section { object: &object, part: "attributes", ends: ENDS };
             pairs(cursor, &mut attributes, &section)?;
         } else if section.is("utilization") {
-            return Err(unsupported(section, "utilization of nodes"));
+            let section = Section { object: &object, part: "utilization", ends: ENDS };
+            pairs(cursor, &mut utilization, &section)?;
         } else if section.text.starts_with("description=") {
             return Err(unsupported(section, "descriptions of nodes"));
         } else {
-            return Err(unexpected(section, "`attributes NAME=VALUE ...`"));
+            return Err(unexpected(
+                section,
+                "`attributes` or `utilization`, then `NAME=VALUE ...`",
+            ));
         }
     }
-    Ok(StatementKind::Node { id, name: name.to_owned(), attributes })
+    Ok(StatementKind::Node { id, name: name.to_owned(), attributes, utilization })
 }
 
 const PRIMITIVE_ENDS: &[&str] =

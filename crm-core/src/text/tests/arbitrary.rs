@@ -304,7 +304,7 @@ fn options(default: bool) -> impl Strategy<Value = NvSet> {
 /// A CIB.
 pub(crate) fn cib() -> impl Strategy<Value = Cib> {
     let parts = (
-        vec((0_u64..4, attributes()), 0..4),
+        vec((0_u64..4, attributes(), attributes()), 0..4),
         vec(resource(), 0..4),
         vec(constraint(), 0..4),
         options(true),
@@ -328,11 +328,8 @@ pub(crate) fn cib() -> impl Strategy<Value = Cib> {
             volume.device = format!("/dev/v {index}");
             volume.port = 8000 + u16::try_from(index).unwrap();
         }
-        let nodes = nodes.into_iter().enumerate().map(|(index, (id, attributes))| Node {
-            id,
-            name: format!("n{index}"),
-            attributes,
-            utilization: NvSet::default(),
+        let nodes = nodes.into_iter().enumerate().map(|(index, (id, attributes, utilization))| {
+            Node { id, name: format!("n{index}"), attributes, utilization }
         });
         Cib {
             nodes: nodes.collect(),
