@@ -305,7 +305,7 @@ impl Daemon {
         };
         let state = self.controller.view();
         let settled = state.members.keys().all(|n| self.controller.settled(n));
-        known && settled && self.controller.plan_now().is_empty()
+        known && settled && !self.controller.moving() && self.controller.plan_now().is_empty()
     }
 
     fn status(&self) -> StatusReply {

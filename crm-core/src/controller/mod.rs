@@ -324,6 +324,13 @@ impl Controller {
         self.lead.running()
     }
 
+    /// A live migration is under way somewhere: nothing is planned about it, and all is not done.
+    #[must_use]
+    pub fn moving(&self) -> bool {
+        let nodes = self.state.status.nodes.values().chain([&self.own.status]);
+        nodes.flat_map(|n| n.resources.values()).any(|history| history.pending.is_some())
+    }
+
     /// Online for planning: alive and its status is of its present session.
     #[must_use]
     pub fn online(&self, node: &str) -> bool {
