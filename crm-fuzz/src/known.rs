@@ -7,6 +7,7 @@ use crate::engine::{Levels, ours_with};
 use crate::summary::Decision;
 use crate::tree::Xml;
 use crm_core::plan::{Habit, Habits};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An old rule.
 #[derive(Clone, Copy)]
@@ -31,7 +32,7 @@ const OLD_RULES: &[(&str, Rule)] = &[
     ("hides-untouched", Rule::Habit(Habit::HidesUntouched)),
     ("idle-first", Rule::Habit(Habit::IdleFirst)),
     ("asked-twice", Rule::Habit(Habit::AskedTwice)),
-    ("groups-unheard", Rule::Habit(Habit::GroupsUnheard)),
+    ("unheard", Rule::Habit(Habit::Unheard)),
     ("probes-stop", Rule::Habit(Habit::ProbesStop)),
     ("roles-in-rules", Rule::Edit(without_roles_in_rules)),
 ];
@@ -69,20 +70,17 @@ pub fn habits(list: &str) -> Result<Habits, String> {
     })
 }
 
+/// How many of them may be needed at once.
+const AT_ONCE: u32 = 5;
+
 /// The names of the old rules that explain the difference, if it is a known one; as few as do it.
+///
+/// All single rules and all pairs are tried; to more of them one is only added that changes something.
 #[must_use]
 pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
-    let mut sets: Vec<u32> = (1..1 << OLD_RULES.len()).collect();
-    sets.retain(|set| set.count_ones() <= 4);
-    sets.sort_by_key(|set| (set.count_ones(), *set));
+    let all = || (0..OLD_RULES.len()).map(|i| 1_u32 << i);
     let chosen = |set: u32| OLD_RULES.iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0);
-    let edits = OLD_RULES.iter().enumerate().filter_map(|(i, (_, rule))| match rule {
-        Rule::Edit(edit) => Some((1 << i, edit(document))),
-        Rule::Habit(_) => None,
-    });
-    // What an edit does not change it does not explain.
-    let same: u32 = edits.filter(|(_, d)| d == document).map(|(bit, _)| bit).sum();
-    sets.into_iter().filter(|set| set & same == 0).find_map(|set| {
+    let decide = |set: u32| {
         let (mut habits, mut edited) = (Habits::default(), document.clone());
         for (_, (_, rule)) in chosen(set) {
             match rule {
@@ -90,10 +88,30 @@ pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
                 Rule::Edit(edit) => edited = edit(&edited),
             }
         }
-        let (old, _) = ours_with(&edited, habits).ok()?;
-        let same = !Levels::of(&old, theirs).decides_differently();
-        same.then(|| chosen(set).map(|(_, (name, _))| *name).collect::<Vec<_>>().join("+"))
-    })
+        ours_with(&edited, habits).ok().map(|(decision, _)| decision)
+    };
+    let mut tried = BTreeSet::new();
+    let mut last = BTreeMap::from([(0, decide(0)?)]);
+    while !last.is_empty() {
+        let mut next = BTreeMap::new();
+        for (set, before) in &last {
+            for more in all().map(|bit| set | bit).filter(|more| more != set) {
+                if more.count_ones() > AT_ONCE || !tried.insert(more) {
+                    continue;
+                }
+                let Some(after) = decide(more) else { continue };
+                if !Levels::of(&after, theirs).decides_differently() {
+                    let names: Vec<&str> = chosen(more).map(|(_, (name, _))| *name).collect();
+                    return Some(names.join("+"));
+                }
+                if more.count_ones() < 2 || after != *before {
+                    next.insert(more, after);
+                }
+            }
+        }
+        last = next;
+    }
+    None
 }
 
 /// What our engine prints when it follows all of them.

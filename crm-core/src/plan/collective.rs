@@ -46,7 +46,7 @@ pub(super) fn flags_of(spread: &mut Spread<'_, '_>, act: ActIx, node: Option<Nod
         Kind::Clone(_) => clone_flags(spread, r, act, node),
     };
     if spread.table.flags(act) != before
-        && !(spread.model.habit(Habit::GroupsUnheard) && spread.is_group(r))
+        && !(spread.model.habit(Habit::Unheard) && spread.is_group(r))
     {
         spread.again_with_followers(act);
     }
@@ -332,7 +332,11 @@ fn mark_blocked(spread: &mut Spread<'_, '_>, r: RscIx, task: Task, by: RscIx) {
         let text = format!("follows {}, which is not going to be there", spread.model.rscs[by].id);
         spread.model.because(r, node, "colocation", text);
         block_dependents(spread, act);
-        spread.again_with_followers(act);
+        if spread.model.habit(Habit::Unheard) {
+            spread.again(act);
+        } else {
+            spread.again_with_followers(act);
+        }
     }
     for child in spread.model.rscs[r].children.clone() {
         mark_blocked(spread, child, task, by);

@@ -173,6 +173,7 @@ pub(super) fn properties(cib: &Cib) -> Properties {
             Some(_) | None => Strategy::Default,
         },
         unfencing: mentions_unfencing(cib),
+        startup_probes: flag(&chain, "enable-startup-probes", true),
         concurrent: flag(&chain, "concurrent-fencing", true),
         fence_device: cib.primitives().iter().any(|p| p.agent.class == "stonith")
             || flag(&chain, "have-watchdog", false),

@@ -455,6 +455,8 @@ pub(super) struct Properties {
     pub(super) shutdown_lock_ms: Option<u64>,
     /// Some fence device gives nodes their access back.
     pub(super) unfencing: bool,
+    /// What is not known is looked for (`enable-startup-probes`).
+    pub(super) startup_probes: bool,
     /// Several nodes are fenced at the same time.
     pub(super) concurrent: bool,
     /// What fencing does to a node.

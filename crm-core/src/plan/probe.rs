@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 
 /// Makes the probes.
 pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
+    if model.props.exact && !model.props.startup_probes {
+        return;
+    }
     let mut probes = Vec::new();
     for (r, node) in model.probes.clone() {
         let n = &model.nodes[node];

@@ -317,7 +317,8 @@ impl<'a> Model<'a> {
         if self.rscs[clone].no_promotion {
             return Some(("ticket", "the ticket that this needs is not here"));
         }
-        if self.rscs[clone].meta.target_role == Some(Role::Unpromoted) {
+        // In Pacemaker that is a word to the instances, which may have one of their own.
+        if self.rscs[clone].meta.target_role == Some(Role::Unpromoted) && !self.props.exact {
             return Some(("target-role", "target-role is Unpromoted"));
         }
         // Pacemaker sees this when it makes the actions: what is up is demoted, what is down would be promoted if it could be started.

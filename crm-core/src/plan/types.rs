@@ -101,8 +101,9 @@ pub enum Habit {
     NewMembersStart,
     /// To keep away from a role means to keep away from all that has another one.
     OtherRoles,
-    /// What becomes needed of a group does not reach what comes after it, unless an order of its own brings it there.
-    GroupsUnheard,
+    /// What changes an action otherwise than through an order (a group's by its members, one of what must be together by the other) does not
+    /// reach what comes after it, unless that is looked at anyway.
+    Unheard,
     /// A collection of which nobody may touch what is active, and that on nodes only that are not there, is not shown.
     HidesUntouched,
     /// An instance that is to be nowhere counts with its priority among those that could be promoted, not behind them.

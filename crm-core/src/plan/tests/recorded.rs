@@ -246,3 +246,36 @@ fn parameters_of_an_operation_reach_its_agent_and_its_settings_do_not() {
     let own: Vec<_> = watch.unwrap().keys().filter(|k| !k.starts_with("CRM_meta_")).collect();
     assert_eq!(own, ["OCF_CHECK_LEVEL", "trace_ra"]);
 }
+
+#[test]
+fn without_startup_probes_nothing_is_looked_for_and_nothing_waits_for_that() {
+    let status = node(1, "alpha", &lrm("")) + &node(2, "delta", &lrm(""));
+    let off = no_fencing() + &pair("enable-startup-probes", "false");
+    let of = |properties: &str| {
+        let document = document(properties, &dummy("a", ""), &status);
+        operations(&plan(&input(&document)))
+    };
+    assert_eq!(of(&off), ["a start alpha"]);
+    assert_eq!(of(&no_fencing()).len(), 3, "two probes and the start");
+}
+
+#[test]
+fn an_instance_whose_own_target_role_allows_it_is_promoted_whatever_its_clone_says() {
+    let clone = |own: &str| {
+        format!(
+            r#"<clone id="c"><meta_attributes id="cm">{}{}</meta_attributes>
+            <primitive id="p" class="ocf" provider="pacemaker" type="Stateful">{own}</primitive></clone>"#,
+            pair("promotable", "true"),
+            pair("target-role", "Unpromoted")
+        )
+    };
+    let attributes = r#"<transient_attributes id="1"><instance_attributes id="t">
+        <nvpair id="pr" name="master-p" value="5"/></instance_attributes></transient_attributes>"#;
+    let status = node(1, "alpha", &(lrm("") + attributes)) + &node(2, "delta", &lrm(""));
+    let promotes = |own: &str| {
+        let document = document(&no_fencing(), &clone(own), &status);
+        operations(&plan(&input(&document))).contains(&"p promote alpha".to_owned())
+    };
+    assert!(promotes(&meta(&pair("target-role", "Started"))));
+    assert!(!promotes(""));
+}
