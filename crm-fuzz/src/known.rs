@@ -71,13 +71,20 @@ pub fn habits(list: &str) -> Result<Habits, String> {
 }
 
 /// How many of them may be needed at once.
-const AT_ONCE: u32 = 5;
+const AT_ONCE: u32 = 4;
+
+/// How long to look for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// All pairs, and more only where the second of a pair changes something.
+    Quick,
+    /// All that may be needed at once.
+    Whole,
+}
 
 /// The names of the old rules that explain the difference, if it is a known one; as few as do it.
-///
-/// All single rules and all pairs are tried; to more of them one is only added that changes something.
 #[must_use]
-pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
+pub fn name(document: &Xml, theirs: &Decision, search: Search) -> Option<String> {
     let all = || (0..OLD_RULES.len()).map(|i| 1_u32 << i);
     let chosen = |set: u32| OLD_RULES.iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0);
     let decide = |set: u32| {
@@ -104,7 +111,8 @@ pub fn name(document: &Xml, theirs: &Decision) -> Option<String> {
                     let names: Vec<&str> = chosen(more).map(|(_, (name, _))| *name).collect();
                     return Some(names.join("+"));
                 }
-                if more.count_ones() < 2 || after != *before {
+                let whole = search == Search::Whole || more.count_ones() != 2;
+                if more.count_ones() < AT_ONCE && (whole || after != *before) {
                     next.insert(more, after);
                 }
             }

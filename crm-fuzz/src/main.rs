@@ -3,7 +3,7 @@
 use crm_core::plan::Habits;
 use crm_fuzz::engine::{Failure, Levels, Oracle, ours, ours_of};
 use crm_fuzz::generate::{FEATURES, Mask, ON_REQUEST, cluster};
-use crm_fuzz::known;
+use crm_fuzz::known::{self, Search};
 use crm_fuzz::minimise::minimise;
 use crm_fuzz::named::{self, Named};
 use crm_fuzz::summary::Decision;
@@ -143,7 +143,8 @@ fn compare(
         return Verdict::Named(cause.to_owned());
     }
     let different = || Verdict::Different(levels, named::mark(ours, theirs));
-    known::name(document, theirs).map_or_else(different, Verdict::Known)
+    let search = if named.is_some() { Search::Whole } else { Search::Quick };
+    known::name(document, theirs, search).map_or_else(different, Verdict::Known)
 }
 
 fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
@@ -151,7 +152,8 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
     // Other features, other clusters: the names are about those that have all.
     let whole = options.mask.only.is_empty() && options.mask.without.is_empty();
     let named = Named::recorded()?;
-    let named = Some(&named).filter(|_| whole);
+    let none = Named::default();
+    let named = if whole { &named } else { &none };
     let work = |name: String| -> Result<Vec<(u64, Verdict)>, String> {
         let oracle = Oracle::find(&name).ok_or("crm_simulate is not installed")?;
         let mut out = Vec::new();
@@ -161,7 +163,7 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
                 return Ok(out);
             };
             let document = cluster(seed, &options.mask);
-            out.push((seed, judge(&document, &oracle, named.map(|list| (seed, list)))));
+            out.push((seed, judge(&document, &oracle, Some((seed, named)))));
         }
     };
     let work = &work;

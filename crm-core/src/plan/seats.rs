@@ -111,8 +111,10 @@ impl Model<'_> {
     pub(super) fn standing(&mut self, i: RscIx) -> Standing {
         let leaves = self.leaves(i);
         let mut nodes = self.places(i);
-        nodes.sort_unstable();
-        nodes.dedup();
+        if !self.props.exact {
+            nodes.sort_unstable();
+            nodes.dedup();
+        }
         let current = self.current_node(i);
         let allowed = current.is_none_or(|n| self.rscs[i].scores[n] >= Score::ZERO);
         let node = current.filter(|_| allowed);

@@ -99,7 +99,8 @@ impl<'a> Model<'a> {
         self.rscs[r].now.known.insert(n);
     }
 
-    /// It is active there. What it belongs to is so too, unless it is out of our hands.
+    /// It is active there, and so is what it belongs to; of what is out of our hands that is only said where the node is there, and once
+    /// for each member.
     pub(super) fn add_running(&mut self, r: RscIx, n: NodeIx) {
         if self.rscs[r].active.iter().any(|a| a.node == n) {
             return;
@@ -107,6 +108,11 @@ impl<'a> Model<'a> {
         self.rscs[r].active.push(Seen::plain(n, Role::Started, false));
         if !self.movable(r) {
             self.rscs[r].now.loose.push(n);
+            let mut at = self.rscs[r].parent.filter(|_| self.nodes[n].online);
+            while let Some(parent) = at {
+                self.rscs[parent].now.places.push(n);
+                at = self.rscs[parent].parent;
+            }
             return;
         }
         let patient = self.rscs[r].meta.needs_fencing;
