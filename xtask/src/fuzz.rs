@@ -9,6 +9,21 @@ const RECORD: &str = "tests/fuzz.txt";
 pub(crate) const CI: &str = "0..300";
 pub(crate) const NIGHTLY: &str = "0..10000";
 
+/// What is rare in clusters and only made on request; each has its line in the record.
+const RARE: [&str; 11] = [
+    "--seeds 0..300 --with patterns",
+    "--seeds 0..300 --with default-rules",
+    "--seeds 0..300 --with set-options",
+    "--seeds 0..300 --with lifetimes",
+    "--seeds 0..300 --with levels",
+    "--seeds 0..300 --with unfencing",
+    "--seeds 0..300 --with reloads",
+    "--seeds 0..300 --with old-names",
+    "--seeds 0..300 --only bundles",
+    "--seeds 0..300 --only guests",
+    "--seeds 0..300 --only remotes",
+];
+
 /// `[--seeds A..B] [--record] ...`: the other words are `crm-fuzz`'s own.
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let at = words.iter().position(|w| w == "--seeds");
@@ -27,21 +42,20 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let now = wrong(line).ok_or_else(|| format!("no count in: {line}"))?;
-    // A selection of features is for looking, not for judging.
-    if words.iter().any(|w| matches!(w.as_str(), "--only" | "--without")) {
-        return Ok(());
-    }
     let path = root().join(RECORD);
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    let then =
-        kept.lines().find_map(|l| l.strip_prefix(seeds)?.strip_prefix(" different ")?.parse().ok());
-    if words.iter().any(|w| w == "--record") && then.is_none_or(|then: u64| now < then) {
-        let mut lines: Vec<String> = kept
-            .lines()
-            .filter(|l| !l.starts_with(&format!("{seeds} ")))
-            .map(str::to_owned)
-            .collect();
-        lines.push(format!("{seeds} different {now}"));
+    let what = judged(seeds, words);
+    let begins = format!("{what} different ");
+    let then = kept.lines().find_map(|l| l.strip_prefix(&begins)?.parse().ok());
+    let record = words.iter().any(|w| w == "--record");
+    // A selection of features is for looking, not for judging, unless it has a line of its own.
+    if what != seeds && then.is_none() && !record {
+        return Ok(());
+    }
+    if record && then.is_none_or(|then: u64| now < then) {
+        let mut lines: Vec<String> =
+            kept.lines().filter(|l| !l.starts_with(&begins)).map(str::to_owned).collect();
+        lines.push(format!("{begins}{now}"));
         fs::write(&path, format!("{}\n", lines.join("\n")))
             .map_err(|e| format!("{RECORD}: {e}"))?;
         say(&format!("recorded in {RECORD}"));
@@ -49,9 +63,22 @@ pub(crate) fn run(words: &[String]) -> Result<(), String> {
     }
     let then = then.unwrap_or(0);
     if now > then {
-        return Err(format!("{now} of the clusters {seeds} differ, {then} in {RECORD}"));
+        return Err(format!("{now} of the clusters {what} differ, {then} in {RECORD}"));
     }
     Ok(())
+}
+
+/// What a run is about, as its line in the record begins: `0..300`, `0..300 with patterns`.
+fn judged(seeds: &str, words: &[String]) -> String {
+    let mut out = seeds.to_owned();
+    for two in words.windows(2) {
+        if let [name, value] = two
+            && let "--only" | "--without" | "--with" = name.as_str()
+        {
+            out = format!("{out} {} {value}", name.trim_start_matches('-'));
+        }
+    }
+    out
 }
 
 /// Clusters that are decided differently or not at all: `clusters 300  ...  different 7 (...)  refused 1`.
@@ -77,6 +104,10 @@ pub(crate) fn nightly() -> Result<(), String> {
     crate::setup::run()?;
     let fuzz = ["--seeds", NIGHTLY].map(str::to_owned);
     step("fuzz-scheduler", run(&fuzz));
+    for words in RARE {
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        step(&format!("fuzz-scheduler {}", words.join(" ")), run(&words));
+    }
     let laws = ["test", "--locked", "--package", "crm-fuzz"];
     step("laws on many clusters", exec::run(cargo(&laws).env("CRM_FUZZ_SEEDS", "20000")));
     let long = ["test", "--locked", "--package", "crm-sim", "--no-fail-fast", "--", "--ignored"];
@@ -87,7 +118,15 @@ pub(crate) fn nightly() -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::wrong;
+    use super::{judged, wrong};
+
+    #[test]
+    fn a_selection_of_features_has_a_line_of_its_own() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(judged("0..300", &words("--seeds 0..300 --show 1")), "0..300");
+        let some = judged("0..9", &words("--seeds 0..9 --with patterns --record"));
+        assert_eq!(some, "0..9 with patterns");
+    }
 
     #[test]
     fn what_is_refused_counts_as_different() {
