@@ -116,6 +116,7 @@ fn noise(line: &str) -> bool {
         "The cluster will",
         "notice: Unfencing Pacemaker Remote node",
         "notice: Only 'private' parameters",
+        "Only 'private' parameters",
         "* Node List:",
         "* Full List of Resources:",
         "* No resources",

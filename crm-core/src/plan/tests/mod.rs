@@ -1,5 +1,6 @@
 //! Scenario tests and laws of the engine, on a small simulated cluster.
 
+mod blind;
 mod failures;
 mod inside;
 mod laws;
