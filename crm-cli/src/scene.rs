@@ -291,8 +291,10 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fail> {
         let before = String::from_utf8_lossy(&error.as_bytes()[..upto]).into_owned();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
-        let why = format!("{name}:{line}:{column}: this is not UTF-8");
-        Fail::with_remedy(why, format!("iconv -f latin1 -t utf8 {name} | crm simulate --cib -"))
+        let wide = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        let (is, from) = if wide { (", it is UTF-16", "utf16") } else { ("", "latin1") };
+        let why = format!("{name}:{line}:{column}: this is not UTF-8{is}");
+        Fail::with_remedy(why, format!("iconv -f {from} -t utf8 {name} | crm simulate --cib -"))
     })
 }
 

@@ -176,6 +176,57 @@ fn a_million_resources_are_refused_at_the_first_that_is_too_many() {
     assert!(problems[0].text.contains("100000"), "{}", problems[0]);
 }
 
+fn refused(text: &str, words: &str) {
+    let problems = read(text, NOW_MS).err().unwrap_or_default();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let problem = &problems[0];
+    assert!(problem.text.contains(words) && problem.help.is_some(), "{problem:?}");
+}
+
+#[test]
+fn an_element_with_very_many_attributes_is_refused() {
+    let attributes: String = (0..100_000).map(|i| format!(" a{i}=\"1\"")).collect();
+    refused(&format!("<cib{attributes}><configuration/></cib>"), "more than 1000 attributes");
+}
+
+#[test]
+fn a_value_of_many_megabytes_is_refused() {
+    let long = "n".repeat(40 << 20);
+    refused(&frame(&primitive(0).replace("p0", &long), ""), "more than 16 MiB");
+}
+
+fn set(id: &str, attributes: &str, members: std::ops::Range<usize>) -> String {
+    let members: String = members.map(|i| format!("<resource_ref id=\"p{i}\"/>")).collect();
+    format!("<resource_set id=\"{id}\" {attributes}>{members}</resource_set>")
+}
+
+#[test]
+fn sets_that_stand_for_millions_of_pairs_are_refused() {
+    let resources: String = (0..3000).map(primitive).collect();
+    let loose = "sequential=\"false\"";
+    let two = set("s1", loose, 0..1500) + &set("s2", loose, 1500..3000);
+    let apart = set("s3", "", 0..3000);
+    for constraint in [
+        format!("<rsc_order id=\"c\">{two}</rsc_order>"),
+        format!("<rsc_colocation id=\"c\" score=\"INFINITY\">{two}</rsc_colocation>"),
+        format!("<rsc_colocation id=\"c\" score=\"-INFINITY\">{apart}</rsc_colocation>"),
+    ] {
+        refused(&frame(&resources, &constraint), "pairs");
+    }
+    let chain = format!("<rsc_colocation id=\"c\" score=\"INFINITY\">{apart}</rsc_colocation>");
+    assert!(read(&frame(&resources, &chain), NOW_MS).is_ok());
+}
+
+#[test]
+fn a_hundred_thousand_references_to_nothing_are_told_in_a_hundred_lines() {
+    let resources: String = (0..2000).map(primitive).collect();
+    let orders: String = (0..100_000)
+        .map(|i| format!("<rsc_order id=\"o{i}\" first=\"q{i}\" then=\"p0\"/>"))
+        .collect();
+    let document = read(&frame(&resources, &orders), NOW_MS).unwrap();
+    assert_eq!(document.warnings.len(), 100);
+}
+
 #[test]
 fn deep_nesting_is_refused_with_its_place() {
     let deep = 1_000_000;

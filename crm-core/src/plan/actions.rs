@@ -14,7 +14,7 @@ pub(super) type ActIx = usize;
 pub(super) type EdgeIx = usize;
 
 /// What is done to a resource or a node. Collections have the first eight as points in the order, primitives the even ones as operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Task {
     Start,
     Running,
@@ -45,7 +45,7 @@ pub(super) enum Task {
 }
 
 /// When instances are told of an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Stage {
     Pre,
     PreDone,
@@ -54,7 +54,7 @@ pub(super) enum Stage {
 }
 
 /// What instances are told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Of {
     Start,
     Running,
@@ -313,8 +313,29 @@ pub(super) struct Table {
     pub(super) named: BTreeMap<String, ActIx>,
     /// Orders that are not bound to actions yet, oldest first.
     pub(super) orders: Vec<Ordering>,
+    /// Edges into actions that have very many, by the other end.
+    dense: BTreeMap<ActIx, BTreeMap<ActIx, Vec<EdgeIx>>>,
+    /// The actions of resources that have many.
+    many: BTreeMap<RscIx, Many>,
     /// As Pacemaker has them.
     exact: bool,
+}
+
+/// Edges, and actions, that are looked through one by one; more are looked up.
+const SCANNED: usize = 32;
+
+/// Actions of one resource, oldest first.
+#[derive(Debug, Default)]
+struct Many {
+    by_task: BTreeMap<Task, Vec<ActIx>>,
+    by_interval: BTreeMap<(Task, u64), Vec<ActIx>>,
+}
+
+impl Many {
+    fn add(&mut self, act: ActIx, task: Task, interval_ms: u64) {
+        self.by_task.entry(task).or_default().push(act);
+        self.by_interval.entry((task, interval_ms)).or_default().push(act);
+    }
 }
 
 impl Table {
@@ -325,6 +346,8 @@ impl Table {
             of: vec![Vec::new(); model.rscs.len()],
             named: BTreeMap::new(),
             orders: Vec::new(),
+            dense: BTreeMap::new(),
+            many: BTreeMap::new(),
             exact: model.props.exact,
         }
     }
@@ -372,13 +395,13 @@ impl Table {
             let act = &self.acts[**a];
             act.task == task && (node.is_none() || act.node == node)
         };
-        self.of[rsc].iter().rev().find(fits).copied()
+        self.with_task(rsc, task).iter().rev().find(fits).copied()
     }
 
     /// All one-shot actions of a resource with this task.
     pub(super) fn all(&self, rsc: RscIx, task: Task) -> Vec<ActIx> {
         let fits = |a: &&ActIx| self.acts[**a].task == task && self.acts[**a].interval_ms == 0;
-        self.of[rsc].iter().filter(fits).copied().collect()
+        self.with_interval(rsc, task, 0).iter().filter(fits).copied().collect()
     }
 
     /// The same on one node.
@@ -394,7 +417,38 @@ impl Table {
             let act = &self.acts[**a];
             act.task == Task::Monitor && act.interval_ms == interval_ms && act.node == Some(node)
         };
-        self.of[rsc].iter().find(fits).copied()
+        self.with_interval(rsc, Task::Monitor, interval_ms).iter().find(fits).copied()
+    }
+
+    /// A resource's actions, as far as can be told without a search only those with a task.
+    fn with_task(&self, rsc: RscIx, task: Task) -> &[ActIx] {
+        match self.many.get(&rsc).filter(|_| self.of[rsc].len() > SCANNED) {
+            Some(many) => many.by_task.get(&task).map_or(&[], Vec::as_slice),
+            None => &self.of[rsc],
+        }
+    }
+
+    /// The same with an interval.
+    fn with_interval(&self, rsc: RscIx, task: Task, interval_ms: u64) -> &[ActIx] {
+        match self.many.get(&rsc).filter(|_| self.of[rsc].len() > SCANNED) {
+            Some(many) => many.by_interval.get(&(task, interval_ms)).map_or(&[], Vec::as_slice),
+            None => &self.of[rsc],
+        }
+    }
+
+    /// Notes an action as one of a resource's.
+    fn belongs(&mut self, rsc: RscIx, act: ActIx) {
+        self.of[rsc].push(act);
+        let count = self.of[rsc].len();
+        if count <= SCANNED {
+            return;
+        }
+        let acts = &self.acts;
+        let many = self.many.entry(rsc).or_default();
+        let new = if count == SCANNED + 1 { &self.of[rsc][..] } else { &[act] };
+        for act in new {
+            many.add(*act, acts[*act].task, acts[*act].interval_ms);
+        }
     }
 
     /// The one-shot action of a resource on a node; made when it is not there yet, needed when `optional` is false.
@@ -423,7 +477,7 @@ impl Table {
                 && act.interval_ms == interval_ms
                 && (node.is_none() || act.node.is_none() || act.node == node)
         };
-        let act = match self.of[rsc].iter().find(fits).copied() {
+        let act = match self.with_interval(rsc, task, interval_ms).iter().find(fits).copied() {
             Some(act) => {
                 if self.acts[act].node.is_none() {
                     self.acts[act].node = node;
@@ -435,7 +489,7 @@ impl Table {
                 self.acts[act].interval_ms = interval_ms;
                 self.acts[act].node = node;
                 self.acts[act].needs = needs(model, rsc, task);
-                self.of[rsc].push(act);
+                self.belongs(rsc, act);
                 act
             }
         };
@@ -529,9 +583,9 @@ impl Table {
         if first == then || link.is_none() {
             return false;
         }
-        let (out, into) = (&self.acts[first].after, &self.acts[then].before);
         let mut link = link;
-        for edge in if out.len() < into.len() { out } else { into } {
+        self.index(first, then);
+        for edge in self.candidates(first, then) {
             let edge = &self.edges[*edge];
             if edge.first != first || edge.then != then {
                 continue;
@@ -549,7 +603,36 @@ impl Table {
         self.edges.push(Edge { first, then, link, made: link });
         self.acts[first].after.push(edge);
         self.acts[then].before.push(edge);
+        if let Some(by_first) = self.dense.get_mut(&then) {
+            by_first.entry(first).or_default().push(edge);
+        }
         true
+    }
+
+    fn few(&self, first: ActIx, then: ActIx) -> bool {
+        self.acts[first].after.len().min(self.acts[then].before.len()) <= SCANNED
+    }
+
+    /// Makes it possible to look up the edges between two actions where there are many to look through.
+    fn index(&mut self, first: ActIx, then: ActIx) {
+        if self.few(first, then) || self.dense.contains_key(&then) {
+            return;
+        }
+        let mut by_first: BTreeMap<ActIx, Vec<EdgeIx>> = BTreeMap::new();
+        for edge in &self.acts[then].before {
+            by_first.entry(self.edges[*edge].first).or_default().push(*edge);
+        }
+        self.dense.insert(then, by_first);
+    }
+
+    /// Edges among which those between two actions are.
+    fn candidates(&self, first: ActIx, then: ActIx) -> &[EdgeIx] {
+        let (out, into) = (&self.acts[first].after, &self.acts[then].before);
+        match self.dense.get(&then).filter(|_| !self.few(first, then)) {
+            Some(by_first) => by_first.get(&first).map_or(&[], Vec::as_slice),
+            None if out.len() < into.len() => out,
+            None => into,
+        }
     }
 
     /// Pacemaker's key of an action.

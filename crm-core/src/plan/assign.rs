@@ -121,7 +121,7 @@ impl Model<'_> {
         if let Some(before) = before
             && !self.any_available(&self.rscs[r].scores)
         {
-            self.rscs[r].scores = before;
+            *self.rscs[r].scores = before;
         }
     }
 

@@ -337,7 +337,7 @@ impl<'a> Model<'a> {
             }
         }
         if c.score.is_infinite() || self.any_available(&work) {
-            self.rscs[dependent].scores = work;
+            *self.rscs[dependent].scores = work;
         }
     }
 

@@ -7,7 +7,7 @@ use super::order::Link;
 use super::params::OpCall;
 use super::{Action, ActionId, ActionKind, ClusterOp};
 use crate::status::rc;
-use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -224,7 +224,7 @@ fn sort(model: &mut Model<'_>, table: &Table, kept: &mut [bool]) -> Vec<ActIx> {
         Ok(order) => order,
         Err(_) => {
             let mut looped = Vec::new();
-            for part in tarjan_scc(&graph).into_iter().filter(|part| part.len() > 1) {
+            for part in kosaraju_scc(&graph).into_iter().filter(|part| part.len() > 1) {
                 looped.extend(part.into_iter().map(|n| graph[n]));
             }
             looped.sort_unstable();

@@ -16,6 +16,7 @@ mod colocate;
 mod configured;
 mod create;
 mod criteria;
+mod depth;
 mod digest;
 mod distant;
 mod fence;
@@ -45,6 +46,7 @@ mod read;
 mod records;
 mod remote;
 mod replay;
+mod scores;
 mod seats;
 mod spread;
 mod summary;
@@ -52,6 +54,7 @@ mod ticket;
 mod told;
 mod types;
 mod unfence;
+mod voice;
 mod withhold;
 
 pub use criteria::matches;
@@ -73,27 +76,28 @@ mod tests;
 /// Makes the plan that leads from what is seen to what is wanted. Same input, same plan.
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
-    let implicit = implicit::Implicit::of(input);
-    make(input, read::read(input, &implicit)).plan
+    depth::roomy(input, || {
+        let implicit = implicit::Implicit::of(input);
+        make(input, read::read(input, &implicit)).plan
+    })
 }
 
 /// The same plan, with the scores it came from.
 #[must_use]
 pub fn explain(input: &Input<'_>) -> Explained {
-    let implicit = implicit::Implicit::of(input);
-    let mut model = read::read(input, &implicit);
-    model.trace = Some(Vec::new());
-    make(input, model)
+    survey(input, true).1
 }
 
 /// What is seen, and the plan that is made from it: the histories are read once for both. With `scores` as [`explain`], else as [`plan`].
 #[must_use]
 pub fn survey(input: &Input<'_>, scores: bool) -> (Picture, Explained) {
-    let implicit = implicit::Implicit::of(input);
-    let mut model = read::read(input, &implicit);
-    let picture = picture::of(&model);
-    model.trace = scores.then(Vec::new);
-    (picture, make(input, model))
+    depth::roomy(input, || {
+        let implicit = implicit::Implicit::of(input);
+        let mut model = read::read(input, &implicit);
+        let picture = picture::of(&model);
+        model.trace = scores.then(Vec::new);
+        (picture, make(input, model))
+    })
 }
 
 fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {

@@ -1,5 +1,6 @@
 //! The dense form a plan is made on: nodes and resources by index, names only at the border.
 
+use super::scores::Scores;
 use super::{Habit, Habits, Pacemaker, Reason, ScorePhase, ScoreRow};
 use crate::cib::{AgentName, Cib, NvSet, Primitive, Role, Score};
 use crate::status::Status;
@@ -315,7 +316,7 @@ pub(super) struct Rsc<'a> {
     /// More instances are active than configured: this one must go.
     pub(super) surplus: bool,
     /// Preference by node.
-    pub(super) scores: Vec<Score>,
+    pub(super) scores: Scores,
     /// Nodes that location constraints with `resource-discovery=never` exclude from probes.
     pub(super) no_probe: BTreeSet<NodeIx>,
     /// Location preferences for the promoted role.
@@ -500,6 +501,10 @@ pub(super) struct Model<'a> {
     pub(super) reasons: Vec<Reason>,
     /// Scores as they were when something was placed; only when they are asked for.
     pub(super) trace: Option<Vec<ScoreRow>>,
+    /// What dependents say, kept while it holds.
+    pub(super) voices: super::voice::Voices,
+    /// Steps along colocations that are left: beyond that, what is far away is not heard.
+    pub(super) patience: u64,
 }
 
 impl<'a> Model<'a> {
@@ -531,7 +536,7 @@ impl<'a> Model<'a> {
             if rsc.removed || rsc.surplus {
                 continue;
             }
-            for (n, (node, score)) in self.nodes.iter().zip(&rsc.scores).enumerate() {
+            for (n, (node, score)) in self.nodes.iter().zip(rsc.scores.iter()).enumerate() {
                 if rsc.opted_in.get(n) == Some(&false) {
                     continue;
                 }

@@ -7,7 +7,6 @@ use super::order::{End, Link};
 use super::{Habit, unfence};
 use crate::cib::Role;
 use crate::status::rc;
-use std::collections::BTreeSet;
 
 /// Makes the probes.
 pub(super) fn schedule(model: &mut Model<'_>, table: &mut Table) {
@@ -132,12 +131,10 @@ pub(super) fn order(model: &Model<'_>, table: &mut Table) {
     if !model.props.exact {
         return;
     }
+    let mut walk = Walk { leads: leads(model, table), seen: vec![0; table.acts.len()], walks: 0 };
     for r in 0..model.rscs.len() {
         for probe in table.all(r, Task::Monitor) {
-            let mut seen = BTreeSet::new();
-            for then in followers(table, probe) {
-                restarts(model, table, (r, probe), then, &mut seen);
-            }
+            walk.restarts(model, table, r, probe);
         }
     }
     before_stops(model, table);
@@ -147,41 +144,77 @@ fn followers(table: &Table, act: ActIx) -> Vec<ActIx> {
     table.acts[act].after.iter().map(|e| table.edges[*e].then).collect()
 }
 
+/// What would go down before this comes up again.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "only starts and promotions are undone for a restart"
 )]
-fn restarts(
-    model: &Model<'_>,
-    table: &mut Table,
-    (probed, probe): (RscIx, ActIx),
-    after: ActIx,
-    seen: &mut BTreeSet<ActIx>,
-) {
-    if !seen.insert(after) {
-        return;
-    }
-    let rsc = table.acts[after].rsc;
-    let task = table.acts[after].task;
-    if let Some(r) = rsc.filter(|r| *r != probed && model.rscs[*r].children.is_empty()) {
-        let down = match task {
-            Task::Start => table.all(r, Task::Stop),
-            Task::Promote => table.all(r, Task::Demote),
-            _ => Vec::new(),
-        };
-        for act in down {
-            if !table.flags(act).pseudo() {
-                table.bind(probe, act, Link::ORDERED);
-            }
+fn undone(model: &Model<'_>, table: &Table, act: ActIx) -> Vec<ActIx> {
+    let Some(r) = table.acts[act].rsc.filter(|r| model.rscs[*r].children.is_empty()) else {
+        return Vec::new();
+    };
+    let mut down = match table.acts[act].task {
+        Task::Start => table.all(r, Task::Stop),
+        Task::Promote => table.all(r, Task::Demote),
+        _ => Vec::new(),
+    };
+    down.retain(|act| !table.flags(*act).pseudo());
+    down
+}
+
+/// Actions from which anything that would go down can be reached: no walk goes elsewhere, and where nothing runs yet there is none at all.
+fn leads(model: &Model<'_>, table: &Table) -> Vec<bool> {
+    let mut leads = vec![false; table.acts.len()];
+    let mut work: Vec<ActIx> =
+        (0..table.acts.len()).filter(|a| !undone(model, table, *a).is_empty()).collect();
+    while let Some(act) = work.pop() {
+        if !std::mem::replace(&mut leads[act], true) {
+            work.extend(table.acts[act].before.iter().map(|e| table.edges[*e].first));
         }
     }
+    leads
+}
+
+/// The walks from the probes to what a found resource would restart.
+struct Walk {
+    leads: Vec<bool>,
+    /// By action: the last walk that has come by.
+    seen: Vec<usize>,
+    walks: usize,
+}
+
+impl Walk {
+    fn restarts(&mut self, model: &Model<'_>, table: &mut Table, probed: RscIx, probe: ActIx) {
+        self.walks += 1;
+        let mut work = followers(table, probe);
+        work.reverse();
+        while let Some(after) = work.pop() {
+            let been = std::mem::replace(&mut self.seen[after], self.walks) == self.walks;
+            if been || !self.leads[after] {
+                continue;
+            }
+            if table.acts[after].rsc != Some(probed) {
+                for act in undone(model, table, after) {
+                    table.bind(probe, act, Link::ORDERED);
+                }
+            }
+            let before = work.len();
+            further(model, table, probed, after, &mut work);
+            work[before..].reverse();
+        }
+    }
+}
+
+/// What a restart goes on to.
+fn further(model: &Model<'_>, table: &Table, probed: RscIx, after: ActIx, work: &mut Vec<ActIx>) {
+    let rsc = table.acts[after].rsc;
     let clone = rsc.filter(|r| model.rscs[*r].clone_info().is_some());
     let interleaves =
         clone.is_some_and(|c| model.rscs[c].clone_info().is_some_and(|i| i.interleave));
     let partner =
         clone.filter(|_| interleaves).and_then(|c| collective::partner(model, probed, c, false));
-    for edge in table.acts[after].after.clone() {
-        let edge = table.edges[edge];
+    for edge in &table.acts[after].after {
+        let edge = table.edges[*edge];
         let next = edge.then;
         if !edge.made.any(Link::FIRST_IMPLIES_THEN) {
             // A collection's action leads to those of its members.
@@ -194,7 +227,7 @@ fn restarts(
                 continue;
             }
         }
-        restarts(model, table, (probed, probe), next, seen);
+        work.push(next);
     }
 }
 

@@ -234,7 +234,7 @@ impl<'a> Model<'a> {
                 self.pull(c.dependent, ix, share(1.0, c.score), pull, &mut table);
             }
         }
-        self.rscs[clone].scores = settled(&table);
+        *self.rscs[clone].scores = settled(&table);
         if self.rscs[clone].no_promotion {
             self.rscs[clone].scores.fill(Score::NEG_INF);
         }

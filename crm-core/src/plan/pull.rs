@@ -25,7 +25,7 @@ pub(super) fn share(factor: f32, score: Score) -> f32 {
 }
 
 /// `factor` times `score`, rounded half away from zero; what was not zero never becomes zero.
-fn scaled(factor: f32, score: Score) -> Score {
+pub(super) fn scaled(factor: f32, score: Score) -> Score {
     #[expect(clippy::cast_precision_loss, reason = "at most one million, exact in an f32")]
     let product = factor * score.value() as f32;
     #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
@@ -40,15 +40,21 @@ fn scaled(factor: f32, score: Score) -> Score {
 impl Model<'_> {
     /// Adds what the dependent of a colocation prefers to the scores of `r`, which is being placed.
     pub(super) fn take_preferences(&mut self, r: RscIx, ix: ColocIx) {
-        let c = self.colocs[ix];
         if !self.influences(ix) {
             return;
         }
         let positive = matches!(self.rscs[r].kind, Kind::Clone(_));
+        let scores = self.heard(r, ix, positive).unwrap_or_else(|| self.walked(r, ix, positive));
+        *self.rscs[r].scores = scores;
+    }
+
+    /// The scores of `r` when the dependent of a colocation, and all that depends on it, has spoken: asked one by one.
+    pub(super) fn walked(&mut self, r: RscIx, ix: ColocIx, positive: bool) -> Vec<Score> {
+        let c = self.colocs[ix];
         let pull = Pull { primaries: false, optional: true, positive };
         let mut table: Table = self.rscs[r].scores.iter().copied().map(Some).collect();
         self.pull(c.dependent, ix, share(1.0, c.score), pull, &mut table);
-        self.rscs[r].scores = settled(&table);
+        settled(&table)
     }
 
     /// A dependent that is not critical does not drag an active primary.
@@ -78,9 +84,10 @@ impl Model<'_> {
         pull: Pull,
         table: &mut Table,
     ) {
-        if self.rscs[source].merging {
+        if self.rscs[source].merging || factor == 0.0 || self.patience == 0 {
             return;
         }
+        self.patience -= 1;
         self.rscs[source].merging = true;
         if let Kind::Group { .. } = self.rscs[source].kind {
             // A group speaks through its first member, which the others follow one by one.
@@ -158,7 +165,7 @@ impl Model<'_> {
 
     /// A dependent that keeps away from the primary and cannot be on a node says nothing about that node, unless it can run on one node only:
     /// then the primary may leave that, if nothing holds it.
-    fn gives_way(&self, ix: ColocIx, best: Score) -> bool {
+    pub(super) fn gives_way(&self, ix: ColocIx, best: Score) -> bool {
         if self.habit(Habit::NeverGivesWay) {
             return false;
         }
@@ -168,7 +175,7 @@ impl Model<'_> {
     }
 
     /// A resource's scores. A later member of a group that follows something on its own has not got the group's locations yet.
-    fn preferences(&self, source: RscIx, ix: ColocIx) -> Vec<Score> {
+    pub(super) fn preferences(&self, source: RscIx, ix: ColocIx) -> Vec<Score> {
         let rsc = &self.rscs[source];
         let mut scores = rsc.scores.clone();
         let c = &self.colocs[ix];
@@ -184,7 +191,7 @@ impl Model<'_> {
     }
 
     /// For each node the best score among the usable nodes that are one place with it.
-    fn best_by_place(&self, own: &[Score], ix: ColocIx) -> Vec<Score> {
+    pub(super) fn best_by_place(&self, own: &[Score], ix: ColocIx) -> Vec<Score> {
         let c = &self.colocs[ix];
         let usable = |m: &NodeIx| self.nodes[*m].available();
         let best = |n: NodeIx| {

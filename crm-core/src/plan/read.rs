@@ -7,9 +7,13 @@ use super::meta::{self, Chain};
 use super::model::{Kind, Model, Node, NodeIx, NodeKind, Rsc, RscIx};
 use super::moves::{self, Moves};
 use super::params;
+use super::scores::Scores;
 use crate::cib::{Primitive, Resource, Role, Score, parse_bool};
 use crate::status::{Removed, ResourceHistory};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Steps along colocations that a plan may take: some seconds. Millions of ways between a few resources are never all walked.
+pub(super) const PATIENCE: u64 = 20_000_000;
 
 /// Reads everything but the constraints.
 pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
@@ -40,6 +44,8 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             free: Vec::new(),
             reasons: Vec::new(),
             trace: None,
+            voices: super::voice::Voices::default(),
+            patience: PATIENCE,
         },
         implicit,
         findings: BTreeMap::new(),
@@ -492,7 +498,7 @@ impl<'a> Builder<'a> {
             meta,
             active: Vec::new(),
             surplus: false,
-            scores: vec![Score::ZERO; self.model.nodes.len()],
+            scores: Scores::new(self.model.nodes.len(), r, &self.model.voices.changes),
             no_probe: BTreeSet::new(),
             promoted_scores: Vec::new(),
             located: Vec::new(),

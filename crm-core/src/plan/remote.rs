@@ -83,5 +83,6 @@ impl Model<'_> {
         } else {
             node.leaving = true;
         }
+        self.voices.forget();
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cib::{
     Cib, Colocation, Constraint, Order, OrderAction, OrderKind, Resource, ResourceSet, Score,
+    SetMember,
 };
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -148,16 +149,31 @@ fn colocated(c: &Colocation) -> Vec<(&str, &str)> {
         }
     }
     // Of two sets, the earlier one follows the later one.
-    across(&c.sets, &mut |a, b| out.push((a, b)));
+    for two in c.sets.windows(2) {
+        let (a, b) = (ends(&two[0], true), ends(&two[1], false));
+        across(a, b, &mut |a, b| out.push((a, b)));
+    }
     out
 }
 
-fn across<'a>(sets: &'a [ResourceSet], pair: &mut dyn FnMut(&'a str, &'a str)) {
-    for two in sets.windows(2) {
-        for a in &two[0].members {
-            for b in &two[1].members {
-                pair(&a.resource, &b.resource);
-            }
+/// The members that a set is tied to others by: of a chain one end.
+fn ends(set: &ResourceSet, first: bool) -> &[SetMember] {
+    let members = set.members.as_slice();
+    match (set.sequential, first) {
+        (false, _) => members,
+        (true, true) => members.get(..1).unwrap_or(members),
+        (true, false) => members.get(members.len().saturating_sub(1)..).unwrap_or(members),
+    }
+}
+
+fn across<'a>(
+    first: &'a [SetMember],
+    second: &'a [SetMember],
+    pair: &mut dyn FnMut(&'a str, &'a str),
+) {
+    for a in first {
+        for b in second {
+            pair(&a.resource, &b.resource);
         }
     }
 }
@@ -222,7 +238,7 @@ fn ordered(c: &Order) -> Vec<Step<'_>> {
     }
     for two in c.sets.windows(2) {
         let (x, y) = (two[0].action.unwrap_or(start), two[1].action.unwrap_or(start));
-        across(two, &mut |a, b| out.push((a, x, b, y)));
+        across(ends(&two[0], false), ends(&two[1], true), &mut |a, b| out.push((a, x, b, y)));
     }
     out
 }

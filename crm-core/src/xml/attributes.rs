@@ -5,6 +5,7 @@ use super::rule::About;
 use super::tree::Element;
 use crate::cib::{Nv, NvSet, Score};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 /// The set of cluster options that Pacemaker's own tools write.
 const FIRST_OPTIONS: &str = "cib-bootstrap-options";
@@ -41,6 +42,7 @@ impl<'a> Reader<'a> {
             (!own, Reverse(score))
         });
         let mut out = NvSet::default();
+        let mut taken: BTreeSet<&'a str> = BTreeSet::new();
         for set in found {
             let about = match sets {
                 Sets::Plain => About::default(),
@@ -51,7 +53,7 @@ impl<'a> Reader<'a> {
             for child in set.children() {
                 match child.name() {
                     "rule" => {}
-                    "nvpair" if applies => self.pair(child, &mut out),
+                    "nvpair" if applies => self.pair(child, &mut taken, &mut out),
                     "nvpair" => {}
                     _ => self.unknown(child, name),
                 }
@@ -60,7 +62,7 @@ impl<'a> Reader<'a> {
         out
     }
 
-    fn pair(&mut self, pair: Element<'a>, out: &mut NvSet) {
+    fn pair(&mut self, pair: Element<'a>, taken: &mut BTreeSet<&'a str>, out: &mut NvSet) {
         let Some(target) = self.resolve(pair) else {
             self.wrong(pair, format!("no element has the id `{}`", pair.word("id-ref")));
             return;
@@ -69,12 +71,10 @@ impl<'a> Reader<'a> {
             self.wrong(pair, "`nvpair` without a name".to_owned());
             return;
         };
-        if !out.pairs.iter().any(|p| p.name == name) {
+        // Pacemaker's word for "as if it were not there".
+        let given = target.attr("value").filter(|v| *v == "#default").is_none();
+        if given && taken.insert(name) {
             let value = target.attr("value").map(str::to_owned);
-            if value.as_deref() == Some("#default") {
-                // Pacemaker's word for "as if it were not there".
-                return;
-            }
             out.pairs.push(Nv { name: name.to_owned(), value });
         }
     }

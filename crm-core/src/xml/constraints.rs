@@ -11,6 +11,9 @@ use crate::cib::{
 use crate::plan::SetWords;
 use std::collections::BTreeMap;
 
+/// Pairs of resources that one constraint may stand for.
+const PAIRS_MAX: usize = 1_000_000;
+
 impl<'a> Reader<'a> {
     pub(super) fn constraints(&mut self, configuration: Element<'a>) {
         let tags = tags(configuration);
@@ -197,6 +200,7 @@ impl<'a> Reader<'a> {
         let score = self.score(element, "score").unwrap_or_default();
         let sets: Vec<ResourceSet> =
             element.named("resource_set").flat_map(|s| self.set(s, tags)).collect();
+        self.pairs(element, &sets, score < Score::ZERO);
         let rsc_role = self.role(element, "rsc-role");
         let with_role = self.role(element, "with-rsc-role");
         let base = Colocation {
@@ -226,6 +230,31 @@ impl<'a> Reader<'a> {
                     self.out.cib.constraints.push(Constraint::Colocation(one));
                 }
             }
+        }
+    }
+
+    /// Sets stand for pairs of their members: of all with all that soon are too many.
+    fn pairs(&mut self, element: Element<'a>, sets: &[ResourceSet], apart: bool) {
+        // A set that keeps apart has no order inside; order sets are only tied by their ends when they say that they are chains.
+        let chained = |s: &ResourceSet| match (&s.id, element.name()) {
+            (Some(id), "rsc_order") => self.out.sets.get(id).is_some_and(|words| words.chain),
+            _ => s.sequential,
+        };
+        let inside = |s: &ResourceSet| match s.members.len() {
+            all if apart && s.sequential => all * all / 2,
+            all => all,
+        };
+        let ends = |s: &ResourceSet| if chained(s) { 1 } else { s.members.len() };
+        let across = sets.windows(2).filter_map(|two| match two {
+            [a, b] => Some(ends(a) * ends(b)),
+            _ => None,
+        });
+        let pairs = sets.iter().map(inside).sum::<usize>() + across.sum::<usize>();
+        if pairs > PAIRS_MAX {
+            let id = element.word("id");
+            let text = format!("the sets of `{id}` stand for {pairs} pairs, more than {PAIRS_MAX}");
+            let help = "say it with sequential=true, or with a resource between the sets that all of one wait for";
+            self.note(|| element.problem("CRM0050", text).helping(help));
         }
     }
 
@@ -266,6 +295,7 @@ impl<'a> Reader<'a> {
             symmetrical: element.flag("symmetrical"),
             sets,
         };
+        self.pairs(element, &base.sets, false);
         if !base.sets.is_empty() {
             self.out.cib.constraints.push(Constraint::Order(base));
             return;

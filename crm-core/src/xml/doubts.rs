@@ -42,9 +42,14 @@ struct Doubts<'a> {
 
 impl<'a> Doubts<'a> {
     fn add(&mut self, problem: impl FnOnce() -> Problem) {
-        if self.found.len() < PROBLEMS_MAX {
+        if !self.full() {
             self.found.push(problem());
         }
+    }
+
+    /// More is not told: then it need not be looked for.
+    const fn full(&self) -> bool {
+        self.found.len() >= PROBLEMS_MAX
     }
 
     fn element(&mut self, element: Element<'a>) {
@@ -140,7 +145,7 @@ impl<'a> Doubts<'a> {
 
     fn reference(&mut self, element: Element<'a>, name: &str, value: &str) {
         let base = value.split(':').next().unwrap_or_default();
-        if self.resources.contains(value) || self.resources.contains(base) {
+        if self.full() || self.resources.contains(value) || self.resources.contains(base) {
             return;
         }
         let near = nearest(value, self.resources.iter().copied());
@@ -156,7 +161,7 @@ impl<'a> Doubts<'a> {
     /// A tag may stand for anything that has an id.
     fn tagged(&mut self, element: Element<'a>) {
         let id = element.word("id");
-        if !self.all.contains_key(id) && !self.resources.contains(id) {
+        if !self.full() && !self.all.contains_key(id) && !self.resources.contains(id) {
             let near = nearest(id, self.resources.iter().copied());
             self.add(|| {
                 let text = format!("nothing has the id `{id}`: the tag does without it");
@@ -166,7 +171,7 @@ impl<'a> Doubts<'a> {
     }
 
     fn node(&mut self, element: Element<'a>, name: &str, value: &str) {
-        if self.nodes.contains(value) {
+        if self.full() || self.nodes.contains(value) {
             return;
         }
         let near = nearest(value, self.nodes.iter().copied());
@@ -228,6 +233,9 @@ impl<'a> Doubts<'a> {
             _ => return,
         };
         for pair in set.named("nvpair") {
+            if self.full() {
+                return;
+            }
             let (Some(name), Some(value)) = (pair.attr("name"), pair.attr("value")) else {
                 continue;
             };
@@ -283,8 +291,8 @@ impl<'a> Doubts<'a> {
                 let last = cib.constraints.iter().rev().map(Constraint::id).find(ours);
                 let Some(at) = last.and_then(|id| ids.get(id).copied()) else { continue };
                 self.add(|| {
-                    let text = format!("a loop: {} {how}; {effect}", found.members.join(", "));
-                    let by = found.constraints.join(", ");
+                    let text = format!("a loop: {} {how}; {effect}", some(&found.members));
+                    let by = some(&found.constraints);
                     at.problem(code, text)
                         .helping(format!("it is made by {by}: remove one of them"))
                 });
@@ -307,6 +315,19 @@ impl<'a> Doubts<'a> {
                 });
             }
         }
+    }
+}
+
+/// Words that are shown one by one.
+const SHOWN: usize = 20;
+
+/// The words; of very many the first ones.
+fn some(words: &[String]) -> String {
+    match words.get(..SHOWN) {
+        Some(first) if words.len() > SHOWN => {
+            format!("{} and {} more", first.join(", "), words.len() - SHOWN)
+        }
+        Some(_) | None => words.join(", "),
     }
 }
 

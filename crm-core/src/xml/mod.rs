@@ -235,12 +235,17 @@ const DEPTH_MAX: usize = 64;
 /// Resources: beyond that the histories alone would not fit into memory.
 const PRIMITIVES_MAX: usize = 100_000;
 
+/// Attributes of one element: whoever writes more means something else.
+const ATTRIBUTES_MAX: usize = 1_000;
+/// Bytes of one value.
+const VALUE_MAX: usize = 16 << 20;
+
 /// Refuses what is too large, before anything is built from it.
 fn sizes(text: &str) -> Result<(), Problem> {
     let (mut depth, mut primitives, mut at) = (0_usize, 0_usize, 0_usize);
     while let Some(tag) = text.get(at..).and_then(|rest| rest.find('<')).map(|n| at + n) {
         let rest = text.get(tag..).unwrap_or_default();
-        let end = tag_end(rest);
+        let Tag { end, attributes, longest } = first_tag(rest);
         let body = rest.get(..end).unwrap_or(rest);
         match body.as_bytes().get(1) {
             Some(b'/') => depth = depth.saturating_sub(1),
@@ -250,7 +255,13 @@ fn sizes(text: &str) -> Result<(), Problem> {
         }
         primitives += usize::from(body.starts_with("<primitive "));
         at = tag + end.max(1);
-        let (why, help) = if depth > DEPTH_MAX {
+        let (why, help) = if attributes > ATTRIBUTES_MAX {
+            let help = "elements of a CIB have some ten: was a file of another kind meant?";
+            (format!("an element with more than {ATTRIBUTES_MAX} attributes"), help)
+        } else if longest > VALUE_MAX {
+            let help = "was a file of another kind meant?";
+            (format!("a value of more than {} MiB", VALUE_MAX >> 20), help)
+        } else if depth > DEPTH_MAX {
             let help =
                 "a CIB is some ten levels deep: was something else written here, or an end lost?";
             (format!("nested more than {DEPTH_MAX} deep: this is no CIB"), help)
@@ -270,9 +281,21 @@ fn sizes(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// How long the tag, comment or section is that this begins with; `>` in a quoted value does not end it.
-fn tag_end(rest: &str) -> usize {
-    let close = |mark: &str| rest.find(mark).map_or(rest.len(), |n| n + mark.len());
+/// The tag, comment or section that a text begins with.
+struct Tag {
+    /// How long it is.
+    end: usize,
+    attributes: usize,
+    /// Bytes of the longest value.
+    longest: usize,
+}
+
+/// Looks for its end; `>` in a quoted value is none.
+fn first_tag(rest: &str) -> Tag {
+    let close = |mark: &str| {
+        let end = rest.find(mark).map_or(rest.len(), |n| n + mark.len());
+        Tag { end, attributes: 0, longest: 0 }
+    };
     if rest.starts_with("<!--") {
         return close("-->");
     }
@@ -280,15 +303,20 @@ fn tag_end(rest: &str) -> usize {
         return close("]]>");
     }
     let mut quote = None;
+    let (mut attributes, mut longest) = (0, 0);
     for (at, byte) in rest.bytes().enumerate() {
         match (quote, byte) {
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            (None, b'>') => return at + 1,
+            (None, b'"' | b'\'') => quote = Some((byte, at)),
+            (Some((open, from)), _) if open == byte => {
+                attributes += 1;
+                longest = longest.max(at - from);
+                quote = None;
+            }
+            (None, b'>') => return Tag { end: at + 1, attributes, longest },
             _ => {}
         }
     }
-    rest.len()
+    Tag { end: rest.len(), attributes, longest }
 }
 
 /// The first element with each id; what only names another element has none of its own.

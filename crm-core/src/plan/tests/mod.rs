@@ -3,6 +3,7 @@
 mod blind;
 mod failures;
 mod inside;
+mod large;
 mod laws;
 mod left_over;
 mod migrations;
