@@ -150,7 +150,8 @@ fn compare(
 fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
     let next = AtomicUsize::new(0);
     // Other features, other clusters: the names are about those that have all.
-    let whole = options.mask.only.is_empty() && options.mask.without.is_empty();
+    let mask = &options.mask;
+    let whole = mask.only.is_empty() && mask.without.is_empty() && mask.with.is_empty();
     let named = Named::recorded()?;
     let none = Named::default();
     let named = if whole { &named } else { &none };
