@@ -4,7 +4,10 @@ use anyhow::{Context, Result, ensure};
 use crm_core::cib::Role;
 use crm_core::status::ResourceHistory;
 use crm_integration::{Stage, Wish};
-use crm_lab::{cluster, node};
+use crm_lab::{cluster, node, wait};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// Debian's own agent: it takes part in live migrations.
 const TEXT: &str = "
@@ -21,6 +24,16 @@ fn history(stage: &Stage, on: &str, resource: &str) -> Result<ResourceHistory> {
     Ok(node.resources.get(resource).cloned().unwrap_or_default())
 }
 
+/// The node that says that it runs the resource.
+fn host(stage: &Stage, resource: &str) -> Result<Option<String>> {
+    for name in stage.lab.nodes()? {
+        if history(stage, &name, resource)?.role == Some(Role::Started) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 fn last(history: &ResourceHistory) -> &str {
     history.last.as_ref().map_or("nothing", |result| result.op.as_str())
 }
@@ -32,15 +45,8 @@ fn a_live_migration_needs_no_start_and_what_is_deleted_is_stopped() -> Result<()
     let lab = &stage.lab;
     cluster::form(lab, &lab.nodes()?)?;
     cluster::configure(lab, TEXT)?;
-    cluster::wait_idle(lab, "alpha")?;
-    let runs = |name: &String| history(&stage, name, "vm").map(|h| h.role == Some(Role::Started));
-    let mut from = None;
-    for name in lab.nodes()? {
-        if runs(&name)? {
-            from = Some(name);
-        }
-    }
-    let from = from.context("vm runs nowhere")?;
+    let from = wait::until("vm to run", SOON, || host(&stage, "vm"))?;
+    wait::until("the other one to run", SOON, || host(&stage, "old"))?;
     let to = stage.other(&from)?;
     node::exec(lab, &to, &["crm", "node", "standby", &from, "--wait"])?;
     let (left, arrived) = (history(&stage, &from, "vm")?, history(&stage, &to, "vm")?);
@@ -56,11 +62,9 @@ fn a_live_migration_needs_no_start_and_what_is_deleted_is_stopped() -> Result<()
     };
     ensure!(format!("{refused:#}").contains("crm resource stop vm"), "{refused:#}");
     cluster::configure(lab, "delete old\ncommit\n")?;
-    cluster::wait_idle(lab, "alpha")?;
-    for name in lab.nodes()? {
-        let old = history(&stage, &name, "old")?;
-        ensure!(old.role != Some(Role::Started), "on {name}: {old:?}");
-    }
-    ensure!(runs(&to)?, "vm runs on");
+    wait::until("what was deleted to stop", SOON, || {
+        Ok(host(&stage, "old")?.is_none().then_some(()))
+    })?;
+    ensure!(host(&stage, "vm")? == Some(to), "vm runs on");
     Ok(())
 }
