@@ -1,5 +1,6 @@
 //! More rules that no public case can see: health as scores, frozen tickets, several orders of one pair, histories without digests, guests
-//! of nodes that are fenced. All but the digests were compared with a live `crm_simulate`; those are what newer releases than 2.1.5 do.
+//! of nodes that are fenced. Frozen tickets were compared with a live `crm_simulate` by hand, health, orders and guests by the fuzzer's clusters; the digests are what newer
+//! releases than 2.1.5 do.
 
 use super::places::{Active, TWO, at, decided, document, dummy, on, prefers};
 use crate::cib::Role;

@@ -1,5 +1,6 @@
 //! What can be written in Pacemaker's CIB and is rare: lifetimes, options of single sets, defaults by rules, words of old schemas, what a
-//! node remembers of the devices that gave it access. Each was compared with a live `crm_simulate`.
+//! node remembers of the devices that gave it access. They were found as differences from a live `crm_simulate`
+//! by the fuzzer, on clusters that are decided alike now.
 
 use super::places::{Active, TWO, at, decided, document, dummy, on, prefers};
 use crate::cib::Role;
