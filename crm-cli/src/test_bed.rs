@@ -71,6 +71,8 @@ pub(crate) struct Bed {
     pub(crate) meanwhile: Option<Command>,
     /// This node's mode.
     pub(crate) mode: Mode,
+    /// How often blockd is still busy.
+    pub(crate) busy: u32,
 }
 
 impl Bed {
@@ -83,7 +85,7 @@ impl Bed {
             let member = Member { raft_id, address: format!("{name}:5406") };
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
-        Self { state, meanwhile: None, mode: Mode::Leader }
+        Self { state, busy: 0, meanwhile: None, mode: Mode::Leader }
     }
 
     /// With seed 002's configuration committed through the command itself.
@@ -205,7 +207,13 @@ impl Daemon for Bed {
             }
             Request::Volumes => Reply::Block(crm_proto::block::Reply::Status(Vec::new())),
             Request::Token { ttl_s } => Reply::Token(format!("token-for-{ttl_s}s")),
-            Request::Block(_) | Request::SetAttr { .. } | Request::GetAttr { .. } => {
+            Request::Block(_) if self.busy > 0 => {
+                self.busy -= 1;
+                let (code, why) = ("busy".to_owned(), "the volume is primary".to_owned());
+                Reply::Block(crm_proto::block::Reply::Refused { code, why })
+            }
+            Request::Block(_) => Reply::Block(crm_proto::block::Reply::Ok),
+            Request::SetAttr { .. } | Request::GetAttr { .. } => {
                 Reply::Refused { why: "not asked in tests".to_owned(), remedy: String::new() }
             }
         })

@@ -89,6 +89,13 @@ fn find<'a>(cib: &'a Cib, name: &str) -> Result<&'a Volume, Fail> {
     })
 }
 
+/// How long a node is given to let go of a volume whose changes are thrown away, in milliseconds.
+const RESOLVE_PATIENCE_MS: u64 = 30_000;
+
+fn is_busy(reply: &block::Reply) -> bool {
+    matches!(reply, block::Reply::Refused { code, .. } if code == "busy")
+}
+
 fn resolve(shell: &mut Shell<'_>, name: &str, discard: &str) -> Result<(), Fail> {
     let status = shell.daemon.status()?;
     let volume = find(&status.state.cib, name)?;
@@ -106,7 +113,20 @@ fn resolve(shell: &mut Shell<'_>, name: &str, discard: &str) -> Result<(), Fail>
         ));
     }
     let request = Request::Block(block::Request::DiscardMyData { volume: name.to_owned() });
-    match shell.daemon.block(&request)? {
+    let mut reply = shell.daemon.block(&request)?;
+    if is_busy(&reply) {
+        // The cluster is about to take the service from here, as the other side has it too.
+        shell.ui.say(&format!("{name} is in use on {discard}: waiting until the cluster is idle"));
+        shell.daemon.wait_idle(status.state.version, RESOLVE_PATIENCE_MS)?;
+        reply = shell.daemon.block(&request)?;
+    }
+    match reply {
+        block::Reply::Refused { code, why } if code == "busy" => Err(Fail::with_remedy(
+            format!("{why} ({code})"),
+            format!(
+                "take the service away from {discard} first: crm node standby {discard} --wait"
+            ),
+        )),
         block::Reply::Ok | block::Reply::Status(_) => {
             shell.ui.say(&format!(
                 "{name}: the changes of {discard} are thrown away; it takes the peer's data"
@@ -309,6 +329,24 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(256 << 20), "256.0 MiB");
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn a_volume_that_is_in_use_is_waited_for_before_its_changes_are_thrown_away() {
+        let mut bed = Bed::new();
+        let words =
+            ["volume", "create", "r0", "1G", "--replica", "alpha:/a", "--replica", "delta:/d"];
+        assert_eq!(bed.crm(&words).0, 0);
+        let me = bed.picture().me;
+        let resolve = ["volume", "resolve", "r0", "--discard", &me];
+        bed.busy = 1;
+        let (code, _, err) = bed.crm(&resolve);
+        assert_eq!(code, 0, "{err}");
+        assert!(err.contains("waiting") && err.contains("are thrown away"), "{err}");
+        bed.busy = 2;
+        let (code, _, err) = bed.crm(&resolve);
+        assert_eq!(code, 1);
+        assert!(err.contains(&format!("crm node standby {me} --wait")), "{err}");
     }
 
     #[test]

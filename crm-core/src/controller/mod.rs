@@ -206,6 +206,7 @@ pub struct Controller {
     wall_ms: u64,
     started_ms: u64,
     lost_ms: u64,
+    quorate_ms: u64,
     current: bool,
     session: u64,
     published: bool,
@@ -235,6 +236,7 @@ impl Controller {
             wall_ms: 0,
             started_ms: start.now_ms,
             lost_ms: start.now_ms,
+            quorate_ms: start.now_ms,
             current: start.current,
             session: start.session,
             published: false,
@@ -295,7 +297,9 @@ impl Controller {
             .then(|| self.grace_ends())
             .filter(|at| *at > self.now_ms);
         let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
-        [grace, listening, self.own.next_due(), self.lead.deadline()].into_iter().flatten().min()
+        let hears = self.hears_until();
+        let own = self.own.next_due();
+        [grace, listening, hears, own, self.lead.deadline()].into_iter().flatten().min()
     }
 
     /// The mode.
@@ -354,8 +358,9 @@ impl Controller {
         self.update_mode();
         self.note_gone();
         // The records first: whoever sees this node's status has to know already which replicas it left behind.
-        self.publish_local_records();
-        self.publish();
+        if self.publish_local_records() {
+            self.publish();
+        }
         self.settle_volumes();
         self.release_migrations();
         self.start_due_operations();
@@ -398,6 +403,7 @@ impl Controller {
         }
         self.leadership = leadership;
         if self.leadership.quorate {
+            self.quorate_ms = self.now_ms;
             if !self.current {
                 self.current = true;
                 self.effects.push_back(Effect::BecameCurrent);

@@ -26,6 +26,9 @@ pub struct VolumeSeen {
 /// Promotion score of a replica that only the record vouches for: any other one that may be promoted is better.
 const VOUCHED_SCORE: i32 = 100;
 
+/// How long the former primary's word is waited for after both went on alone, in milliseconds.
+const HEAR_FIRST_MS: u64 = 10_000;
+
 #[derive(Debug)]
 struct Held {
     spec: OpSpec,
@@ -49,6 +52,8 @@ pub(super) struct Volumes {
     away: BTreeMap<String, BTreeSet<String>>,
     /// Volumes that the data plane here said it is primary of.
     primary: BTreeSet<String>,
+    /// Volumes that this node went on with alone, and the node that the log had as their primary.
+    taken_from: BTreeMap<String, String>,
     /// Volumes whose replica here is whole and waits to hear from those that are away.
     undecided: BTreeSet<String>,
 }
@@ -265,9 +270,42 @@ impl Controller {
         }
         let floor = self.volumes.floor.get(volume).copied().unwrap_or_default();
         let epoch = record.epoch.max(floor) + 1;
+        match self.logged_primary(volume) {
+            Some(node) => self.volumes.taken_from.insert(volume.to_owned(), node),
+            None => self.volumes.taken_from.remove(volume),
+        };
         self.volumes.local_records.insert(volume.to_owned(), VolumeRecord { epoch, in_sync });
         self.keep_records();
         true
+    }
+
+    /// Another node on which the log has the volume's instance promoted.
+    fn logged_primary(&self, volume: &str) -> Option<String> {
+        let managers = self.managers(volume);
+        let promoted = |status: &crate::status::NodeStatus| {
+            let role = |id: &String| status.resources.get(id).and_then(|history| history.role);
+            managers.iter().any(|id| role(id) == Some(crate::cib::Role::Promoted))
+        };
+        let mut nodes = self.state.status.nodes.iter();
+        nodes.find(|(n, s)| **n != self.me && promoted(s)).map(|(n, _)| n.clone())
+    }
+
+    /// The node that had the volume before both went on alone is heard first: if it went on too, its clients did. Until it has told what it
+    /// runs (records come before that), or has had the time.
+    fn hears_first(&self, volume: &str) -> bool {
+        self.now_ms < self.quorate_ms + HEAR_FIRST_MS
+            && self
+                .volumes
+                .taken_from
+                .get(volume)
+                .is_some_and(|node| self.alive(node) && !self.node_view(node).online)
+    }
+
+    /// When this node stops hearing others first, if it does that now.
+    pub(super) fn hears_until(&self) -> Option<u64> {
+        let waits = self.leadership.quorate
+            && self.volumes.local_records.keys().any(|volume| self.hears_first(volume));
+        waits.then_some(self.quorate_ms + HEAR_FIRST_MS)
     }
 
     /// Moves everything pending about volumes as far as it may go.
@@ -312,25 +350,30 @@ impl Controller {
         self.effects.push_back(Effect::KeepRecords(self.volumes.local_records.clone()));
     }
 
-    /// With a quorum, proposes the records that were made without one; drops those that the log has overtaken.
-    pub(super) fn publish_local_records(&mut self) {
+    /// With a quorum, proposes the records that were made without one; drops those that the log has overtaken. False when one has to wait.
+    pub(super) fn publish_local_records(&mut self) -> bool {
         if !self.leadership.quorate {
             for (volume, epoch) in std::mem::take(&mut self.volumes.proposed) {
                 let floor = self.volumes.floor.entry(volume).or_default();
                 *floor = epoch.max(*floor);
             }
-            return;
+            return true;
         }
+        let mut all = true;
         for (volume, local) in self.volumes.local_records.clone() {
             let replicated = self.state.volumes.get(&volume).map_or(0, |r| r.epoch);
             if local.epoch <= replicated {
                 self.volumes.local_records.remove(&volume);
+                self.volumes.taken_from.remove(&volume);
                 self.keep_records();
+            } else if self.hears_first(&volume) {
+                all = false;
             } else if self.volumes.proposed.get(&volume) != Some(&local.epoch) {
                 self.volumes.proposed.insert(volume.clone(), local.epoch);
                 let VolumeRecord { epoch, in_sync } = local;
                 self.propose(Command::VolumeInSync { volume, epoch, in_sync });
             }
         }
+        all
     }
 }

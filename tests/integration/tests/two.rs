@@ -30,7 +30,16 @@ fn a_split_brain_is_named_at_once_and_one_command_ends_it() -> Result<()> {
         let text = node::exec(lab, &name, &["crm", "volume", "status"])?;
         ensure!(text.contains("crm volume resolve r0 --discard"), "{name}: {text}");
     }
-    node::exec(lab, &lonely, &["crm", "volume", "resolve", "r0", "--discard", &lonely])?;
+    // The cluster, whole again, takes the service from the one that had not had it.
+    let loser = wait::until("one primary to be left", SOON, || {
+        let primary = |name: &String| Ok(node::volume(lab, name)?.is_some_and(|v| v.primary));
+        let sides: Result<Vec<(String, bool)>> =
+            lab.nodes()?.into_iter().map(|n| primary(&n).map(|is| (n, is))).collect();
+        let (kept, lost): (Vec<_>, Vec<_>) = sides?.into_iter().partition(|(_, is)| *is);
+        Ok(lost.into_iter().next().map(|(name, _)| name).filter(|_| kept.len() == 1))
+    })?;
+    ensure!(loser == lonely, "{active} had the service and the client, and lost it");
+    node::exec(lab, &loser, &["crm", "volume", "resolve", "r0", "--discard", &loser])?;
     // The other side refuses until it has been met again.
     wait::until("the replicas to meet", SOON, || {
         cluster::wait_for_sync(lab, &lab.nodes()?).map(Some)
