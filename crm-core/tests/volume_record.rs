@@ -1,7 +1,8 @@
 //! The in-sync record in the hands of one controller: whose word counts, and when a primary may leave its peers behind.
 
-use crm_core::cib::{AgentName, Cib, NvSet, Primitive, Replica, Resource, Volume};
+use crm_core::cib::{AgentName, Cib, NvSet, Primitive, Replica, Resource, Role, Volume};
 use crm_core::controller::{Controller, Effect, Event, Leadership, Start, VolumeSeen};
+use crm_core::status::{NodeStatus, ResourceHistory};
 use crm_core::store::{Command, Member, State, VolumeRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -207,4 +208,39 @@ fn a_replica_that_the_record_left_behind_is_not_vouched_for() {
     let mut alpha = Alpha::new(&state);
     alpha.happens(booted(&["gamma"]));
     assert_eq!(score(&alpha), None);
+}
+
+/// Of two nodes without fencing, alpha after it went on alone with a volume of which the log has delta as the primary.
+fn taken_over() -> (State, Alpha) {
+    let mut state = managed(&["alpha", "delta"]);
+    for (name, value) in [("no-quorum-policy", "ignore"), ("stonith-enabled", "false")] {
+        state.cib.properties.set(name, value);
+    }
+    let promoted = ResourceHistory { role: Some(Role::Promoted), ..ResourceHistory::default() };
+    let mut delta = NodeStatus { session: 7, ..NodeStatus::default() };
+    delta.resources.insert("drbd".to_owned(), promoted);
+    state.apply(Command::SyncNode { node: "delta".to_owned(), status: Box::new(delta) });
+    let mut alpha = Alpha::new(&state);
+    alpha.happens(led(false));
+    alpha.happens(seen(&["delta"], true));
+    let (dropped, _) = alpha.happens(lost(&["delta"]));
+    assert_eq!(dropped, [set(&["delta"])]);
+    (state, alpha)
+}
+
+#[test]
+fn the_former_primary_is_heard_first_when_both_went_on_alone() {
+    let (mut state, mut alpha) = taken_over();
+    assert_eq!(alpha.happens(led(true)).1, vec![], "delta may have gone on, with the clients");
+    let (volume, in_sync) = ("r0".to_owned(), set(&["delta"]));
+    state.apply(Command::VolumeInSync { volume, epoch: 2, in_sync });
+    assert_eq!(alpha.happens(Event::State(Arc::new(state))).1, vec![]);
+    assert_eq!(alpha.happens(Event::Tick).1, vec![], "delta's record holds");
+}
+
+#[test]
+fn a_former_primary_that_says_nothing_is_not_waited_for_for_ever() {
+    let (_, mut alpha) = taken_over();
+    assert_eq!(alpha.happens(led(true)).1, vec![]);
+    assert_eq!(alpha.happens(Event::Tick).1, vec![(2, set(&["alpha"]))]);
 }

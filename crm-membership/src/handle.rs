@@ -554,7 +554,10 @@ mod tests {
         let mut failure = handle.failure();
         let told = failure.wait_for(Option::is_some);
         tokio::time::timeout(Duration::from_secs(10), told).await.unwrap().unwrap();
-        assert!(!handle.leadership().borrow().quorate);
+        // Leadership follows from consensus' own news, which may come a moment later than the failure.
+        let mut leadership = handle.leadership();
+        let lost = leadership.wait_for(|l| !l.quorate);
+        tokio::time::timeout(Duration::from_secs(10), lost).await.unwrap().unwrap();
         handle.shutdown().await;
     }
 }
