@@ -323,6 +323,14 @@ mod tests {
     use crate::test_bed::Bed;
     use crm_proto::block::{Connection, Counters, DiskState, PeerStatus, VolumeStatus};
 
+    fn with_volume() -> Bed {
+        let mut bed = Bed::new();
+        let words =
+            ["volume", "create", "r0", "1G", "--replica", "alpha:/a", "--replica", "delta:/d"];
+        assert_eq!(bed.crm(&words).0, 0);
+        bed
+    }
+
     #[test]
     fn bytes_are_short() {
         assert_eq!(bytes(0), "0 B");
@@ -333,10 +341,7 @@ mod tests {
 
     #[test]
     fn a_volume_that_is_in_use_is_waited_for_before_its_changes_are_thrown_away() {
-        let mut bed = Bed::new();
-        let words =
-            ["volume", "create", "r0", "1G", "--replica", "alpha:/a", "--replica", "delta:/d"];
-        assert_eq!(bed.crm(&words).0, 0);
+        let mut bed = with_volume();
         let me = bed.picture().me;
         let resolve = ["volume", "resolve", "r0", "--discard", &me];
         bed.busy = 1;
@@ -351,10 +356,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_told_in_drbds_words() {
-        let mut bed = Bed::new();
-        let words =
-            ["volume", "create", "r0", "1G", "--replica", "alpha:/a", "--replica", "delta:/d"];
-        assert_eq!(bed.crm(&words).0, 0);
+        let mut bed = with_volume();
         let peer = PeerStatus {
             node: "delta".to_owned(),
             connection: Connection::SyncSource,

@@ -33,7 +33,7 @@ pub(super) struct Own {
     running: BTreeMap<String, Running>,
     queued: BTreeMap<String, (OpSpec, Token)>,
     /// Live migrations that wait until the log has it that they begin.
-    leaving: Vec<(OpSpec, Token)>,
+    leaving: BTreeMap<String, (OpSpec, Vec<Token>)>,
     monitors: BTreeMap<(String, u64), Monitor>,
 }
 
@@ -42,9 +42,14 @@ impl Own {
     pub(super) fn next_due(&self) -> Option<u64> {
         self.monitors
             .iter()
-            .filter(|((resource, _), _)| !self.running.contains_key(resource))
+            .filter(|((resource, _), _)| !self.busy(resource))
             .map(|(_, m)| m.due_ms)
             .min()
+    }
+
+    /// Something is done to the resource, or is about to be.
+    fn busy(&self, resource: &str) -> bool {
+        self.running.contains_key(resource) || self.leaving.contains_key(resource)
     }
 
     /// Number of the newest plan of `term` that this node has had an order of.
@@ -67,7 +72,11 @@ impl Own {
 }
 
 fn same_work(a: &OpSpec, b: &OpSpec) -> bool {
-    a.op == b.op && a.interval_ms == b.interval_ms && a.digest == b.digest && a.agent == b.agent
+    a.op == b.op
+        && a.interval_ms == b.interval_ms
+        && a.digest == b.digest
+        && a.agent == b.agent
+        && a.peer() == b.peer()
 }
 
 impl Controller {
@@ -128,6 +137,14 @@ impl Controller {
             self.own.queued.insert(spec.resource.clone(), (spec, token));
             return Ok(());
         }
+        if let Some((announced, tokens)) = self.own.leaving.get_mut(&spec.resource) {
+            // The word that it moves may be in the log already: nothing else is done to it first.
+            if same_work(announced, &spec) {
+                tokens.push(token);
+                return Ok(());
+            }
+            return Err(format!("a live migration of {} is about to begin", spec.resource));
+        }
         self.begin_op(spec, token)
     }
 
@@ -137,11 +154,6 @@ impl Controller {
         }
         if spec.op == "migrate_to" {
             return self.announce_migration(spec, token);
-        }
-        let resource = spec.resource.clone();
-        for (_, old) in self.own.leaving.extract_if(.., |(s, _)| s.resource == resource) {
-            // It had not begun, and is not wanted any more.
-            self.lead.refused_late(old, "another operation was ordered");
         }
         if matches!(spec.op.as_str(), "stop" | "demote") {
             // Its monitors would only see it go; the plan begins those that are wanted afterwards.
@@ -164,7 +176,7 @@ impl Controller {
         let (node, session) = (self.me.clone(), self.session);
         let resource = spec.resource.clone();
         self.propose(Command::MigrationBegins { node, session, resource, target });
-        self.own.leaving.push((spec, token));
+        self.own.leaving.insert(spec.resource.clone(), (spec, vec![token]));
         Ok(())
     }
 
@@ -175,22 +187,20 @@ impl Controller {
             let history = logged.and_then(|n| n.resources.get(&spec.resource));
             history.is_some_and(|h| h.pending.is_some() && h.migrated_to == spec.peer())
         };
-        let (go, wait) = std::mem::take(&mut self.own.leaving)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(spec, _)| known(spec));
-        self.own.leaving = wait;
-        for (spec, token) in go {
+        let go: Vec<(OpSpec, Vec<Token>)> =
+            self.own.leaving.extract_if(.., |_, (spec, _)| known(spec)).map(|(_, go)| go).collect();
+        for (spec, tokens) in go {
             // Its monitors would only see it go.
             self.own.monitors.retain(|(resource, _), _| *resource != spec.resource);
-            let effect = self.own.begin(spec, vec![token]);
+            let effect = self.own.begin(spec, tokens);
             self.effects.push_back(effect);
         }
     }
 
     /// Live migrations that have not begun belong to a session that is over.
     pub(super) fn forget_migrations(&mut self) {
-        for (spec, _) in std::mem::take(&mut self.own.leaving) {
-            if let Some(history) = self.own.status.resources.get_mut(&spec.resource) {
+        for resource in std::mem::take(&mut self.own.leaving).into_keys() {
+            if let Some(history) = self.own.status.resources.get_mut(&resource) {
                 history.pending = None;
                 history.migrated_to = None;
             }
@@ -213,7 +223,7 @@ impl Controller {
             .map(|(key, _)| key.clone())
             .collect();
         for key in due {
-            if self.own.running.contains_key(&key.0) {
+            if self.own.busy(&key.0) {
                 continue;
             }
             let Some(monitor) = self.own.monitors.get_mut(&key) else { continue };

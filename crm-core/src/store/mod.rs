@@ -420,7 +420,9 @@ impl State {
                 continue;
             }
             let cleaned = |id: &String, history: &crate::status::ResourceHistory| {
-                resource.is_none_or(|r| r == id)
+                // A live migration under way is no history yet.
+                history.pending.is_none()
+                    && resource.is_none_or(|r| r == id)
                     && (resource.is_some() || history.failure.is_some() || history.fail_count > 0)
             };
             forgotten.extend(status.resources.extract_if(.., |id, history| cleaned(id, history)));
