@@ -80,7 +80,9 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
         }
         builder.note_findings();
         for r in 0..builder.model.rscs.len() {
-            if builder.model.rscs[r].active.len() > 1 {
+            // Half of a live migration is on both nodes as it should be.
+            let rsc = &builder.model.rscs[r];
+            if rsc.active.len() > 1 && rsc.now.partial.is_none() {
                 builder.model.found_again(r);
             }
         }

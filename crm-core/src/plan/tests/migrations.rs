@@ -213,3 +213,15 @@ fn what_it_needs_is_on_the_other_node_first() {
         &["migrate_to vm alpha", "migrate_from vm beta", "stop vm alpha", "stop store alpha"],
     );
 }
+
+#[test]
+fn half_way_it_is_on_two_nodes_as_it_is_meant_to_be() {
+    for policy in ["block", "stop_only"] {
+        let mut world = on_alpha(vec![vm("vm")]);
+        world.cib.primitive_mut("vm").unwrap().meta.set("multiple-active", policy);
+        world.set_standby("alpha", true);
+        execute_until(&mut world, "migrate_to");
+        let log = world.settle();
+        assert_eq!(log, ["migrate_from vm beta", "stop vm alpha"], "{policy}");
+    }
+}
