@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_told_in_drbds_words() {
-        let mut bed = with_volume();
+        let bed = with_volume();
         let peer = PeerStatus {
             node: "delta".to_owned(),
             connection: Connection::SyncSource,
