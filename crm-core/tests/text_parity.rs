@@ -86,6 +86,11 @@ fn public_cases_are_shown_as_crmsh_shows_them() {
         if case.get("base").is_some() || oracle["ok"] != true {
             continue;
         }
+        // The oracle had no nodes: it writes levels without a target for the nodes of the day, and so for none (docs/compat.md).
+        if expected.trim_end() == "fencing_topology" {
+            assert_eq!(run(input).1, None, "{input}");
+            continue;
+        }
         total += 1;
         let (session, error) = run(&(stand_ins(input, expected) + input));
         match error {
@@ -103,5 +108,5 @@ fn public_cases_are_shown_as_crmsh_shows_them() {
         println!("DIFFERS\n{input}\n--- crmsh\n{expected}\n--- ours\n{ours}");
     }
     println!("{total} cases: {same} the same, {} differ, {refused} refused", differs.len());
-    assert!(same >= 271 && differs.len() <= 10, "{same} of {total} the same");
+    assert!(same >= 277 && differs.len() <= 10, "{same} of {total} the same");
 }

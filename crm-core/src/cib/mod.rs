@@ -4,6 +4,7 @@
 
 mod bundle;
 mod constraint;
+mod fencing;
 mod nv;
 mod resource;
 mod score;
@@ -13,6 +14,7 @@ pub use constraint::{
     Colocation, Constraint, Location, LocationTarget, LossPolicy, Order, OrderAction, OrderKind,
     ResourceSet, RscTicket, SetMember,
 };
+pub use fencing::{FencingRule, FencingTarget};
 pub use nv::{Nv, NvSet, parse_bool, parse_duration_ms};
 pub use resource::{
     AgentName, CloneResource, Group, INSTANCES_MAX, Op, Primitive, Resource, Section,
@@ -96,6 +98,9 @@ pub struct Cib {
     /// Resources that need a ticket.
     #[serde(default)]
     pub rsc_tickets: Vec<RscTicket>,
+    /// Fencing levels (`fencing_topology`).
+    #[serde(default)]
+    pub fencing: Vec<FencingRule>,
 }
 
 impl Cib {

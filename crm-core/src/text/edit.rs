@@ -4,7 +4,10 @@ use super::diagnostic::{Diagnostic, Place};
 use super::known;
 use super::nearest::nearest;
 use super::statement::ModgroupStatement;
-use crate::cib::{Cib, Constraint, LocationTarget, NvSet, Op, Primitive, Resource, ResourceSet};
+use crate::cib::{
+    Cib, Constraint, FencingRule, FencingTarget, LocationTarget, NvSet, Op, Primitive, Resource,
+    ResourceSet,
+};
 
 type Done = Result<(), Box<Diagnostic>>;
 type At<'a> = &'a dyn Fn(&str) -> Place;
@@ -80,6 +83,7 @@ fn missing(cib: &Cib, id: &str, place: &Place) -> Box<Diagnostic> {
     let mut known = ids(cib);
     known.extend(cib.nodes.iter().map(|n| n.name.clone()));
     known.extend(cib.volumes.iter().map(|v| v.name.clone()));
+    known.extend((!cib.fencing.is_empty()).then(|| known::FENCING.to_owned()));
     Diagnostic::error("CRM0011", place, format!("there is no object `{id}`"))
         .suggesting(nearest(id, known.iter().map(String::as_str)))
 }
@@ -89,6 +93,9 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
     let mut next = cib.clone();
     // Constraints first, then what holds others, so that the order of the ids does not matter.
     next.constraints.retain(|c| !doomed.iter().any(|id| id == c.id()));
+    if doomed.iter().any(|id| id == known::FENCING) {
+        next.fencing.clear();
+    }
     let mut inner_last: Vec<&String> = doomed.iter().collect();
     inner_last.sort_by_key(|id| match cib.resource(id) {
         Some(Resource::Clone(_) | Resource::Bundle(_)) => 0,
@@ -97,6 +104,9 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
     });
     for id in inner_last {
         if cib.constraints.iter().any(|c| c.id() == id) {
+            continue;
+        }
+        if id == known::FENCING && !cib.fencing.is_empty() {
             continue;
         }
         let before = (next.resources.clone(), next.nodes.len(), next.volumes.len());
@@ -111,7 +121,7 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
         {
             return Err(missing(cib, id, &at(id)));
         }
-        let in_the_way: Vec<String> = next
+        let mut in_the_way: Vec<String> = next
             .constraints
             .iter()
             .filter(|c| {
@@ -120,6 +130,10 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
             })
             .map(|c| c.id().to_owned())
             .collect();
+        let without = without_levels(&next.fencing, id);
+        if without != next.fencing {
+            in_the_way.push(known::FENCING.to_owned());
+        }
         if !in_the_way.is_empty() && !cascade {
             return Err(Diagnostic::error(
                 "CRM0027",
@@ -129,9 +143,21 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
             .helping(format!("`delete --cascade {id}` removes these too")));
         }
         next.constraints.retain(|c| !in_the_way.iter().any(|id| id == c.id()));
+        next.fencing = without;
     }
     *cib = next;
     Ok(())
+}
+
+/// The fencing levels without what names `id`. A level goes as a whole: with one of its devices less it would confirm what it cannot.
+fn without_levels(rules: &[FencingRule], id: &str) -> Vec<FencingRule> {
+    let node = |rule: &&FencingRule| !matches!(&rule.target, FencingTarget::Node(n) if n == id);
+    let keep = |rule: &FencingRule| FencingRule {
+        target: rule.target.clone(),
+        levels: rule.levels.iter().filter(|l| !l.iter().any(|d| d == id)).cloned().collect(),
+    };
+    let kept = rules.iter().filter(node).map(keep);
+    kept.filter(|rule| !rule.levels.is_empty()).collect()
 }
 
 fn remove_resource(cib: &mut Cib, id: &str, at: At<'_>) -> Done {
@@ -291,6 +317,11 @@ pub(crate) fn rename(cib: &mut Cib, from: &str, to: &str, at: At<'_>) -> Done {
     }
     if !cib.resources.iter_mut().any(|r| in_resource(r, from, to)) {
         return Err(missing(cib, from, &at(from)));
+    }
+    for device in cib.fencing.iter_mut().flat_map(|rule| rule.levels.iter_mut().flatten()) {
+        if device == from {
+            to.clone_into(device);
+        }
     }
     for constraint in &mut cib.constraints {
         for name in names_mut(constraint) {

@@ -13,6 +13,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "colocation",
     "collocation",
     "order",
+    "fencing_topology",
     "property",
     "rsc_defaults",
     "op_defaults",
@@ -24,12 +25,13 @@ pub(crate) const STATEMENTS: &[&str] = &[
     "set",
 ];
 
+/// The name of the one object that holds the fencing levels.
+pub(crate) const FENCING: &str = "fencing_topology";
+
 /// Statements of the crm shell that are not read yet, with what to do instead.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("rsc_template", "write its parameters and operations out in each primitive"),
     ("rsc_ticket", "tickets (multi-site clusters) are not supported"),
-    ("fencing_topology", "fencing levels are not supported"),
-    ("fencing-topology", "fencing levels are not supported"),
     ("tag", "name the resources one by one, or use a group"),
     ("role", "access control lists are not supported"),
     ("acl_target", "access control lists are not supported"),
@@ -210,6 +212,7 @@ pub(crate) const META: &[&str] = &[
     "migration-threshold",
     "multiple-active",
     "priority",
+    "provides",
     "remote-addr",
     "remote-allow-migrate",
     "remote-connect-timeout",

@@ -12,7 +12,8 @@ use super::statement::{
 };
 use super::{FIRST_VOLUME_PORT, validate};
 use crate::cib::{
-    Cib, CloneResource, Constraint, Group, Node, NvSet, Op, Primitive, Resource, Volume,
+    Cib, CloneResource, Constraint, FencingRule, Group, Node, NvSet, Op, Primitive, Resource,
+    Volume,
 };
 use std::collections::VecDeque;
 
@@ -222,6 +223,7 @@ impl Session {
             StatementKind::Clone(clone) => self.clone_of(clone, &at)?,
             StatementKind::Bundle(bundle) => self.bundle(*bundle, &at)?,
             StatementKind::Constraint(constraint) => self.constraint(constraint, &at)?,
+            StatementKind::Fencing(rules) => self.fencing(rules, &place)?,
             StatementKind::Property(set) => {
                 merge(&mut self.cib.properties, set, "cib-bootstrap-options", &place)?;
             }
@@ -389,6 +391,18 @@ impl Session {
     fn constraint(&mut self, constraint: Constraint, at: &dyn Fn(&str, &str) -> Place) -> Done {
         self.free(constraint.id(), &at(constraint.id(), ""))?;
         self.cib.constraints.push(constraint);
+        Ok(())
+    }
+
+    /// One object for all levels, as in the crm shell.
+    fn fencing(&mut self, rules: Vec<FencingRule>, place: &Place) -> Done {
+        if !self.cib.fencing.is_empty() {
+            let message = "there are fencing levels already";
+            return Err(Diagnostic::error("CRM0010", place, message).helping(
+                "`delete fencing_topology` first, then write all levels in one statement",
+            ));
+        }
+        self.cib.fencing = rules;
         Ok(())
     }
 

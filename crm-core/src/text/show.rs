@@ -3,8 +3,9 @@
 use super::known;
 use super::size::show_size;
 use crate::cib::{
-    Bundle, Cib, CloneResource, Colocation, Constraint, Group, Location, LocationTarget, Node, Nv,
-    NvSet, Order, OrderAction, OrderKind, Primitive, Resource, ResourceSet, Role, Section, Volume,
+    Bundle, Cib, CloneResource, Colocation, Constraint, FencingRule, FencingTarget, Group,
+    Location, LocationTarget, Node, Nv, NvSet, Order, OrderAction, OrderKind, Primitive, Resource,
+    ResourceSet, Role, Section, Volume,
 };
 use std::fmt::Write as _;
 
@@ -50,10 +51,14 @@ pub fn objects(cib: &Cib) -> Vec<(String, String)> {
         };
         ranked.push((6, id.clone(), id, text));
     }
+    if !cib.fencing.is_empty() {
+        let id = known::FENCING.to_owned();
+        ranked.push((7, id.clone(), id, fencing(&cib.fencing)));
+    }
     let sets = [
-        (7, "property", &cib.properties, "cib-bootstrap-options"),
-        (8, "rsc_defaults", &cib.rsc_defaults, "rsc-options"),
-        (9, "op_defaults", &cib.op_defaults, "op-options"),
+        (8, "property", &cib.properties, "cib-bootstrap-options"),
+        (9, "rsc_defaults", &cib.rsc_defaults, "rsc-options"),
+        (10, "op_defaults", &cib.op_defaults, "op-options"),
     ];
     for (rank, keyword, set, default_id) in sets {
         if set.id.is_some() || !set.is_empty() {
@@ -264,6 +269,34 @@ fn bundle(b: &Bundle) -> String {
         let _ = write!(out, "{JOIN}primitive {}", child.id);
     }
     section(&mut out, "meta", &b.meta.pairs);
+    out
+}
+
+/// Levels without a target come first: only there they can be read back.
+fn fencing(rules: &[FencingRule]) -> String {
+    let mut ordered: Vec<&FencingRule> = rules.iter().collect();
+    ordered.sort_by_key(|rule| rule.target != FencingTarget::Every);
+    let mut out = known::FENCING.to_owned();
+    for rule in ordered {
+        let target = match &rule.target {
+            FencingTarget::Every => None,
+            FencingTarget::Node(name) => Some(format!("{name}:")),
+            FencingTarget::Pattern(regex) => Some(format!("pattern:{regex}")),
+            FencingTarget::Attribute { name, value } => Some(format!("attr:{name}={value}")),
+        };
+        match target {
+            Some(target) => {
+                let _ = write!(out, "{JOIN}{}", word(&target));
+            }
+            None if rules.len() > 1 => out.push_str(" \\\n\t"),
+            None => out.push(' '),
+        }
+        let levels: Vec<String> = rule.levels.iter().map(|level| level.join(",")).collect();
+        if rule.target != FencingTarget::Every {
+            out.push(' ');
+        }
+        out.push_str(&levels.join(" "));
+    }
     out
 }
 

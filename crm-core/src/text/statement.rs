@@ -1,7 +1,7 @@
 //! What one statement of a configure text says.
 
 use super::diagnostic::Place;
-use crate::cib::{Bundle, Constraint, NvSet, Primitive, Replica};
+use crate::cib::{Bundle, Constraint, FencingRule, NvSet, Primitive, Replica};
 
 /// One statement with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,8 @@ pub enum StatementKind {
     Bundle(Box<BundleStatement>),
     /// `location`, `colocation`, `order`.
     Constraint(Constraint),
+    /// `fencing_topology`.
+    Fencing(Vec<FencingRule>),
     /// `property`.
     Property(NvSet),
     /// `rsc_defaults`.

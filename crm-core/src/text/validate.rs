@@ -6,7 +6,8 @@ use super::nearest::nearest;
 use super::parser::constraint_role;
 use super::{edit, known, loops};
 use crate::cib::{
-    Cib, Constraint, INSTANCES_MAX, NvSet, Primitive, Resource, parse_bool, parse_duration_ms,
+    Cib, Constraint, FencingTarget, INSTANCES_MAX, NvSet, Primitive, Resource, parse_bool,
+    parse_duration_ms,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ pub fn validate(cib: &Cib, spans: &Spans, catalog: &dyn AgentCatalog) -> Vec<Dia
     for constraint in &cib.constraints {
         check.constraint(constraint);
     }
+    check.fencing();
     check.volumes();
     check.properties();
     check.set("rsc_defaults:", "options", &cib.rsc_defaults, known::META, "resource default");
@@ -378,6 +380,39 @@ impl Check<'_> {
             };
         }
         self.add(Severity::Error, finding);
+    }
+
+    fn fencing(&mut self) {
+        let primitives = self.cib.primitives();
+        let of_class = |p: &&&Primitive| p.agent.class == "stonith";
+        let devices: Vec<&str> =
+            primitives.iter().filter(of_class).map(|p| p.id.as_str()).collect();
+        for rule in &self.cib.fencing {
+            match &rule.target {
+                FencingTarget::Node(name) => self.node(known::FENCING, name),
+                FencingTarget::Pattern(regex) if regex::Regex::new(regex).is_err() => {
+                    let message = format!("`{regex}` is not a regular expression");
+                    let part = format!("pattern/{regex}");
+                    self.add(
+                        Severity::Error,
+                        Finding::new("CRM0031", known::FENCING, &part, message),
+                    );
+                }
+                FencingTarget::Every
+                | FencingTarget::Pattern(_)
+                | FencingTarget::Attribute { .. } => {}
+            }
+            for device in rule.devices().filter(|id| !devices.contains(id)) {
+                let message = match self.cib.primitive(device) {
+                    Some(_) => format!("`{device}` is no fencing device (class `stonith`)"),
+                    None => format!("there is no fencing device `{device}`"),
+                };
+                let part = format!("ref/{device}");
+                let finding = Finding::new("CRM0012", known::FENCING, &part, message)
+                    .near(nearest(device, devices.iter().copied()));
+                self.add(Severity::Error, finding);
+            }
+        }
     }
 
     fn volumes(&mut self) {

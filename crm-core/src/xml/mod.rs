@@ -7,6 +7,7 @@ mod attributes;
 mod bundle;
 mod constraints;
 mod doubts;
+mod fencing;
 mod folded;
 mod history;
 mod nodes;
@@ -361,12 +362,13 @@ impl<'a> Reader<'a> {
             self.histories(states);
         }
         self.order_constraints();
+        self.levels(configuration);
         for part in configuration.children() {
             match part.name() {
                 "crm_config" | "nodes" | "resources" | "constraints" | "rsc_defaults"
-                | "op_defaults" | "tags" => {}
+                | "op_defaults" | "tags" | "fencing-topology" => {}
                 // These change nothing about what runs where.
-                "acls" | "alerts" | "fencing-topology" => {}
+                "acls" | "alerts" => {}
                 _ => self.unknown(part, "configuration"),
             }
         }

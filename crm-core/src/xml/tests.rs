@@ -213,3 +213,34 @@ fn a_number_with_something_after_it_is_the_number() {
     assert_eq!(Score::leading("-3x"), Some(Score::new(-3)));
     assert_eq!(Score::leading("x"), None);
 }
+
+#[test]
+fn fencing_levels_are_read_in_the_order_of_their_numbers() {
+    let levels = r#"<fencing-topology>
+        <fencing-level id="a" target="delta" index="3" devices="f3"/>
+        <fencing-level id="b" target="delta" index="1" devices="f1,f2"/>
+        <fencing-level id="c" target-pattern="al.*" index="1" devices="f1"/>
+        <fencing-level id="d" target="delta" index="1" devices="f4"/>
+        <fencing-level id="e" target-attribute="rack" target-value="1" index="2" devices="f1"/>
+        <fencing-level id="f" target="delta" index="12" devices="f1"/>
+        <fencing-level id="g" index="1" devices="f1"/>
+        </fencing-topology></configuration>"#;
+    let text = document("", "", "").replace("</configuration>", levels);
+    let seen = read(&text, 0).unwrap();
+    let rule = |target, levels: &[&[&str]]| crate::cib::FencingRule {
+        target,
+        levels: levels.iter().map(|l| l.iter().map(|&d| d.to_owned()).collect()).collect(),
+    };
+    use crate::cib::FencingTarget::{Attribute, Node, Pattern};
+    let attribute = Attribute { name: "rack".to_owned(), value: "1".to_owned() };
+    assert_eq!(
+        seen.cib.fencing,
+        [
+            rule(Node("delta".to_owned()), &[&["f1", "f2", "f4"], &["f3"]]),
+            rule(Pattern("al.*".to_owned()), &[&["f1"]]),
+            rule(attribute, &[&["f1"]]),
+        ]
+    );
+    let told: Vec<&str> = seen.warnings.iter().map(|w| w.text.as_str()).collect();
+    assert_eq!(told, ["`12` is no number of a level (1-9)", "this level names no node"]);
+}

@@ -63,6 +63,18 @@ pub(super) struct Document {
     pub(super) resources: Vec<Spanned<Resource>>,
     #[serde(default)]
     pub(super) constraints: Vec<Spanned<Constraint>>,
+    #[serde(default)]
+    pub(super) fencing: Vec<Spanned<Fencing>>,
+}
+
+/// Levels of the nodes named by at most one of the first three.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fencing {
+    pub(super) node: Option<Spanned<String>>,
+    pub(super) pattern: Option<Spanned<String>>,
+    pub(super) attribute: Option<Ordered<String>>,
+    pub(super) levels: Vec<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

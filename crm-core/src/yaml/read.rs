@@ -2,11 +2,12 @@
 
 use super::raw::{self, Pairs};
 use crate::cib::{
-    Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, Group, Location,
-    LocationTarget, Network, Node, Nv, NvSet, Op, Order, OrderAction, OrderKind, PortMapping,
-    Primitive, Replica, Resource, ResourceSet, Role, Score, Section, SetMember, StorageMapping,
-    Volume,
+    Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, FencingRule,
+    FencingTarget, Group, Location, LocationTarget, Network, Node, Nv, NvSet, Op, Order,
+    OrderAction, OrderKind, PortMapping, Primitive, Replica, Resource, ResourceSet, Role, Score,
+    Section, SetMember, StorageMapping, Volume,
 };
+use crate::text::known::FENCING;
 use crate::text::parser::{agent_name, constraint_action, constraint_role, is_id, order_kind};
 use crate::text::{AgentCatalog, Diagnostic, Place, Severity, Spans, nearest, parse_size, resolve};
 use serde_saphyr::Spanned;
@@ -134,6 +135,11 @@ impl Reader<'_> {
         for constraint in document.constraints {
             if let Some(constraint) = self.constraint(constraint) {
                 cib.constraints.push(constraint);
+            }
+        }
+        for rule in document.fencing {
+            if let Some(rule) = self.fencing(rule) {
+                cib.fencing.push(rule);
             }
         }
         cib
@@ -603,6 +609,39 @@ impl Reader<'_> {
             }
         }
         Some(out)
+    }
+
+    fn fencing(&mut self, spanned: Spanned<raw::Fencing>) -> Option<FencingRule> {
+        let place = self.at(&spanned, 1);
+        let raw::Fencing { node, pattern, attribute, levels } = spanned.value;
+        let target = match (node, pattern, attribute.map(|a| a.0)) {
+            (None, None, None) => FencingTarget::Every,
+            (Some(node), None, None) => {
+                let at = self.word(&node);
+                self.spans.note(format!("{FENCING}/node/{}", node.value), at);
+                FencingTarget::Node(node.value)
+            }
+            (None, Some(pattern), None) => {
+                let at = self.word(&pattern);
+                self.spans.note(format!("{FENCING}/pattern/{}", pattern.value), at);
+                FencingTarget::Pattern(pattern.value)
+            }
+            (None, None, Some(pairs)) if pairs.len() == 1 => {
+                let (name, value) = pairs.into_iter().next()?;
+                FencingTarget::Attribute { name, value }
+            }
+            _ => {
+                let message = "these levels have more than one target".to_owned();
+                self.bad("CRM0040", &place, message, "`node:`, `pattern:` or `attribute: {A: B}`");
+                return None;
+            }
+        };
+        if levels.is_empty() || levels.iter().any(Vec::is_empty) {
+            self.bad("CRM0004", &place, "a level is empty".to_owned(), "`levels: [[a, b], [c]]`");
+        }
+        let mut device = |id: &Spanned<String>| self.member(FENCING, id).0;
+        let levels = levels.iter().map(|l| l.iter().map(&mut device).collect()).collect();
+        Some(FencingRule { target, levels })
     }
 
     fn order(&mut self, raw: raw::Order, place: &Place) -> Option<Order> {

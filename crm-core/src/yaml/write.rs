@@ -2,8 +2,8 @@
 
 use super::tree::{Map, Tree};
 use crate::cib::{
-    Bundle, Cib, CloneResource, Constraint, Group, LocationTarget, NvSet, OrderKind, Primitive,
-    Resource, ResourceSet, Role, Score, Section, Volume,
+    Bundle, Cib, CloneResource, Constraint, FencingRule, FencingTarget, Group, LocationTarget,
+    NvSet, OrderKind, Primitive, Resource, ResourceSet, Role, Score, Section, Volume,
 };
 use crate::text::show::{action_word, kind_word};
 use crate::text::show_size;
@@ -36,6 +36,7 @@ pub fn to_yaml(cib: &Cib) -> String {
     out.put("volumes", Tree::Map(volumes.collect()));
     out.put("resources", Tree::List(cib.resources.iter().map(resource).collect()));
     out.put("constraints", Tree::List(cib.constraints.iter().map(constraint).collect()));
+    out.put("fencing", Tree::List(cib.fencing.iter().map(fencing).collect()));
     serde_saphyr::to_string(&out.tree())
         .expect("maps with text keys, lists and scalars can all be written to a string")
 }
@@ -64,6 +65,21 @@ fn volume(v: &Volume) -> Tree {
     }
     let replica = |r: &crate::cib::Replica| (r.node.clone(), Tree::text(&r.disk));
     out.put("replicas", Tree::Map(v.replicas.iter().map(replica).collect()));
+    out.tree()
+}
+
+fn fencing(rule: &FencingRule) -> Tree {
+    let mut out = Map::default();
+    match &rule.target {
+        FencingTarget::Every => {}
+        FencingTarget::Node(name) => out.text("node", name),
+        FencingTarget::Pattern(regex) => out.text("pattern", regex),
+        FencingTarget::Attribute { name, value } => {
+            out.put("attribute", Tree::Map(vec![(name.clone(), Tree::text(value))]));
+        }
+    }
+    let level = |level: &Vec<String>| Tree::List(level.iter().map(Tree::text).collect());
+    out.put("levels", Tree::List(rule.levels.iter().map(level).collect()));
     out.tree()
 }
 

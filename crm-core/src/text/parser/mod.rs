@@ -3,6 +3,7 @@
 mod bundle;
 mod constraint;
 mod edits;
+mod fencing;
 
 use super::diagnostic::{Diagnostic, Place};
 use super::known;
@@ -35,6 +36,7 @@ pub(crate) fn statement(tokens: &[Token]) -> Parsed<Statement> {
             StatementKind::Constraint(constraint::colocation(&mut cursor)?)
         }
         "order" => StatementKind::Constraint(constraint::order(&mut cursor)?),
+        "fencing_topology" | "fencing-topology" => fencing::topology(&mut cursor)?,
         "property" => StatementKind::Property(options(&mut cursor, "property:")?),
         "rsc_defaults" => StatementKind::RscDefaults(options(&mut cursor, "rsc_defaults:")?),
         "op_defaults" => StatementKind::OpDefaults(options(&mut cursor, "op_defaults:")?),

@@ -1,10 +1,10 @@
 //! CIBs of all shapes, for properties.
 
 use crate::cib::{
-    AgentName, Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, Group,
-    Location, LocationTarget, Network, Node, Nv, NvSet, Op, Order, OrderAction, OrderKind,
-    PortMapping, Primitive, Replica, Resource, ResourceSet, Role, Score, Section, SetMember,
-    StorageMapping, Volume,
+    AgentName, Bundle, Cib, CloneResource, Colocation, Constraint, Container, Engine, FencingRule,
+    FencingTarget, Group, Location, LocationTarget, Network, Node, Nv, NvSet, Op, Order,
+    OrderAction, OrderKind, PortMapping, Primitive, Replica, Resource, ResourceSet, Role, Score,
+    Section, SetMember, StorageMapping, Volume,
 };
 use crate::text::known::OP_ATTRIBUTES;
 use proptest::collection::{btree_map, vec};
@@ -301,6 +301,24 @@ fn options(default: bool) -> impl Strategy<Value = NvSet> {
     })
 }
 
+/// Levels: those of every node come first, as the text has them.
+fn fencing() -> impl Strategy<Value = Vec<FencingRule>> {
+    let target = prop_oneof![
+        Just(FencingTarget::Every),
+        name().prop_map(FencingTarget::Node),
+        "[a-z.*\"\\\\ :]{1,6}".prop_map(FencingTarget::Pattern),
+        (name(), "[a-z0-9 =:\"]{0,4}")
+            .prop_map(|(name, value)| FencingTarget::Attribute { name, value }),
+    ];
+    let levels = vec(vec(name(), 1..3), 1..4);
+    let rule = (target, levels).prop_map(|(target, levels)| FencingRule { target, levels });
+    vec(rule, 0..4).prop_map(|mut rules| {
+        rules.sort_by(|a, b| a.target.cmp(&b.target));
+        rules.dedup_by(|a, b| a.target == b.target);
+        rules
+    })
+}
+
 /// A CIB.
 pub(crate) fn cib() -> impl Strategy<Value = Cib> {
     let parts = (
@@ -310,38 +328,45 @@ pub(crate) fn cib() -> impl Strategy<Value = Cib> {
         options(true),
         options(true),
         options(true),
-        vec(volume(), 0..3),
+        (vec(volume(), 0..3), fencing()),
     );
-    parts.prop_map(|(nodes, mut resources, mut constraints, properties, rsc, op, mut volumes)| {
-        let mut next = 0;
-        resources.iter_mut().for_each(|r| label(r, &mut next));
-        for (index, constraint) in constraints.iter_mut().enumerate() {
-            let id = format!("c{}-{index}", (index * 3) % 4);
-            match constraint {
-                Constraint::Location(c) => c.id = id,
-                Constraint::Colocation(c) => c.id = id,
-                Constraint::Order(c) => c.id = id,
+    parts.prop_map(
+        |(nodes, mut resources, mut constraints, properties, rsc, op, (mut volumes, fencing))| {
+            let mut next = 0;
+            resources.iter_mut().for_each(|r| label(r, &mut next));
+            for (index, constraint) in constraints.iter_mut().enumerate() {
+                let id = format!("c{}-{index}", (index * 3) % 4);
+                match constraint {
+                    Constraint::Location(c) => c.id = id,
+                    Constraint::Colocation(c) => c.id = id,
+                    Constraint::Order(c) => c.id = id,
+                }
             }
-        }
-        for (index, volume) in volumes.iter_mut().enumerate() {
-            volume.name = format!("v{index}");
-            volume.device = format!("/dev/v {index}");
-            volume.port = 8000 + u16::try_from(index).unwrap();
-        }
-        let nodes = nodes.into_iter().enumerate().map(|(index, (id, attributes, utilization))| {
-            Node { id, name: format!("n{index}"), attributes, utilization }
-        });
-        Cib {
-            nodes: nodes.collect(),
-            resources,
-            constraints,
-            properties,
-            rsc_defaults: rsc,
-            op_defaults: op,
-            volumes,
-            rsc_tickets: Vec::new(),
-        }
-    })
+            for (index, volume) in volumes.iter_mut().enumerate() {
+                volume.name = format!("v{index}");
+                volume.device = format!("/dev/v {index}");
+                volume.port = 8000 + u16::try_from(index).unwrap();
+            }
+            let nodes =
+                nodes.into_iter().enumerate().map(|(index, (id, attributes, utilization))| Node {
+                    id,
+                    name: format!("n{index}"),
+                    attributes,
+                    utilization,
+                });
+            Cib {
+                nodes: nodes.collect(),
+                resources,
+                constraints,
+                properties,
+                rsc_defaults: rsc,
+                op_defaults: op,
+                volumes,
+                rsc_tickets: Vec::new(),
+                fencing,
+            }
+        },
+    )
 }
 
 /// The same CIB with its objects in the order of their ids: the order that the configure text keeps.

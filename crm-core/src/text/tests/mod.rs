@@ -224,3 +224,90 @@ fn the_example_in_yaml_is_right_and_lint_finds_what_two_nodes_cannot_help() {
     let codes: Vec<_> = crate::lint::lint(&example).into_iter().map(|f| f.code).collect();
     assert_eq!(codes, ["LINT003", "LINT004"]);
 }
+
+const LEVELS: &str =
+    "primitive f1 stonith:fence_a\nprimitive f2 stonith:fence_b\nprimitive f3 stonith:fence_c\n";
+
+#[test]
+fn fencing_levels_are_shown_as_crmsh_shows_them() {
+    // Each answer is crmsh 4.4.1's own.
+    for (written, shown) in [
+        ("fencing_topology f1,f2 f3", "fencing_topology f1,f2 f3"),
+        (
+            "fencing_topology alpha: f1,f2 f3 delta: f3",
+            "fencing_topology \\\n\talpha: f1,f2 f3 \\\n\tdelta: f3",
+        ),
+        (
+            "fencing_topology pattern:al.* f1,f2 f3 attr:rack=1 f3 delta: f2",
+            "fencing_topology \\\n\tpattern:al.* f1,f2 f3 \\\n\tattr:rack=1 f3 \\\n\tdelta: f2",
+        ),
+    ] {
+        let c = cib(&format!("{LEVELS}{written}\n"));
+        assert_eq!(super::show_object(&c, "fencing_topology").as_deref(), Some(shown));
+    }
+}
+
+#[test]
+fn fencing_levels_that_cannot_be_read_are_refused_with_their_place() {
+    for (text, code, column) in [
+        ("fencing_topology", "CRM0004", 17),
+        ("fencing_topology alpha:", "CRM0004", 24),
+        ("fencing_topology alpha: delta: f1", "CRM0005", 25),
+        ("fencing_topology alpha: f1,,f2", "CRM0024", 25),
+        ("fencing_topology alpha: f1 alpha: f2", "CRM0023", 28),
+        ("fencing_topology attr:rack f1", "CRM0009", 18),
+    ] {
+        let (_, wrong) = super::parse("t", text);
+        let found: Vec<_> = wrong.iter().map(|d| (d.code.as_str(), d.column)).collect();
+        assert_eq!(found, [(code, column)], "{text}");
+    }
+    let mut session = Session::new(cib(&format!("{LEVELS}fencing_topology f1\n")), 1);
+    session.feed("t", "fencing_topology f2");
+    assert!(matches!(session.next_event(), Some(Event::Refused(e)) if e.code == "CRM0010"));
+}
+
+#[test]
+fn fencing_levels_follow_their_devices() {
+    let base = format!("{LEVELS}node alpha\nfencing_topology alpha: f1,f2 f3 delta: f2\n");
+    let levels =
+        |text: &str| super::show_object(&cib(&format!("{base}{text}\n")), "fencing_topology");
+    let shown = levels("rename f2 ipmi");
+    assert_eq!(
+        shown.as_deref(),
+        Some("fencing_topology \\\n\talpha: f1,ipmi f3 \\\n\tdelta: ipmi")
+    );
+    let mut session = Session::new(cib(&base), 1);
+    session.feed("t", "delete f2");
+    assert!(matches!(session.next_event(), Some(Event::Refused(e)) if e.code == "CRM0027"));
+    // A level without one of its devices would confirm what it cannot: it goes as a whole.
+    let shown = levels("delete --cascade f2");
+    assert_eq!(shown.as_deref(), Some("fencing_topology \\\n\talpha: f3"));
+    assert_eq!(levels("delete fencing_topology"), None);
+    assert_eq!(
+        levels("delete --cascade alpha").as_deref(),
+        Some("fencing_topology \\\n\tdelta: f2")
+    );
+}
+
+#[test]
+fn fencing_levels_name_fencing_devices_and_nodes_that_are_there() {
+    let c = cib(&format!(
+        "{LEVELS}node alpha\nprimitive d Dummy\nfencing_topology alpha: f1,f9 d omega: f2 pattern:( f3\n"
+    ));
+    let catalog = super::ListedAgents::default();
+    let found = super::validate(&c, &super::Spans::new(), &catalog);
+    let levels: Vec<_> = found
+        .iter()
+        .filter(|d| d.code != "CRM0014")
+        .map(|d| (d.code.as_str(), d.message.as_str()))
+        .collect();
+    assert_eq!(
+        levels,
+        [
+            ("CRM0012", "there is no fencing device `f9`"),
+            ("CRM0012", "`d` is no fencing device (class `stonith`)"),
+            ("CRM0013", "there is no node `omega` (in `fencing_topology`)"),
+            ("CRM0031", "`(` is not a regular expression"),
+        ]
+    );
+}
