@@ -1,327 +1,513 @@
-//! Service quorum: may this partition start resources and fence? (design/membership.md 1.1)
+//! Service quorum as a state machine: may this node run resources and fence? One per node; what it sees,
+//! hears and is told comes in as events with the time, and after each there is a [`Verdict`].
 //!
-//! Consensus quorum (a raft majority) gates writes and is another matter.
+//! *Consensus quorum* (a raft majority: may the CIB change) is another matter and not here. The two may differ:
+//! with `two_node` one of two runs resources and cannot write; after `last_man_standing` two of five run
+//! resources, and write once raft's membership has followed.
+//!
+//! # Ballots
+//! Votequorum lowers its expectations on each node by itself and relies on all of a partition doing so at
+//! the same time. Here what votes are counted against is a [`Ballot`], numbered, and passed from one to the next:
+//! - a node is quorate when *every* ballot that may be in force is carried by the nodes that it sees;
+//! - the nodes of a quorate partition may write a new one (lost nodes struck out, returned ones added, another
+//!   tie node); each node lists it in its [`Word`] beside the old one, and so binds itself;
+//! - the old one is dropped by whoever sees that nodes enough to carry it list the new one.
+//!
+//! So any partition that could carry the old ballot contains a node that knows the new one, and what a node
+//! knows counts for all who see it. This is dynamic voting in two phases; it needs no agreed membership.
+//!
+//! # What is promised
+//! Quorate nodes that see no node in common, each having heard since the last change what the peers that it sees say:
+//!
+//! | options | never both quorate | because |
+//! |---|---|---|
+//! | plain, `expected_votes`, `wait_for_all` | always | majorities meet |
+//! | `auto_tie_breaker` | always | one half has the ballot's tie node |
+//! | `last_man_standing`, `allow_downscale` | always, if [`Memory`] survives restarts; if it does not, `wait_for_all` has to be set | the rule of the ballots |
+//! | `arbiter` | as long as the arbiter gives its vote to one side | its votes are in one partition |
+//! | `two_node` | **not promised**: fencing decides | 1 of 2 is no majority |
+//! | expected votes set by hand | **not promised**: the administrator says that the others are down | |
+//!
+//! A cut is noticed after the dead interval, so for that long the losing side still thinks that it is quorate.
+//! Fencing (or the watchdog) covers that time, with every option.
 
+use crate::options::{Member, Policy, Rules, TieNode};
+use crate::verdict::{Count, Reason, Verdict};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-/// What the administrator asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// Votes the cluster counts on; `None` = one per member.
-    pub expected_votes: Option<u32>,
-    /// One vote is enough in a cluster of two; needs fencing to be safe.
-    pub two_node: bool,
-    /// Not quorate after a start until every vote was seen at once; `None` = as `two_node`.
-    pub wait_for_all: Option<bool>,
+/// Against what votes are counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Counts up; 0 is the configuration, on which nobody has agreed yet.
+    pub version: u64,
+    /// Whose votes are counted.
+    pub counted: BTreeSet<String>,
+    /// Votes expected, without the arbiter's; at least those of `counted`.
+    pub total: u64,
+    /// The node that breaks a tie.
+    pub tie: Option<String>,
 }
 
-/// Why an option was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PolicyError {
-    /// Known from votequorum, not built yet.
-    #[error(
-        "quorum option `{option}` is not supported yet; use `two_node`, `wait_for_all` or a third node"
-    )]
-    NotSupported {
-        /// The option.
-        option: String,
-    },
-    /// Unknown.
-    #[error(
-        "unknown quorum option `{option}`; known: `expected_votes`, `two_node`, `wait_for_all`"
-    )]
-    Unknown {
-        /// The option.
-        option: String,
-    },
-    /// A value that the option does not take.
-    #[error("quorum option `{option}` does not take `{value}`")]
-    BadValue {
-        /// The option.
-        option: String,
-        /// The value.
-        value: String,
-    },
-    /// `two_node` in a bigger cluster.
-    #[error("`two_node` needs at most 2 expected votes, not {expected}")]
-    TwoNodeTooMany {
-        /// Votes expected.
-        expected: u32,
-    },
-}
-
-/// Words of votequorum that this engine does not have yet.
-const LATER: [&str; 9] = [
-    "last_man_standing",
-    "last_man_standing_window",
-    "auto_tie_breaker",
-    "auto_tie_breaker_node",
-    "allow_downscale",
-    "expected_votes_tracking",
-    "device",
-    "qdevice",
-    "arbiter",
-];
-
-impl Policy {
-    /// Sets one option from its text.
-    ///
-    /// # Errors
-    /// When the option is unknown, not supported yet, or does not take the value.
-    pub fn set(&mut self, option: &str, value: &str) -> Result<(), PolicyError> {
-        let bad = || PolicyError::BadValue { option: option.to_owned(), value: value.to_owned() };
-        match option {
-            "expected_votes" => {
-                let votes: u32 = value.parse().map_err(|_| bad())?;
-                if votes == 0 {
-                    return Err(bad());
-                }
-                self.expected_votes = Some(votes);
-            }
-            "two_node" => self.two_node = switch(value).ok_or_else(bad)?,
-            "wait_for_all" => self.wait_for_all = Some(switch(value).ok_or_else(bad)?),
-            later if LATER.contains(&later) => {
-                return Err(PolicyError::NotSupported { option: option.to_owned() });
-            }
-            _ => return Err(PolicyError::Unknown { option: option.to_owned() }),
-        }
-        Ok(())
-    }
-
-    /// Checks the options against each other.
-    ///
-    /// # Errors
-    /// When `two_node` is set for a cluster that has more than two votes.
-    pub fn check(&self, members: u32) -> Result<(), PolicyError> {
-        let expected = self.expected(members);
-        if self.two_node && expected > 2 {
-            return Err(PolicyError::TwoNodeTooMany { expected });
-        }
-        Ok(())
-    }
-
-    /// Whether `wait_for_all` applies; `two_node` turns it on unless it is set.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        self.wait_for_all.unwrap_or(self.two_node)
-    }
-
-    fn expected(&self, members: u32) -> u32 {
-        self.expected_votes.unwrap_or(members).max(1)
-    }
-}
-
-fn switch(value: &str) -> Option<bool> {
-    match value {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-/// What is seen now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Votes {
-    /// The options.
-    pub policy: Policy,
-    /// Members, one vote each.
-    pub members: u32,
-    /// Votes present, ours among them.
-    pub present: u32,
-    /// The wait-for-all flag kept by the caller: set at start and whenever [`Verdict::waiting`] says so.
-    pub waiting: bool,
-    /// A peer that is quorate and not waiting is present: its word clears our flag.
-    pub settled_peer: bool,
-}
-
-/// The decision, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// May act.
+/// What a node says of itself to each peer. A peer counts from its first word on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Word {
+    /// It is quorate.
     pub quorate: bool,
-    /// The wait-for-all flag afterwards, for the caller to keep.
+    /// `wait_for_all` holds it back.
     pub waiting: bool,
-    /// Why.
-    pub reason: Reason,
+    /// It is leaving: its vote counts no more.
+    pub leaving: bool,
+    /// The ballots that may be in force, oldest first.
+    pub ballots: Vec<Ballot>,
 }
 
-/// Why a partition is quorate or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Enough votes.
-    Enough {
-        /// Votes present.
-        present: u32,
-        /// Votes needed.
-        needed: u32,
-    },
-    /// One vote of two, by `two_node`.
-    TwoNode {
-        /// Votes present.
-        present: u32,
-    },
-    /// Not enough votes.
-    TooFew {
-        /// Votes present.
-        present: u32,
-        /// Votes needed.
-        needed: u32,
-    },
-    /// `wait_for_all` holds us back.
-    WaitingForAll {
-        /// Votes present.
-        present: u32,
-        /// Votes expected.
-        expected: u32,
-    },
+/// What a node must find again after a restart. To be stored, when it has changed, before the [`Word`] is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The ballots that may be in force, oldest first.
+    pub ballots: Vec<Ballot>,
+    /// The members they were made for.
+    pub members: Vec<Member>,
+    /// The most votes ever expected, for `expected_votes_tracking`.
+    pub tracked: u64,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Enough { present, needed } => write!(f, "{present} votes, {needed} needed"),
-            Self::TwoNode { present } => write!(f, "{present} of 2 votes, two_node is set"),
-            Self::TooFew { present, needed } => {
-                write!(f, "only {present} votes, {needed} needed")
-            }
-            Self::WaitingForAll { present, expected } => {
-                write!(f, "wait_for_all: {present} of {expected} votes seen since the start")
-            }
-        }
-    }
+/// Something that a node sees, hears or is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peers that are alive now, each with its newest word; whoever is missing is gone.
+    View(BTreeMap<String, Word>),
+    /// The members as configured from now on.
+    Members(Vec<Member>),
+    /// Whether the arbiter gives its vote to our partition.
+    Arbiter(bool),
+    /// The administrator ends the wait of `wait_for_all`.
+    CancelWait,
+    /// This node leaves cleanly.
+    Leave,
+    /// Time has passed (see [`Quorum::wake_ms`]).
+    Tick,
 }
 
-/// Decides service quorum. More members than expected votes raise the expectation; losing quorum sets
-/// the wait-for-all flag again.
-#[must_use]
-pub fn service_quorum(votes: &Votes) -> Verdict {
-    let expected = votes.policy.expected(votes.members).max(votes.present);
-    let present = votes.present;
-    let two_node = votes.policy.two_node && expected <= 2;
-    let needed = if two_node { 1 } else { expected / 2 + 1 };
-    let waits = votes.policy.waits();
-    let waiting = waits && votes.waiting && !votes.settled_peer && present < expected;
-    if present < needed {
-        return Verdict {
-            quorate: false,
-            waiting: waits,
-            reason: Reason::TooFew { present, needed },
-        };
-    }
-    if waiting {
-        return Verdict {
-            quorate: false,
-            waiting,
-            reason: Reason::WaitingForAll { present, expected },
-        };
-    }
-    let reason = if two_node && present < 2 {
-        Reason::TwoNode { present }
-    } else {
-        Reason::Enough { present, needed }
-    };
-    Verdict { quorate: true, waiting: false, reason }
+/// Expected votes that cannot be set by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("cannot expect {votes} votes: {have} are here; give a number from {have} to {}", (have * 2).saturating_sub(1))]
+pub struct ExpectedError {
+    /// Asked for.
+    pub votes: u64,
+    /// Present.
+    pub have: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// Service quorum of one node.
+#[derive(Debug, Clone)]
+pub struct Quorum {
+    me: String,
+    policy: Policy,
+    rules: Rules,
+    members: BTreeMap<String, Member>,
+    peers: BTreeMap<String, Word>,
+    /// Peers that said they were leaving, and are not back.
+    left: BTreeSet<String>,
+    /// Sorted; never empty.
+    ballots: Vec<Ballot>,
+    tracked: u64,
+    arbiter_here: bool,
+    waiting: bool,
+    leaving: bool,
+    /// When those lost last may be struck out.
+    due_ms: Option<u64>,
+    verdict: Verdict,
+}
 
-    /// Columns: options | members present flags -> decision. `w` = waiting, `s` = a settled peer is there.
-    const TABLE: &str = "
-        -                              | 1 1   -> quorate: 1 votes, 1 needed
-        -                              | 2 1   -> refused: only 1 votes, 2 needed
-        -                              | 2 2   -> quorate: 2 votes, 2 needed
-        -                              | 3 1   -> refused: only 1 votes, 2 needed
-        -                              | 3 2   -> quorate: 2 votes, 2 needed
-        -                              | 4 2   -> refused: only 2 votes, 3 needed
-        -                              | 5 3   -> quorate: 3 votes, 3 needed
-        -                              | 3 2 w -> quorate: 2 votes, 2 needed
-        expected_votes=5               | 3 2   -> refused: only 2 votes, 3 needed
-        expected_votes=1               | 3 3   -> quorate: 3 votes, 2 needed
-        two_node=1                     | 2 1   -> quorate: 1 of 2 votes, two_node is set
-        two_node=1                     | 2 1 w -> waiting: wait_for_all: 1 of 2 votes seen since the start
-        two_node=1                     | 2 2 w -> quorate: 2 votes, 1 needed
-        two_node=1 wait_for_all=0      | 2 1 w -> quorate: 1 of 2 votes, two_node is set
-        two_node=1                     | 3 1   -> refused+w: only 1 votes, 2 needed
-        wait_for_all=1                 | 3 2 w -> waiting: wait_for_all: 2 of 3 votes seen since the start
-        wait_for_all=1                 | 3 2 ws -> quorate: 2 votes, 2 needed
-        wait_for_all=1                 | 3 3 w -> quorate: 3 votes, 2 needed
-        wait_for_all=1                 | 3 2   -> quorate: 2 votes, 2 needed
-        wait_for_all=1                 | 3 1   -> refused+w: only 1 votes, 2 needed
-    ";
-
-    fn run(line: &str) -> (String, String) {
-        let (input, want) = line.split_once("->").unwrap();
-        let (options, seen) = input.split_once('|').unwrap();
-        let mut policy = Policy::default();
-        for option in options.split_whitespace().filter(|o| *o != "-") {
-            let (name, value) = option.split_once('=').unwrap();
-            policy.set(name, value).unwrap();
-        }
-        let mut words = seen.split_whitespace();
-        let mut number = || words.next().unwrap().parse().unwrap();
-        let (members, present) = (number(), number());
-        let flags = words.next().unwrap_or("");
-        let verdict = service_quorum(&Votes {
+impl Quorum {
+    /// A node that has just started and sees nobody. `memory` is what [`Quorum::memory`] gave before the
+    /// restart; the default for a new node.
+    #[must_use]
+    pub fn new(me: &str, policy: Policy, members: &[Member], memory: Memory) -> Self {
+        let now = if memory.ballots.is_empty() { members } else { &memory.members };
+        let rules = policy.rules(now);
+        let mut core = Self {
+            me: me.to_owned(),
+            waiting: rules.waits,
+            rules,
+            members: by_name(now),
+            peers: BTreeMap::new(),
+            left: BTreeSet::new(),
+            ballots: memory.ballots,
+            tracked: memory.tracked,
+            arbiter_here: false,
+            leaving: false,
+            due_ms: None,
+            verdict: Verdict {
+                quorate: false,
+                waiting: false,
+                count: Count::default(),
+                reason: Reason::NoMember,
+            },
             policy,
-            members,
-            present,
-            waiting: flags.contains('w'),
-            settled_peer: flags.contains('s'),
-        });
-        let word = match (verdict.quorate, verdict.waiting, verdict.reason) {
-            (true, _, _) => "quorate",
-            (false, _, Reason::WaitingForAll { .. }) => "waiting",
-            (false, true, _) => "refused+w",
-            (false, false, _) => "refused",
         };
-        (format!("{word}: {}", verdict.reason), want.trim().to_owned())
+        if core.ballots.is_empty() {
+            core.ballots.push(core.first_ballot());
+        }
+        core.ballots.sort();
+        core.reseat(members);
+        core.settle(0);
+        core
     }
 
-    #[test]
-    fn verdicts_match_the_table() {
-        for line in TABLE.lines().filter(|l| l.contains("->")) {
-            let (got, want) = run(line);
-            assert_eq!(got, want, "{line}");
+    /// Takes in an event; `now_ms` never goes back.
+    pub fn apply(&mut self, now_ms: u64, event: Event) -> &Verdict {
+        match event {
+            Event::View(peers) => self.look(now_ms, peers),
+            Event::Members(members) => self.reseat(&members),
+            Event::Arbiter(here) => self.arbiter_here = here,
+            Event::CancelWait => self.waiting = false,
+            Event::Leave => self.leaving = true,
+            Event::Tick => {}
+        }
+        self.settle(now_ms);
+        &self.verdict
+    }
+
+    /// Sets the expected votes (the arbiter's among them) by hand, for the whole partition. With fewer than
+    /// now the administrator says that the nodes that are not here are down: not checked, so it needs fencing.
+    ///
+    /// # Errors
+    /// When the votes present would not be a majority of that, or more.
+    pub fn expect_votes(&mut self, now_ms: u64, votes: u64) -> Result<&Verdict, ExpectedError> {
+        let here = self.here();
+        let arbiter = if self.arbiter_here { self.rules.arbiter_votes } else { 0 };
+        let have = self.votes(&here) + arbiter;
+        if votes < have || votes / 2 >= have {
+            return Err(ExpectedError { votes, have });
+        }
+        let newest = self.newest();
+        let total = votes.saturating_sub(self.rules.arbiter_votes).max(self.votes(&here));
+        let mut counted: BTreeSet<String> = newest.counted.union(&here).cloned().collect();
+        if self.votes(&counted) > total {
+            counted = here;
+        }
+        let tie = self.first(&counted).or_else(|| newest.tie.clone());
+        let version = newest.version + 1;
+        self.ballots = vec![Ballot { version, counted, total, tie }];
+        self.settle(now_ms);
+        Ok(&self.verdict)
+    }
+
+    /// The verdict of the last event.
+    #[must_use]
+    pub const fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// What to tell the peers now.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        Word {
+            quorate: self.verdict.quorate,
+            waiting: self.waiting,
+            leaving: self.leaving,
+            ballots: self.ballots.clone(),
         }
     }
 
-    #[test]
-    fn options_of_later_work_are_refused_by_name() {
-        for option in LATER {
-            let refused = Policy::default().set(option, "1").unwrap_err();
-            assert_eq!(refused, PolicyError::NotSupported { option: option.to_owned() });
+    /// What to store.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            ballots: self.ballots.clone(),
+            members: self.members.values().cloned().collect(),
+            tracked: self.tracked,
         }
-        assert!(matches!(Policy::default().set("twonode", "1"), Err(PolicyError::Unknown { .. })));
-        assert!(matches!(
-            Policy::default().set("two_node", "maybe"),
-            Err(PolicyError::BadValue { .. })
-        ));
-        let mut policy = Policy::default();
-        policy.set("two_node", "1").unwrap();
-        assert_eq!(policy.check(3), Err(PolicyError::TwoNodeTooMany { expected: 3 }));
-        assert_eq!(policy.check(2), Ok(()));
     }
 
-    proptest! {
-        #[test]
-        fn two_partitions_are_never_both_quorate_without_two_node(
-            members in 1u32..40, here in 0u32..40, expected in proptest::option::of(1u32..60)
-        ) {
-            prop_assume!(here <= members);
-            let verdict = |present| service_quorum(&Votes {
-                policy: Policy {
-                    expected_votes: expected.map(|e| e.max(members)),
-                    ..Policy::default()
-                },
-                members, present, waiting: false, settled_peer: false,
-            });
-            prop_assert!(!(verdict(here).quorate && verdict(members - here).quorate));
+    /// When a [`Event::Tick`] will change something, unless another event comes first.
+    #[must_use]
+    pub const fn wake_ms(&self) -> Option<u64> {
+        self.due_ms
+    }
+
+    fn newest(&self) -> &Ballot {
+        self.ballots
+            .last()
+            .expect("there is always a ballot: `new` makes one, nothing removes the last")
+    }
+
+    fn first_ballot(&self) -> Ballot {
+        let counted: BTreeSet<String> = self.members.keys().cloned().collect();
+        let tracked = if self.rules.tracking { self.tracked } else { 0 };
+        let tie = self.first(&counted);
+        Ballot { version: 0, counted, total: self.rules.expected.max(tracked), tie }
+    }
+
+    /// Counted members present, and not leaving.
+    fn here(&self) -> BTreeSet<String> {
+        let peers = self.peers.iter().filter(|(_, word)| !word.leaving).map(|(name, _)| name);
+        peers.chain([&self.me]).filter(|n| self.members.contains_key(*n)).cloned().collect()
+    }
+
+    fn votes(&self, names: &BTreeSet<String>) -> u64 {
+        names.iter().filter_map(|n| self.members.get(n)).map(|m| u64::from(m.votes)).sum()
+    }
+
+    /// Who of these breaks ties.
+    fn first(&self, names: &BTreeSet<String>) -> Option<String> {
+        let members = || names.iter().filter_map(|n| self.members.get(n));
+        match self.rules.tie.as_ref()? {
+            TieNode::Lowest => members().min_by_key(|m| m.id).map(|m| m.name.clone()),
+            TieNode::Highest => members().max_by_key(|m| m.id).map(|m| m.name.clone()),
+            TieNode::List(list) => list.iter().find(|n| names.contains(*n)).cloned(),
         }
     }
+
+    fn look(&mut self, now_ms: u64, peers: BTreeMap<String, Word>) {
+        let before = self.here();
+        self.left.extend(peers.iter().filter(|(_, word)| word.leaving).map(|(n, _)| n.clone()));
+        self.left.retain(|name| peers.get(name).is_none_or(|word| word.leaving));
+        self.peers = peers;
+        let dynamic = self.rules.last_man || self.rules.tie.is_some();
+        if dynamic && !before.is_subset(&self.here()) {
+            self.due_ms = Some(now_ms.saturating_add(self.rules.window_ms));
+        }
+    }
+
+    /// Other members: an act of the administrator, so it may lower what is expected.
+    fn reseat(&mut self, members: &[Member]) {
+        let new = by_name(members);
+        if new == self.members {
+            return;
+        }
+        let old = std::mem::replace(&mut self.members, new);
+        let votes_before = |names: &BTreeSet<String>| -> u64 {
+            names.iter().filter_map(|n| old.get(n)).map(|m| u64::from(m.votes)).sum()
+        };
+        self.rules = self.policy.rules(members);
+        let full = self.first_ballot();
+        let mut ballots = std::mem::take(&mut self.ballots);
+        for ballot in &mut ballots {
+            let all = old.keys().all(|name| ballot.counted.contains(name));
+            let spare = ballot.total.saturating_sub(votes_before(&ballot.counted));
+            let added = self.members.keys().filter(|name| !old.contains_key(*name));
+            ballot.counted.extend(added.cloned());
+            ballot.counted.retain(|name| self.members.contains_key(name));
+            ballot.total =
+                if all { full.total } else { self.votes(&ballot.counted).saturating_add(spare) };
+            if ballot.tie.as_ref().is_none_or(|name| !ballot.counted.contains(name)) {
+                ballot.tie = self.first(&ballot.counted);
+            }
+        }
+        ballots.sort();
+        ballots.dedup();
+        self.ballots = ballots;
+    }
+
+    fn settle(&mut self, now_ms: u64) {
+        self.merge();
+        loop {
+            while self.supersede() {}
+            self.judge();
+            let Some(next) = self.wanted(now_ms) else { break };
+            self.ballots.push(next);
+        }
+        // Each loss is answered once, so that nodes that see different peers do not undo each other's work
+        // for ever.
+        if !self.verdict.quorate || self.due_ms.is_some_and(|due| due <= now_ms) {
+            self.due_ms = None;
+        }
+        if self.verdict.quorate {
+            self.left.clear();
+        }
+        self.tracked = self.tracked.max(self.newest().total);
+    }
+
+    /// What any node in sight holds possible is possible; what any knows to be over is over. Version 0 is
+    /// only what each node read in its configuration: of the same members the higher total counts, if the
+    /// peer is quorate.
+    fn merge(&mut self) {
+        let mut all: BTreeSet<Ballot> = self.ballots.iter().cloned().collect();
+        let mut over = self.ballots.first().map_or(0, |b| b.version);
+        for (_, word) in self.peers.iter().filter(|(name, _)| self.members.contains_key(*name)) {
+            over = over.max(word.ballots.first().map_or(0, |b| b.version));
+            all.extend(word.ballots.iter().filter(|b| b.version > 0).cloned());
+        }
+        self.ballots = all.into_iter().filter(|b| b.version >= over).collect();
+        let raises = |word: &&Word| word.quorate || self.rules.tracking;
+        let totals = |mine: &Ballot| {
+            let configured = self.peers.values().filter(raises).flat_map(|w| &w.ballots);
+            let same = configured.filter(|b| b.version == 0 && b.counted == mine.counted);
+            same.map(|b| b.total).max()
+        };
+        if let Some(mine) = self.ballots.first().filter(|b| b.version == 0)
+            && let Some(total) = totals(mine)
+            && let Some(mine) = self.ballots.first_mut()
+        {
+            mine.total = mine.total.max(total);
+        }
+    }
+
+    /// Drops the ballots that can be carried only by nodes among which one lists a newer one; false when
+    /// there are none.
+    fn supersede(&mut self) -> bool {
+        let here = self.here();
+        let newer = self.ballots.iter().rev().find(|ballot| {
+            let lists = |word: &Word| {
+                word.ballots.contains(ballot)
+                    || word.ballots.first().is_some_and(|b| b.version > ballot.version)
+            };
+            let bound: BTreeSet<String> = here
+                .iter()
+                .filter(|name| **name == self.me || self.peers.get(*name).is_some_and(lists))
+                .cloned()
+                .collect();
+            let mut older = self.ballots.iter().filter(|b| b.version < ballot.version);
+            older.all(|b| self.carried(b, &bound))
+        });
+        let over = newer.map_or(0, |ballot| ballot.version);
+        let before = self.ballots.len();
+        self.ballots.retain(|b| b.version >= over);
+        self.ballots.len() < before
+    }
+
+    fn count(&self, ballot: &Ballot, who: &BTreeSet<String>) -> Count {
+        let votes = self.votes(&ballot.counted.intersection(who).cloned().collect());
+        let arbiter = if self.arbiter_here { self.rules.arbiter_votes } else { 0 };
+        let expected = ballot.total.saturating_add(self.rules.arbiter_votes);
+        let needed = if self.rules.two_node { 1 } else { expected / 2 + 1 };
+        Count { have: votes + arbiter, expected, needed }
+    }
+
+    /// The tie node, when these are exactly half and there is one.
+    fn tie<'a>(&self, ballot: &'a Ballot, count: Count) -> Option<&'a String> {
+        self.rules.tie.as_ref()?;
+        ballot.tie.as_ref().filter(|_| count.have * 2 == count.expected)
+    }
+
+    fn carried(&self, ballot: &Ballot, who: &BTreeSet<String>) -> bool {
+        let count = self.count(ballot, who);
+        count.have >= count.needed || self.tie(ballot, count).is_some_and(|node| who.contains(node))
+    }
+
+    fn judge(&mut self) {
+        let here = self.here();
+        let failing = self.ballots.iter().rev().find(|ballot| !self.carried(ballot, &here));
+        let carried = failing.is_none();
+        let ballot = failing.unwrap_or_else(|| self.newest());
+        let count = self.count(ballot, &here);
+        let all = carried && count.have >= count.expected;
+        let settled = self.peers.iter().any(|(name, word)| {
+            self.members.contains_key(name) && word.quorate && !word.waiting && !word.leaving
+        });
+        let waiting = self.rules.waits && (!carried || (self.waiting && !all && !settled));
+        let reason = self.reason(ballot, &here, carried, waiting);
+        let quorate =
+            matches!(reason, Reason::Enough(_) | Reason::TwoNode(_) | Reason::TieBroken { .. });
+        self.waiting = waiting;
+        self.verdict = Verdict { quorate, waiting, count, reason };
+    }
+
+    fn reason(
+        &self,
+        ballot: &Ballot,
+        here: &BTreeSet<String>,
+        carried: bool,
+        waiting: bool,
+    ) -> Reason {
+        let count = self.count(ballot, here);
+        let missing = || ballot.counted.difference(here).cloned().collect();
+        if !self.members.contains_key(&self.me) {
+            return Reason::NoMember;
+        }
+        if self.leaving {
+            return Reason::Leaving;
+        }
+        if waiting {
+            return Reason::WaitingForAll { count, missing: missing() };
+        }
+        match (carried, self.tie(ballot, count)) {
+            (true, Some(node)) if count.have < count.needed => {
+                Reason::TieBroken { count, node: node.clone() }
+            }
+            (true, _) if count.have * 2 <= count.expected => Reason::TwoNode(count),
+            (true, _) => Reason::Enough(count),
+            (false, Some(node)) => Reason::TieLost { count, node: node.clone() },
+            (false, None) => Reason::TooFew {
+                count,
+                missing: missing(),
+                arbiter_away: self.rules.arbiter_votes > 0 && !self.arbiter_here,
+            },
+        }
+    }
+
+    /// The ballot that this node would put in the place of the newest one; only a quorate node may.
+    fn wanted(&self, now_ms: u64) -> Option<Ballot> {
+        if !self.verdict.quorate {
+            return None;
+        }
+        let here = self.here();
+        let base = self.newest();
+        let mut next = base.clone();
+        let returned: BTreeSet<String> = here.difference(&base.counted).cloned().collect();
+        next.total += self.votes(&returned);
+        next.counted.extend(returned);
+        self.strike_leavers(&mut next, &here);
+        if self.due_ms.is_some_and(|due| due <= now_ms) {
+            self.strike_lost(&mut next, &here);
+        }
+        let first = self.first(&next.counted);
+        if first.as_ref() == Some(&self.me) && next.counted.is_subset(&here) {
+            next.tie = first;
+        }
+        let rivals = self.ballots.iter().filter(|b| b.version == base.version).count() > 1;
+        if next == *base && !rivals {
+            return None;
+        }
+        next.version += 1;
+        self.carried(&next, &here).then_some(next)
+    }
+
+    fn strike_leavers(&self, next: &mut Ballot, here: &BTreeSet<String>) {
+        let Some(floor) = self.rules.floor else { return };
+        for name in self.left.difference(here) {
+            let votes = self.members.get(name).map_or(0, |m| u64::from(m.votes));
+            if next.counted.contains(name) && next.total.saturating_sub(votes) >= floor {
+                next.counted.remove(name);
+                next.total -= votes;
+            }
+        }
+    }
+
+    /// After the window: all who are lost with `last_man_standing`; with `auto_tie_breaker` one, if that
+    /// makes the number of votes even, so that there are halves. A majority moves the tie from a node that is
+    /// lost to one that is here (and that node, when all are here again, takes it back: `wanted`).
+    fn strike_lost(&self, next: &mut Ballot, here: &BTreeSet<String>) {
+        if next.counted.is_subset(here) {
+            return;
+        }
+        let count = self.count(next, here);
+        if self.rules.last_man && (count.have >= 2 || self.rules.tie.is_some()) {
+            next.counted.clone_from(here);
+            next.total = count.have;
+        }
+        if self.rules.tie.is_none() {
+            return;
+        }
+        let lost = next.counted.difference(here).filter_map(|n| self.members.get(n));
+        if next.total % 2 == 1
+            && let Some(member) = lost.filter(|m| m.votes % 2 == 1).max_by_key(|m| m.id)
+        {
+            next.counted.remove(&member.name);
+            next.total -= u64::from(member.votes);
+        }
+        if count.have >= count.needed && next.tie.as_ref().is_none_or(|node| !here.contains(node)) {
+            let first = self.first(here);
+            next.tie = first.or_else(|| next.tie.take());
+        }
+    }
+}
+
+fn by_name(members: &[Member]) -> BTreeMap<String, Member> {
+    members.iter().map(|member| (member.name.clone(), member.clone())).collect()
 }
