@@ -7,6 +7,7 @@ pub mod audit;
 pub mod cib;
 pub mod controller;
 pub mod diff;
+pub mod fencing;
 pub mod lint;
 pub mod lrm;
 pub mod plan;
