@@ -19,7 +19,7 @@
 use crate::sys;
 use crm_quorum::{Beat, Detector, Heard, Timing};
 use ring::hmac;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -181,8 +181,7 @@ impl Pulse {
     fn retarget(&mut self) {
         let wanted = self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if wanted != self.targets {
-            let names: BTreeSet<String> = wanted.iter().map(|t| t.name.clone()).collect();
-            self.detector.watch(&names);
+            self.detector.watch(&wanted.iter().map(|t| (t.name.clone(), 1)).collect());
             self.targets = wanted;
             self.publish();
         }
@@ -256,9 +255,10 @@ impl Pulse {
             knows_us: packet.echo == self.setup.incarnation,
             session: packet.session,
             mode_hint: packet.mode_hint,
+            rtt_us: None,
         };
         let before = self.detector.incarnation_of(&name);
-        match self.detector.heard(self.now_ms(), &name, beat) {
+        match self.detector.heard(self.now_ms(), &name, 0, beat) {
             Heard::Returned => {
                 tracing::info!(peer = name, session = beat.session, "heartbeats are back");
                 self.publish();
@@ -270,7 +270,7 @@ impl Pulse {
                     self.send(index);
                 }
             }
-            Heard::Replayed | Heard::Unknown => {
+            Heard::Overtaken | Heard::Replayed | Heard::Unknown => {
                 tracing::debug!(peer = name, seq = beat.seq, "old heartbeat ignored");
             }
         }
@@ -283,6 +283,9 @@ impl Pulse {
         }
         if !tick.died.is_empty() {
             self.publish();
+        }
+        for name in tick.late {
+            tracing::warn!(peer = name, "no heartbeats for three quarters of the limit");
         }
         for name in tick.died {
             tracing::warn!(peer = name, "heartbeats stopped: node is considered dead");
@@ -428,7 +431,7 @@ mod tests {
         let setup = Setup {
             raft_id: 1,
             incarnation: 1000,
-            timing: Timing { interval_ms: 50, dead_after_ms: 500 },
+            timing: crm_quorum::Failover::Fast.timing(),
             key: key(1),
             socket,
             realtime: true,

@@ -1,7 +1,7 @@
 //! What a node is told at its start: `node.yaml`. Written by `bootstrap`, read by the daemon.
 
 use crate::durable;
-use crm_quorum::Timing;
+use crm_quorum::{Failover, Timing};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -67,27 +67,24 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Heartbeats of the failure detector.
+    /// All times that follow.
     #[must_use]
     pub const fn detector(self) -> Timing {
         match self {
-            Self::Fast => Timing { interval_ms: 50, dead_after_ms: 500 },
-            Self::Normal => Timing { interval_ms: 100, dead_after_ms: 1000 },
-            Self::Wan => Timing { interval_ms: 400, dead_after_ms: 4000 },
+            Self::Fast => Failover::Fast.timing(),
+            Self::Normal => Failover::Normal.timing(),
+            Self::Wan => Failover::Wan.timing(),
         }
     }
 
     /// Raft's heartbeat interval and its shortest and longest election timeout, in milliseconds.
     pub(crate) const fn raft(self) -> (u64, u64, u64) {
-        match self {
-            Self::Fast => (50, 150, 200),
-            Self::Normal => (100, 300, 400),
-            Self::Wan => (400, 1200, 1600),
-        }
+        let timing = self.detector();
+        (timing.raft_heartbeat_ms, timing.election_min_ms, timing.election_max_ms)
     }
 
     pub(crate) const fn lease(self) -> Duration {
-        Duration::from_millis(self.raft().2)
+        Duration::from_millis(self.detector().lease_ms)
     }
 
     pub(crate) const fn interval(self) -> Duration {

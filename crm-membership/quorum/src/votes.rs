@@ -22,8 +22,7 @@
 //! | options | never both quorate | because |
 //! |---|---|---|
 //! | plain, `expected_votes`, `wait_for_all` | always | majorities meet |
-//! | `auto_tie_breaker` | always | one half has the ballot's tie node |
-//! | `last_man_standing`, `allow_downscale` | always, if [`Memory`] survives restarts; if it does not, `wait_for_all` has to be set | the rule of the ballots |
+//! | `auto_tie_breaker`, `last_man_standing`, `allow_downscale` | always, if each node's [`Memory`] survives its restarts; where it may not, `wait_for_all` has to be set | the rule of the ballots, of which a half carries one only with its tie node |
 //! | `arbiter` | as long as the arbiter gives its vote to one side | its votes are in one partition |
 //! | `two_node` | **not promised**: fencing decides | 1 of 2 is no majority |
 //! | expected votes set by hand | **not promised**: the administrator says that the others are down | |

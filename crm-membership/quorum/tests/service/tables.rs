@@ -113,19 +113,19 @@ fn check(table: &str) {
 fn a_majority_of_the_expected_votes_is_needed() {
     check(
         "
-        1                  | 1                -> 1 quorate 1/1
-        2                  | 1                -> 1 refused 1/2
-        2                  | 12               -> 12 quorate 2/2
-        2                  | 12 1/2           -> 1 refused 1/2, 2 refused 1/2
-        3                  | 12               -> 12 quorate 2/3
-        3                  | 123 12/3         -> 12 quorate 2/3, 3 refused 1/3
-        4                  | 1234 12/34       -> 12 refused 2/4, 34 refused 2/4
-        4                  | 1234 123/4       -> 123 quorate 3/4, 4 refused 1/4
-        5                  | 12345 123/45     -> 123 quorate 3/5, 45 refused 2/5
-        5                  | 12345 12/345     -> 12 refused 2/5, 345 quorate 3/5
-        3 votes1=3         | 123 1/23         -> 1 quorate 3/5, 23 refused 2/5
-        3 votes3=0         | 123 1/23         -> 1 refused 1/2, 23 refused 1/2
-        3 votes3=0         | 12               -> 12 quorate 2/2
+        = 1                  | 1                -> 1 quorate 1/1
+        = 2                  | 1                -> 1 refused 1/2
+        = 2                  | 12               -> 12 quorate 2/2
+        = 2                  | 12 1/2           -> 1 refused 1/2, 2 refused 1/2
+        = 3                  | 12               -> 12 quorate 2/3
+        = 3                  | 123 12/3         -> 12 quorate 2/3, 3 refused 1/3
+        = 4                  | 1234 12/34       -> 12 refused 2/4, 34 refused 2/4
+        = 4                  | 1234 123/4       -> 123 quorate 3/4, 4 refused 1/4
+        = 5                  | 12345 123/45     -> 123 quorate 3/5, 45 refused 2/5
+        = 5                  | 12345 12/345     -> 12 refused 2/5, 345 quorate 3/5
+        = 3 votes1=3         | 123 1/23         -> 1 quorate 3/5, 23 refused 2/5
+        = 3 votes3=0         | 123 1/23         -> 1 refused 1/2, 23 refused 1/2
+        = 3 votes3=0         | 12               -> 12 quorate 2/2
     ",
     );
 }
@@ -134,23 +134,23 @@ fn a_majority_of_the_expected_votes_is_needed() {
 fn expected_votes_never_fall_by_themselves_and_rise_with_the_members() {
     check(
         "
-        3                        | 123 1               -> 1 refused 1/3
-        3                        | 123 1 3600s         -> 1 refused 1/3
-        3 expected_votes=5       | 12                  -> 12 refused 2/5
-        3 expected_votes=5       | 123                 -> 123 quorate 3/5
-        3 expected_votes=1       | 1                   -> 1 refused 1/3
-        3                        | 123 add4            -> 123 quorate 3/4
-        3                        | 123 add4 1234 12/34 -> 12 refused 2/4, 34 refused 2/4
-        3                        | 12/3 add4 12        -> 12 refused 2/4
-        3 expected_votes=5       | 123 add4            -> 123 quorate 3/5
-        3                        | 123 remove3 12 1/2  -> 1 refused 1/2, 2 refused 1/2
-        3                        | 123 remove3         -> 12 quorate 2/2, 3 out 2/2
-        5                        | 12345 123 expect=3 12     -> 12 quorate 2/3
-        5                        | 12345 12 expect=2         -> 12 quorate 2/2
-        5                        | 12345 12 expect=2 123     -> 123 quorate 3/3
-        5                        | 12345 12 expect=2 12/345  -> 12 quorate 2/2, 345 quorate 3/5
-        5                        | 12345 12 expect=2 12345 12/345  -> 12 refused 2/5, 345 quorate 3/5
-        3                        | 123 expect=5 12     -> 12 refused 2/5
+        = 3                        | 123 1               -> 1 refused 1/3
+          3                        | 123 1 3600s         -> 1 refused 1/3
+        = 3 expected_votes=5       | 12                  -> 12 refused 2/5
+        = 3 expected_votes=5       | 123                 -> 123 quorate 3/5
+        ! 3 expected_votes=1       | 1                   -> 1 refused 1/3
+          3                        | 123 add4            -> 123 quorate 3/4
+          3                        | 123 add4 1234 12/34 -> 12 refused 2/4, 34 refused 2/4
+          3                        | 12/3 add4 12        -> 12 refused 2/4
+          3 expected_votes=5       | 123 add4            -> 123 quorate 3/5
+          3                        | 123 remove3 12 1/2  -> 1 refused 1/2, 2 refused 1/2
+          3                        | 123 remove3         -> 12 quorate 2/2, 3 out 2/2
+        = 5                        | 12345 123 expect=3 12     -> 12 quorate 2/3
+        = 5                        | 12345 12 expect=2         -> 12 quorate 2/2
+        = 5                        | 12345 12 expect=2 123     -> 123 quorate 3/3
+        = 5                        | 12345 12 expect=2 12/345  -> 12 quorate 2/2, 345 quorate 3/5
+        = 5                        | 12345 12 expect=2 12345 12/345  -> 12 refused 2/5, 345 quorate 3/5
+        = 3                        | 123 expect=5 12     -> 12 refused 2/5
     ",
     );
 }
@@ -159,17 +159,17 @@ fn expected_votes_never_fall_by_themselves_and_rise_with_the_members() {
 fn two_node_lets_one_of_two_go_on() {
     check(
         "
-        2 two_node=1                  | 12                -> 12 quorate 2/2
-        2 two_node=1                  | 12 1              -> 1 two-node 1/2
-        2 two_node=1                  | 12 1/2            -> 1 two-node 1/2, 2 two-node 1/2
-        2 two_node=1 wait_for_all=0   | 1                 -> 1 two-node 1/2
-        1 two_node=1                  | 1                 -> 1 quorate 1/1
-        2 two_node=1                  | 12 add3 123       -> 123 quorate 3/3
-        2 two_node=1                  | 12 add3 1         -> 1 waiting 1/3
-        2 two_node=1 wait_for_all=0   | 12 add3 123 1     -> 1 refused 1/3
-        2 two_node=1                  | 12 add3 123 remove3 12 1 -> 1 two-node 1/2
-        2 two_node=1 expected_votes=3 | 12                -> 12 waiting 2/3
-        2 two_node=1 auto_tie_breaker=1 | 12 1/2          -> 1 tie-won 1/2, 2 waiting 1/2
+        = 2 two_node=1                  | 12                -> 12 quorate 2/2
+        = 2 two_node=1                  | 12 1              -> 1 two-node 1/2
+        = 2 two_node=1                  | 12 1/2            -> 1 two-node 1/2, 2 two-node 1/2
+        = 2 two_node=1 wait_for_all=0   | 1                 -> 1 two-node 1/2
+        = 1 two_node=1                  | 1                 -> 1 quorate 1/1
+          2 two_node=1                  | 12 add3 123       -> 123 quorate 3/3
+          2 two_node=1                  | 12 add3 1         -> 1 waiting 1/3
+          2 two_node=1 wait_for_all=0   | 12 add3 123 1     -> 1 refused 1/3
+          2 two_node=1                  | 12 add3 123 remove3 12 1 -> 1 two-node 1/2
+        = 2 two_node=1 expected_votes=3 | 12                -> 12 waiting 2/3
+        = 2 two_node=1 auto_tie_breaker=1 | 12 1/2          -> 1 tie-won 1/2, 2 waiting 1/2
     ",
     );
 }
@@ -178,27 +178,27 @@ fn two_node_lets_one_of_two_go_on() {
 fn wait_for_all_holds_until_all_were_seen_at_once() {
     check(
         "
-        2 two_node=1                  | 1                 -> 1 waiting 1/2
-        2 two_node=1                  | 1 3600s           -> 1 waiting 1/2
-        2 two_node=1                  | 1 12 1            -> 1 two-node 1/2
-        2 two_node=1                  | 12 1 2            -> 2 waiting 1/2
-        2 two_node=1                  | 12 1 12           -> 12 quorate 2/2
-        2 two_node=1                  | 1 cancel          -> 1 two-node 1/2
-        3 wait_for_all=1              | 12                -> 12 waiting 2/3
-        3 wait_for_all=1              | 123               -> 123 quorate 3/3
-        3 wait_for_all=1              | 123 12            -> 12 quorate 2/3
-        3 wait_for_all=1              | 123 12/3 123      -> 123 quorate 3/3
-        3 wait_for_all=1              | 123 12 123 1/23   -> 1 waiting 1/3, 23 quorate 2/3
-        3 wait_for_all=1              | 12 cancel         -> 12 quorate 2/3
-        3 wait_for_all=1              | 1 cancel          -> 1 waiting 1/3
-        3 wait_for_all=1              | 1 cancel 12       -> 12 waiting 2/3
-        3 wait_for_all=1              | 123 1 12          -> 12 waiting 2/3
-        3 wait_for_all=1              | 123 1 12 123      -> 123 quorate 3/3
-        3 wait_for_all=1              | 123 1/2/3 12/3    -> 12 waiting 2/3, 3 waiting 1/3
-        3 wait_for_all=1              | 1/23 13/2 12/3    -> 12 waiting 2/3, 3 waiting 1/3
-        3 wait_for_all=1 expected_votes=4 | 123           -> 123 waiting 3/4
-        4 wait_for_all=1              | 1234 12/34        -> 12 waiting 2/4, 34 waiting 2/4
-        5 wait_for_all=1              | 12345 123 1234    -> 1234 quorate 4/5
+        = 2 two_node=1                  | 1                 -> 1 waiting 1/2
+          2 two_node=1                  | 1 3600s           -> 1 waiting 1/2
+        = 2 two_node=1                  | 1 12 1            -> 1 two-node 1/2
+        = 2 two_node=1                  | 12 1 2            -> 2 waiting 1/2
+        = 2 two_node=1                  | 12 1 12           -> 12 quorate 2/2
+        = 2 two_node=1                  | 1 cancel          -> 1 two-node 1/2
+        = 3 wait_for_all=1              | 12                -> 12 waiting 2/3
+        = 3 wait_for_all=1              | 123               -> 123 quorate 3/3
+        = 3 wait_for_all=1              | 123 12            -> 12 quorate 2/3
+        = 3 wait_for_all=1              | 123 12/3 123      -> 123 quorate 3/3
+        = 3 wait_for_all=1              | 123 12 123 1/23   -> 1 waiting 1/3, 23 quorate 2/3
+        = 3 wait_for_all=1              | 12 cancel         -> 12 quorate 2/3
+        = 3 wait_for_all=1              | 1 cancel          -> 1 waiting 1/3
+        = 3 wait_for_all=1              | 1 cancel 12       -> 12 waiting 2/3
+        = 3 wait_for_all=1              | 123 1 12          -> 12 waiting 2/3
+        = 3 wait_for_all=1              | 123 1 12 123      -> 123 quorate 3/3
+        = 3 wait_for_all=1              | 123 1/2/3 12/3    -> 12 waiting 2/3, 3 waiting 1/3
+        = 3 wait_for_all=1              | 1/23 13/2 12/3    -> 12 waiting 2/3, 3 waiting 1/3
+        = 3 wait_for_all=1 expected_votes=4 | 123           -> 123 waiting 3/4
+        = 4 wait_for_all=1              | 1234 12/34        -> 12 waiting 2/4, 34 waiting 2/4
+        = 5 wait_for_all=1              | 12345 123 1234    -> 1234 quorate 4/5
     ",
     );
 }
@@ -207,29 +207,29 @@ fn wait_for_all_holds_until_all_were_seen_at_once() {
 fn the_last_men_stop_counting_the_lost() {
     check(
         "
-        5 last_man_standing=1                       | 12345 123 9s 12        -> 12 refused 2/5
-        5 last_man_standing=1                       | 12345 123 10s          -> 123 quorate 3/3
-        5 last_man_standing=1                       | 12345 123 10s 12       -> 12 quorate 2/3
-        5 last_man_standing=1                       | 12345 123 10s 12 10s   -> 12 quorate 2/2
-        5 last_man_standing=1                       | 12345 123 10s 12 10s 1 -> 1 refused 1/2
-        5 last_man_standing=1                       | 12345 123 10s 12 10s 1 3600s -> 1 refused 1/2
-        5 last_man_standing=1                       | 12345 12 10s           -> 12 refused 2/5
-        5 last_man_standing=1                       | 12345 1234 6s 123 6s 12  -> 12 refused 2/5
-        5 last_man_standing=1                       | 12345 1234 6s 123 10s 12 -> 12 quorate 2/3
-        5 last_man_standing=1                       | 123 10s 12             -> 12 refused 2/5
-        5 last_man_standing=1 last_man_standing_window=3s | 12345 123 3s 12  -> 12 quorate 2/3
-        5 last_man_standing=1                       | 12345 123 10s 12345    -> 12345 quorate 5/5
-        5 last_man_standing=1                       | 12345 123 10s 1234 12  -> 12 refused 2/4
-        3 last_man_standing=1 votes1=2              | 123 12 10s             -> 12 quorate 3/4
-        3 last_man_standing=1                       | 123 12 10s 1           -> 1 refused 1/2
-        2 last_man_standing=1                       | 12 1 10s               -> 1 refused 1/2
-        2 last_man_standing=1 two_node=1            | 12 1 10s               -> 1 two-node 1/2
-        4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s            -> 12 quorate 2/2
-        4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 1          -> 1 tie-won 1/2
-        4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 1 10s      -> 1 quorate 1/1
-        4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 2          -> 2 tie-lost 1/2
-        3 last_man_standing=1 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1 10s -> 1 quorate 1/1
-        3 last_man_standing=1 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1 10s 123 -> 123 quorate 3/3
+        = 5 last_man_standing=1 last_man_standing_window=30s | 12345 123 8s 12  -> 12 refused 2/5
+        = 5 last_man_standing=1                       | 12345 123 10s          -> 123 quorate 3/3
+        = 5 last_man_standing=1                       | 12345 123 10s 12       -> 12 quorate 2/3
+        = 5 last_man_standing=1                       | 12345 123 10s 12 10s   -> 12 quorate 2/2
+        = 5 last_man_standing=1                       | 12345 123 10s 12 10s 1 -> 1 refused 1/2
+          5 last_man_standing=1                       | 12345 123 10s 12 10s 1 3600s -> 1 refused 1/2
+        = 5 last_man_standing=1                       | 12345 12 10s           -> 12 refused 2/5
+        = 5 last_man_standing=1 last_man_standing_window=20s | 12345 1234 12s 123 12s 12 -> 12 refused 2/5
+        = 5 last_man_standing=1                       | 12345 1234 6s 123 10s 12 -> 12 quorate 2/3
+        = 5 last_man_standing=1                       | 123 10s 12             -> 12 refused 2/5
+        = 5 last_man_standing=1 last_man_standing_window=3s | 12345 123 3s 12  -> 12 quorate 2/3
+        = 5 last_man_standing=1                       | 12345 123 10s 12345    -> 12345 quorate 5/5
+        = 5 last_man_standing=1                       | 12345 123 10s 1234 12  -> 12 refused 2/4
+        = 3 last_man_standing=1 votes1=2              | 123 12 10s             -> 12 quorate 3/4
+        = 3 last_man_standing=1                       | 123 12 10s 1           -> 1 refused 1/2
+        = 2 last_man_standing=1                       | 12 1 10s               -> 1 refused 1/2
+        = 2 last_man_standing=1 two_node=1            | 12 1 10s               -> 1 two-node 1/2
+        = 4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s            -> 12 quorate 2/2
+        = 4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 1          -> 1 tie-won 1/2
+        = 4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 1 10s      -> 1 quorate 1/1
+        = 4 last_man_standing=1 auto_tie_breaker=1    | 1234 12 10s 2          -> 2 tie-lost 1/2
+        = 3 last_man_standing=1 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1 10s -> 1 quorate 1/1
+        = 3 last_man_standing=1 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1 10s 123 -> 123 quorate 3/3
     ",
     );
 }
@@ -238,14 +238,14 @@ fn the_last_men_stop_counting_the_lost() {
 fn who_was_struck_out_does_not_help_others_to_a_majority() {
     check(
         "
-        5 last_man_standing=1                | 12345 123/45 10s 12/345       -> 12 quorate 2/3, 345 refused 1/3
-        5 last_man_standing=1                | 12345 123/45 10s 12/345 10s   -> 12 quorate 2/2, 345 refused 1/3
-        5 last_man_standing=1                | 12345 123/45 10s 12/45 12/345 -> 12 quorate 2/3, 345 refused 1/3
-        5 last_man_standing=1 wait_for_all=1 | 12345 123/45 10s 12/45 forget3 12/345 -> 12 quorate 2/3, 345 waiting 3/5
-        5 last_man_standing=1                | 12345 123 10s 12 10s 345      -> 345 refused 1/3
-        5 last_man_standing=1                | 12345 123 10s 1/2/345         -> 1 refused 1/3, 2 refused 1/3, 345 refused 1/3
-        5 last_man_standing=1                | 12345 123 10s 45              -> 45 refused 2/5
-        5 last_man_standing=1                | 12345 123 10s 45 1245         -> 1245 quorate 4/5
+        ! 5 last_man_standing=1                | 12345 123/45 10s 12/345       -> 12 quorate 2/3, 345 refused 1/3
+        ! 5 last_man_standing=1                | 12345 123/45 10s 12/345 10s   -> 12 quorate 2/2, 345 refused 1/3
+        ! 5 last_man_standing=1                | 12345 123/45 10s 12/45 12/345 -> 12 quorate 2/3, 345 refused 1/3
+          5 last_man_standing=1 wait_for_all=1 | 12345 123/45 10s 12/45 forget3 12/345 -> 12 quorate 2/3, 345 waiting 3/5
+        ! 5 last_man_standing=1                | 12345 123 10s 12 10s 345      -> 345 refused 1/3
+        ! 5 last_man_standing=1                | 12345 123 10s 1/2/345         -> 1 refused 1/3, 2 refused 1/3, 345 refused 1/3
+        = 5 last_man_standing=1                | 12345 123 10s 45              -> 45 refused 2/5
+        = 5 last_man_standing=1                | 12345 123 10s 45 1245         -> 1245 quorate 4/5
     ",
     );
 }
@@ -254,26 +254,26 @@ fn who_was_struck_out_does_not_help_others_to_a_majority() {
 fn the_tie_breaker_decides_between_halves() {
     check(
         "
-        4 auto_tie_breaker=1                               | 1234 12/34      -> 12 tie-won 2/4, 34 tie-lost 2/4
-        4 auto_tie_breaker=1                               | 1234 1/234      -> 1 refused 1/4, 234 quorate 3/4
-        4 auto_tie_breaker=1                               | 1234 12 1       -> 1 refused 1/4
-        4 auto_tie_breaker=1 auto_tie_breaker_node=highest | 1234 12/34      -> 12 tie-lost 2/4, 34 tie-won 2/4
-        4 auto_tie_breaker=1 auto_tie_breaker_node=3       | 1234 12/34      -> 12 tie-lost 2/4, 34 tie-won 2/4
-        4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 13/24      -> 13 tie-lost 2/4, 24 tie-won 2/4
-        4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 134 10s 13/4 -> 13 tie-won 2/4, 4 refused 1/4
-        4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 134 10s 13 12/34 -> 12 tie-lost 2/4, 34 tie-won 2/4
-        2 auto_tie_breaker=1                               | 12 1            -> 1 tie-won 1/2
-        2 auto_tie_breaker=1                               | 12 2            -> 2 tie-lost 1/2
-        4 auto_tie_breaker=1                               | 1234 234 10s 23     -> 23 tie-won 2/4
-        4 auto_tie_breaker=1                               | 1234 234 10s 34     -> 34 tie-lost 2/4
-        4 auto_tie_breaker=1                               | 1234 234 10s 23/14  -> 14 tie-lost 2/4, 23 tie-won 2/4
-        4 auto_tie_breaker=1                               | 1234 234 10s 1234 12/34 -> 12 tie-won 2/4, 34 tie-lost 2/4
-        4 auto_tie_breaker=1                               | 1234 12/34 1/2/34 12/34 -> 12 tie-won 2/4, 34 tie-lost 2/4
-        4 auto_tie_breaker=1                               | 1234 234 23     -> 23 tie-lost 2/4
-        4 auto_tie_breaker=1                               | 12              -> 12 tie-won 2/4
-        4 auto_tie_breaker=1                               | 34              -> 34 tie-lost 2/4
-        4 auto_tie_breaker=1 wait_for_all=1                | 12              -> 12 waiting 2/4
-        4 auto_tie_breaker=1 votes1=3                      | 1234 1/234      -> 1 tie-won 3/6, 234 tie-lost 3/6
+        = 4 auto_tie_breaker=1                               | 1234 12/34      -> 12 tie-won 2/4, 34 tie-lost 2/4
+        = 4 auto_tie_breaker=1                               | 1234 1/234      -> 1 refused 1/4, 234 quorate 3/4
+        = 4 auto_tie_breaker=1                               | 1234 12 1       -> 1 refused 1/4
+        = 4 auto_tie_breaker=1 auto_tie_breaker_node=highest | 1234 12/34      -> 12 tie-lost 2/4, 34 tie-won 2/4
+        = 4 auto_tie_breaker=1 auto_tie_breaker_node=3       | 1234 12/34      -> 12 tie-lost 2/4, 34 tie-won 2/4
+        = 4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 13/24      -> 13 tie-lost 2/4, 24 tie-won 2/4
+        = 4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 134 10s 13/4 -> 13 tie-won 2/4, 4 refused 1/4
+        ! 4 auto_tie_breaker=1 auto_tie_breaker_node=2,3     | 1234 134 10s 13 12/34 -> 12 tie-lost 2/4, 34 tie-won 2/4
+        = 2 auto_tie_breaker=1                               | 12 1            -> 1 tie-won 1/2
+        = 2 auto_tie_breaker=1                               | 12 2            -> 2 tie-lost 1/2
+        = 4 auto_tie_breaker=1                               | 1234 234 10s 23     -> 23 tie-won 2/4
+        = 4 auto_tie_breaker=1                               | 1234 234 10s 34     -> 34 tie-lost 2/4
+        = 4 auto_tie_breaker=1                               | 1234 234 10s 23/14  -> 14 tie-lost 2/4, 23 tie-won 2/4
+        = 4 auto_tie_breaker=1                               | 1234 234 10s 1234 12/34 -> 12 tie-won 2/4, 34 tie-lost 2/4
+        = 4 auto_tie_breaker=1                               | 1234 12/34 1/2/34 12/34 -> 12 tie-won 2/4, 34 tie-lost 2/4
+        ! 4 auto_tie_breaker=1                               | 1234 234 23     -> 23 tie-lost 2/4
+        ! 4 auto_tie_breaker=1                               | 12              -> 12 tie-won 2/4
+        = 4 auto_tie_breaker=1                               | 34              -> 34 tie-lost 2/4
+        = 4 auto_tie_breaker=1 wait_for_all=1                | 12              -> 12 waiting 2/4
+        = 4 auto_tie_breaker=1 votes1=3                      | 1234 1/234      -> 1 tie-won 3/6, 234 tie-lost 3/6
     ",
     );
 }
@@ -282,14 +282,14 @@ fn the_tie_breaker_decides_between_halves() {
 fn the_tie_breaker_of_an_odd_cluster_needs_wait_for_all_and_one_lost_before() {
     check(
         "
-        5 auto_tie_breaker=1                | 12345 1234 10s 12/34     -> 12 refused 2/5, 34 refused 2/5
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 12/345             -> 12 waiting 2/5, 345 quorate 3/5
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12/34     -> 12 tie-won 2/4, 34 waiting 2/4
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12/345    -> 12 tie-won 2/4, 345 waiting 2/4
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 9s 12/34      -> 12 waiting 2/5, 34 waiting 2/5
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 123 10s 12/3       -> 12 tie-won 2/4, 3 waiting 1/4
-        5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12345     -> 12345 quorate 5/5
-        3 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1/2           -> 1 tie-won 1/2, 2 waiting 1/2
+        = 5 auto_tie_breaker=1                | 12345 1234 10s 12/34     -> 12 refused 2/5, 34 refused 2/5
+        = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 12/345             -> 12 waiting 2/5, 345 quorate 3/5
+        = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12/34     -> 12 tie-won 2/4, 34 waiting 2/4
+        = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12/345    -> 12 tie-won 2/4, 345 waiting 2/4
+        ! 5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 4s 12/34      -> 12 waiting 2/5, 34 waiting 2/5
+        = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 123 10s 12/3       -> 12 tie-won 2/4, 3 waiting 1/4
+        = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12345     -> 12345 quorate 5/5
+        = 3 auto_tie_breaker=1 wait_for_all=1 | 123 12 10s 1/2           -> 1 tie-won 1/2, 2 waiting 1/2
     ",
     );
 }
@@ -298,16 +298,16 @@ fn the_tie_breaker_of_an_odd_cluster_needs_wait_for_all_and_one_lost_before() {
 fn clean_leaves_lower_the_expected_votes_down_to_the_floor() {
     check(
         "
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5                -> 1234 quorate 4/4
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4         -> 123 quorate 3/3
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 leave3  -> 12 quorate 2/3
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 leave3 leave2 -> 1 refused 1/3
-        5 allow_downscale=1 expected_votes=3 | 12345 1234                  -> 1234 quorate 4/5
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 12345   -> 12345 quorate 5/5
-        5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 12/345  -> 12 quorate 2/3, 345 refused 1/3
-        5 allow_downscale=1 expected_votes=3 | 12345 12 leave2             -> 1 refused 1/5
-        5 allow_downscale=1                  | 12345 leave5                -> 1234 quorate 4/5
-        5                                    | 12345 leave5 leave4 leave3  -> 12 refused 2/5
+        = 5 allow_downscale=1 expected_votes=3 | 12345 leave5                -> 1234 quorate 4/4
+        = 5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4         -> 123 quorate 3/3
+        ! 5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 leave3  -> 12 quorate 2/3
+        = 5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 leave3 leave2 -> 1 refused 1/3
+        = 5 allow_downscale=1 expected_votes=3 | 12345 1234                  -> 1234 quorate 4/5
+        = 5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 12345   -> 12345 quorate 5/5
+        ! 5 allow_downscale=1 expected_votes=3 | 12345 leave5 leave4 12/345  -> 12 quorate 2/3, 345 refused 1/3
+        = 5 allow_downscale=1 expected_votes=3 | 12345 12 leave2             -> 1 refused 1/5
+        = 5 allow_downscale=1                  | 12345 leave5                -> 1234 quorate 4/5
+        = 5                                    | 12345 leave5 leave4 leave3  -> 12 refused 2/5
     ",
     );
 }
@@ -316,12 +316,12 @@ fn clean_leaves_lower_the_expected_votes_down_to_the_floor() {
 fn tracked_votes_are_a_floor_for_a_smaller_cluster() {
     check(
         "
-        3                           | 123 add4 1234 remove4 123    -> 123 quorate 3/3
-        3 expected_votes_tracking=1 | 123 add4 1234 remove4 123    -> 123 quorate 3/4
-        3 expected_votes_tracking=1 | 123 add4 1234 remove4 / 12   -> 12 refused 2/4
-        3 expected_votes_tracking=1 | 123 add4 1234 remove4 / forget1 forget2 forget3 12 -> 12 quorate 2/3
-        3 expected_votes_tracking=1 | 123 add4 1234 remove4 / forget1 13 -> 13 refused 2/4
-        3 expected_votes_tracking=1 | 123 add4 1234 remove4 123 expect=3 -> 123 quorate 3/3
+          3                           | 123 add4 1234 remove4 123    -> 123 quorate 3/3
+          3 expected_votes_tracking=1 | 123 add4 1234 remove4 123    -> 123 quorate 3/4
+          3 expected_votes_tracking=1 | 123 add4 1234 remove4 / 12   -> 12 refused 2/4
+          3 expected_votes_tracking=1 | 123 add4 1234 remove4 / forget1 forget2 forget3 12 -> 12 quorate 2/3
+          3 expected_votes_tracking=1 | 123 add4 1234 remove4 / forget1 13 -> 13 refused 2/4
+          3 expected_votes_tracking=1 | 123 add4 1234 remove4 123 expect=3 -> 123 quorate 3/3
     ",
     );
 }
@@ -330,20 +330,20 @@ fn tracked_votes_are_a_floor_for_a_smaller_cluster() {
 fn the_arbiter_gives_its_votes_to_one_side() {
     check(
         "
-        2 arbiter=ffsplit | 12 1+/2        -> 1 quorate 2/3, 2 refused 1/3
-        2 arbiter=ffsplit | 12 1/2         -> 1 refused 1/3, 2 refused 1/3
-        2 arbiter=ffsplit | 12             -> 12 quorate 2/3
-        2 arbiter=ffsplit | 1+             -> 1 quorate 2/3
-        4 arbiter=ffsplit | 1234+ 12/34+   -> 12 refused 2/5, 34 quorate 3/5
-        4 arbiter=ffsplit | 1234+ 1+/234   -> 1 refused 2/5, 234 quorate 3/5
-        4 arbiter=lms     | 1234+ 1+/234   -> 1 quorate 4/7, 234 refused 3/7
-        4 arbiter=lms     | 1234           -> 1234 quorate 4/7
-        4 arbiter=lms     | 1234+ 123      -> 123 refused 3/7
-        4 arbiter=lms arbiter_votes=1 | 12/34+ -> 12 refused 2/5, 34 quorate 3/5
-        3 arbiter=lms     | 123+ add4      -> 123 quorate 6/7
-        2 arbiter=ffsplit wait_for_all=1 | 12  -> 12 waiting 2/3
-        2 arbiter=ffsplit wait_for_all=1 | 12+ -> 12 quorate 3/3
-        2 arbiter=ffsplit wait_for_all=1 | 12+ 1+ -> 1 quorate 2/3
+          2 arbiter=ffsplit | 12 1+/2        -> 1 quorate 2/3, 2 refused 1/3
+          2 arbiter=ffsplit | 12 1/2         -> 1 refused 1/3, 2 refused 1/3
+          2 arbiter=ffsplit | 12             -> 12 quorate 2/3
+          2 arbiter=ffsplit | 1+             -> 1 quorate 2/3
+          4 arbiter=ffsplit | 1234+ 12/34+   -> 12 refused 2/5, 34 quorate 3/5
+          4 arbiter=ffsplit | 1234+ 1+/234   -> 1 refused 2/5, 234 quorate 3/5
+          4 arbiter=lms     | 1234+ 1+/234   -> 1 quorate 4/7, 234 refused 3/7
+          4 arbiter=lms     | 1234           -> 1234 quorate 4/7
+          4 arbiter=lms     | 1234+ 123      -> 123 refused 3/7
+          4 arbiter=lms arbiter_votes=1 | 12/34+ -> 12 refused 2/5, 34 quorate 3/5
+          3 arbiter=lms     | 123+ add4      -> 123 quorate 6/7
+          2 arbiter=ffsplit wait_for_all=1 | 12  -> 12 waiting 2/3
+          2 arbiter=ffsplit wait_for_all=1 | 12+ -> 12 quorate 3/3
+          2 arbiter=ffsplit wait_for_all=1 | 12+ 1+ -> 1 quorate 2/3
     ",
     );
 }
