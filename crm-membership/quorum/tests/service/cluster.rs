@@ -104,7 +104,9 @@ impl Cluster {
     /// One node hears what is said by those that it sees now.
     pub(crate) fn hear(&mut self, name: &str) {
         let seen = self.sees(name);
-        self.apply(name, Event::Arbiter(self.arbiter.contains(name)));
+        if self.policy.arbiter.is_some() {
+            self.apply(name, Event::Arbiter(self.arbiter.contains(name)));
+        }
         self.apply(name, Event::View(seen));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A row: `NODES OPTION.. | STEP.. -> DECISION`. `votes1=3` gives node 1 three votes. Steps:
 //! `12/34` who sees whom (a node not named is down; `+`: the arbiter's vote is in that group), `10s` time passes,
-//! `leave4` a clean leave, `cancel` of the wait, `expect=2` told to node 1, `add4` `remove4` in the configuration,
+//! `unheard10` ten seconds pass and nobody has heard or noticed anything yet, `hear1` node 1 alone hears its peers, `leave4` a clean leave, `cancel` of the wait, `expect=2` told to node 1, `add4` `remove4` in the configuration,
 //! `forget3` loses its memory (while down).
 //! Decision: the nodes that decide alike, their decision, votes present and expected.
 //!
@@ -60,6 +60,10 @@ fn run(cluster: &mut Cluster, step: &str) {
         cluster.seat(node.parse().unwrap(), false);
     } else if let Some(node) = step.strip_prefix("forget") {
         cluster.nodes.get_mut(node).unwrap().memory = Memory::default();
+    } else if let Some(node) = step.strip_prefix("hear") {
+        cluster.hear(node);
+    } else if let Some(seconds) = step.strip_prefix("unheard") {
+        cluster.now += seconds.parse::<u64>().unwrap() * 1000;
     } else if let Some(seconds) = step.strip_suffix('s') {
         cluster.pass(seconds.parse::<u64>().unwrap() * 1000);
     } else {
@@ -247,6 +251,21 @@ fn who_was_struck_out_does_not_help_others_to_a_majority() {
         = 5 last_man_standing=1                | 12345 123 10s 45              -> 45 refused 2/5
         = 5 last_man_standing=1                | 12345 123 10s 45 1245         -> 1245 quorate 4/5
     ",
+    );
+}
+
+#[test]
+fn a_lower_number_counts_only_when_enough_nodes_have_listed_it() {
+    check(
+        "
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1                        -> 1 quorate 3/3, 23 quorate 3/5, 45 refused 2/5
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 12/345                 -> 12 refused 2/5, 345 quorate 3/5
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 hear2 hear1 12/345     -> 12 refused 2/5, 345 quorate 3/5
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 hear3 12/345           -> 12 refused 2/5, 345 refused 1/3
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 hear2 hear3 12/345     -> 12 refused 2/5, 345 refused 1/3
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 hear2 hear3 hear1 12/345 -> 12 quorate 2/3, 345 refused 1/3
+          5 last_man_standing=1 | 12345 123/45 unheard10 hear1 hear2 hear3 12/345 12345 -> 12345 quorate 5/5
+        ",
     );
 }
 
