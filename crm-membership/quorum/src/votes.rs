@@ -62,6 +62,29 @@ pub struct Word {
     pub ballots: Vec<Ballot>,
 }
 
+impl Word {
+    /// Says in a heartbeat which word a node stands by (FNV-1a; the same on all builds).
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let flags = [self.quorate, self.waiting, self.leaving].map(u8::from);
+        let mut hash = fnv(0xcbf2_9ce4_8422_2325, &flags);
+        for ballot in &self.ballots {
+            hash = fnv(hash, &ballot.version.to_le_bytes());
+            hash = fnv(hash, &ballot.total.to_le_bytes());
+            // 0 is in no name, so it ends one; and an empty name ends the list.
+            let tie = ballot.tie.iter();
+            for name in ballot.counted.iter().chain([&String::new()]).chain(tie) {
+                hash = fnv(fnv(hash, name.as_bytes()), &[0]);
+            }
+        }
+        hash
+    }
+}
+
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// What a node must find again after a restart. To be stored, when it has changed, before the [`Word`] is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
@@ -76,7 +99,9 @@ pub struct Memory {
 /// Something that a node sees, hears or is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The peers that are alive now, each with its newest word; whoever is missing is gone.
+    /// The peers that are alive now, each with its newest word; whoever is missing is gone. A peer belongs
+    /// here only while the word held is the one it stands by (its heartbeats carry [`Word::fingerprint`]), or
+    /// has been until less than the dead interval ago.
     View(BTreeMap<String, Word>),
     /// The members as configured from now on.
     Members(Vec<Member>),
@@ -190,7 +215,7 @@ impl Quorum {
             counted = here;
         }
         let tie = self.first(&counted).or_else(|| newest.tie.clone());
-        let version = newest.version + 1;
+        let version = newest.version.saturating_add(1);
         self.ballots = vec![Ballot { version, counted, total, tie }];
         self.settle(now_ms);
         Ok(&self.verdict)
@@ -449,7 +474,7 @@ impl Quorum {
         let base = self.newest();
         let mut next = base.clone();
         let returned: BTreeSet<String> = here.difference(&base.counted).cloned().collect();
-        next.total += self.votes(&returned);
+        next.total = next.total.saturating_add(self.votes(&returned));
         next.counted.extend(returned);
         self.strike_leavers(&mut next, &here);
         if self.due_ms.is_some_and(|due| due <= now_ms) {
@@ -463,7 +488,7 @@ impl Quorum {
         if next == *base && !rivals {
             return None;
         }
-        next.version += 1;
+        next.version = base.version.checked_add(1)?;
         self.carried(&next, &here).then_some(next)
     }
 

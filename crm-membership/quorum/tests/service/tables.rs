@@ -2,7 +2,7 @@
 //!
 //! A row: `NODES OPTION.. | STEP.. -> DECISION`. `votes1=3` gives node 1 three votes. Steps:
 //! `12/34` who sees whom (a node not named is down; `+`: the arbiter's vote is in that group), `10s` time passes,
-//! `unheard10` ten seconds pass and nobody has heard or noticed anything yet, `hear1` node 1 alone hears its peers, `leave4` a clean leave, `cancel` of the wait, `expect=2` told to node 1, `add4` `remove4` in the configuration,
+//! `unheard10` ten seconds pass and nobody has heard or noticed anything yet, `hear1` node 1 alone hears its peers, `leave4` a clean leave, `cancel` of the wait, told to node 1, `expect=2` told to node 1, `add4` `remove4` in the configuration,
 //! `forget3` loses its memory (while down).
 //! Decision: the nodes that decide alike, their decision, votes present and expected.
 //!
@@ -11,7 +11,8 @@
 
 use crate::cluster::{Cluster, members};
 use crm_quorum::votes::{Event, Memory};
-use crm_quorum::{Policy, PolicyError, Reason};
+use crm_quorum::{Policy, PolicyError, Quorum, Reason, Word};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The policy and the votes of `NODES OPTION..`.
 #[expect(clippy::unwrap_in_result, reason = "a row that cannot be read is an error of the test")]
@@ -45,9 +46,7 @@ fn run(cluster: &mut Cluster, step: &str) {
     if let Some(node) = step.strip_prefix("leave") {
         cluster.leave(node);
     } else if step == "cancel" {
-        for name in cluster.up() {
-            cluster.apply(&name, Event::CancelWait);
-        }
+        cluster.apply("1", Event::CancelWait);
         cluster.settle();
     } else if let Some(votes) = step.strip_prefix("expect=") {
         let now = cluster.now;
@@ -149,6 +148,8 @@ fn expected_votes_never_fall_by_themselves_and_rise_with_the_members() {
           3 expected_votes=5       | 123 add4            -> 123 quorate 3/5
           3                        | 123 remove3 12 1/2  -> 1 refused 1/2, 2 refused 1/2
           3                        | 123 remove3         -> 12 quorate 2/2, 3 out 2/2
+        = 5                        | 12345 expect=7 1234 12345     -> 12345 quorate 5/7
+          5                        | 12345 expect=7 1234 forget5 12345 -> 12345 quorate 5/7
         = 5                        | 12345 123 expect=3 12     -> 12 quorate 2/3
         = 5                        | 12345 12 expect=2         -> 12 quorate 2/2
         = 5                        | 12345 12 expect=2 123     -> 123 quorate 3/3
@@ -365,6 +366,60 @@ fn the_arbiter_gives_its_votes_to_one_side() {
           2 arbiter=ffsplit wait_for_all=1 | 12+ 1+ -> 1 quorate 2/3
     ",
     );
+}
+
+/// Node 3 of three, whose configuration expects 3, hears from 1 and 2, who expect 4.
+#[test]
+fn who_is_not_quorate_takes_over_what_a_quorate_peer_expects() {
+    for (quorate, tracking, expected) in [(true, false, 4), (false, false, 3), (false, true, 4)] {
+        let policy = Policy { expected_votes_tracking: tracking, ..Policy::default() };
+        let mut quorum = Quorum::new("3", policy, &members(&[1; 3]), Memory::default());
+        let mut word = Word { quorate, ..quorum.word() };
+        word.ballots[0].total = 4;
+        let peers = ["1", "2"].map(|name| (name.to_owned(), word.clone()));
+        let verdict = quorum.apply(0, Event::View(BTreeMap::from(peers)));
+        assert_eq!((verdict.count.have, verdict.count.expected), (3, expected));
+        let verdict = quorum.apply(1, Event::View(BTreeMap::new()));
+        assert_eq!(verdict.count.expected, expected, "and it does not fall again");
+    }
+}
+
+#[test]
+fn words_that_differ_have_different_fingerprints() {
+    let told = |row: &str| play(row).core("1").word();
+    let word = told("4 auto_tie_breaker=1 | 1234");
+    let mut all: Vec<Word> = vec![word.clone(), Word::default()];
+    for change in [
+        |w: &mut Word| w.quorate = false,
+        |w: &mut Word| w.waiting = true,
+        |w: &mut Word| w.leaving = true,
+        |w: &mut Word| w.ballots[0].version = 1,
+        |w: &mut Word| w.ballots[0].total = 5,
+        |w: &mut Word| w.ballots[0].tie = None,
+        |w: &mut Word| w.ballots[0].counted = ["1".into(), "2".into(), "34".into()].into(),
+        |w: &mut Word| w.ballots.push(w.ballots[0].clone()),
+    ] {
+        let mut changed = word.clone();
+        change(&mut changed);
+        all.push(changed);
+    }
+    let prints: BTreeSet<u64> = all.iter().map(Word::fingerprint).collect();
+    assert_eq!(prints.len(), all.len());
+    assert_eq!(Word::default().fingerprint(), 0xd94d_1218_6c0f_2fb7, "the same on all builds");
+}
+
+#[test]
+fn the_next_tick_that_matters_is_known() {
+    let mut cluster = play("5 last_man_standing=1 | 12345 7s 123");
+    assert_eq!(cluster.core("1").wake_ms(), Some(17_000));
+    cluster.now = 16_999;
+    cluster.apply("1", Event::Tick);
+    assert_eq!(cluster.core("1").word().ballots.len(), 1);
+    cluster.now = 17_000;
+    cluster.apply("1", Event::Tick);
+    assert_eq!(cluster.core("1").word().ballots.len(), 2);
+    assert_eq!(cluster.core("1").wake_ms(), None);
+    assert_eq!(play("5 | 12345 123").core("1").wake_ms(), None);
 }
 
 /// Every kind of reason, in the words that a person reads (node 1 speaks).
