@@ -1,7 +1,7 @@
 //! The agents of this machine, for checking configurations: natives by their tables, scripts by their own `meta-data`.
 
-use crate::exec;
 use crate::native;
+use crate::{exec, fence};
 use crm_core::cib::AgentName;
 use crm_core::text::{AgentCatalog, AgentInfo};
 use std::collections::BTreeMap;
@@ -29,6 +29,7 @@ impl AgentCatalog for Catalog {
                 script_info(provider, &name.kind).or_else(|| stand_in(provider, &name.kind))
             }
             ("systemd", None) => Some(AgentInfo::default()),
+            ("stonith", None) => fence_info(&name.kind),
             ("lsb", None) => {
                 Path::new("/etc/init.d").join(&name.kind).exists().then(AgentInfo::default)
             }
@@ -48,10 +49,26 @@ impl AgentCatalog for Catalog {
         for (provider, kind, _) in STAND_INS {
             names.push(format!("ocf:{provider}:{kind}"));
         }
+        names.extend(fence::installed(Path::new(fence::DIR)).map(|name| format!("stonith:{name}")));
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// What a fence agent wants. The action and the machine are the cluster's to name; what has an older name too may be given by that.
+fn fence_info(kind: &str) -> Option<AgentInfo> {
+    if kind == fence::WATCHDOG {
+        return Some(AgentInfo::default());
+    }
+    let path = fence::path(Path::new(fence::DIR), kind).filter(|path| path.is_file())?;
+    let text = cached("stonith", kind, &path, || {
+        exec::call(&path.display().to_string(), &["-o", "metadata"]).ok()
+    })?;
+    let metadata = fence::Metadata::parse(&text).ok()?;
+    let need = |p: &fence::Parameter| p.required && p.aliases.is_empty() && !p.by_cluster;
+    let params = metadata.params.iter().map(|(name, p)| (name.clone(), need(p))).collect();
+    Some(AgentInfo { params })
 }
 
 /// Agents of others that a native one answers for, also where the others are not installed.
@@ -108,20 +125,32 @@ fn script_info(provider: &str, kind: &str) -> Option<AgentInfo> {
     if !script.is_file() {
         return None;
     }
-    let cache = cache_file(provider, kind, &script);
-    if let Some(text) = cache.as_ref().and_then(|c| std::fs::read_to_string(c).ok()) {
-        return Some(AgentInfo { params: parameters(&text) });
-    }
     let path = script.display().to_string();
     let env = "OCF_ROOT=/usr/lib/ocf";
-    let text = exec::call("env", &[env, "HA_SBIN_DIR=/usr/sbin", &path, "meta-data"]).ok()?;
+    let ask = || exec::call("env", &[env, "HA_SBIN_DIR=/usr/sbin", &path, "meta-data"]).ok();
+    let text = cached(provider, kind, &script, ask)?;
+    Some(AgentInfo { params: parameters(&text) })
+}
+
+/// What an agent says of itself, from the last time when it is still the same file.
+fn cached(
+    provider: &str,
+    kind: &str,
+    script: &Path,
+    ask: impl FnOnce() -> Option<String>,
+) -> Option<String> {
+    let cache = cache_file(provider, kind, script);
+    if let Some(text) = cache.as_ref().and_then(|c| std::fs::read_to_string(c).ok()) {
+        return Some(text);
+    }
+    let text = ask()?;
     if let Some(cache) = cache {
         let stored = cache.parent().map(std::fs::create_dir_all);
         if matches!(stored, Some(Ok(()))) && std::fs::write(&cache, &text).is_err() {
             tracing::debug!(path = %cache.display(), "metadata not cached");
         }
     }
-    Some(AgentInfo { params: parameters(&text) })
+    Some(text)
 }
 
 /// Names of `<parameter>` elements and whether they are required. Agents' metadata is flat enough to be read by its tags.

@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Output kept of each stream, in bytes (the last ones).
@@ -58,13 +58,18 @@ pub struct Outcome {
 
 /// Runs a job to its end or its time limit.
 pub async fn run(job: &Job, limit: Duration) -> Outcome {
+    run_with(job, String::new(), limit).await
+}
+
+/// The same with something to read for it; it may hold passwords and is shown nowhere.
+pub async fn run_with(job: &Job, input: String, limit: Duration) -> Outcome {
     let mut command = std::process::Command::new(&job.program);
     command
         .args(&job.args)
         .env_clear()
         .envs(&job.env)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     sys::own_session(&mut command);
@@ -75,6 +80,10 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
             return Outcome { ended: Ended::NotStarted(error), stdout, stderr };
         }
     };
+    if let Some(pipe) = child.stdin.take() {
+        // On its own: a child that reads late must not keep us from reading what it writes.
+        tokio::spawn(feed(pipe, input));
+    }
     let group = child.id().and_then(|id| i32::try_from(id).ok());
     let mut out = Tail::new(child.stdout.take());
     let mut err = Tail::new(child.stderr.take());
@@ -119,6 +128,13 @@ pub async fn run(job: &Job, limit: Duration) -> Outcome {
         (Phase::Running | Phase::Asked | Phase::Killed, _) => Ended::Timeout,
     };
     Outcome { ended, stdout: out.text(), stderr: err.text() }
+}
+
+/// Gives a child its input and closes it. One that does not want all of it has ended, or will: its exit code tells.
+async fn feed(mut pipe: tokio::process::ChildStdin, input: String) {
+    if let Err(error) = pipe.write_all(input.as_bytes()).await {
+        tracing::debug!(%error, "a program did not read its input");
+    }
 }
 
 /// Where a child stands with its time limit.

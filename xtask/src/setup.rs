@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Needed by the lab, by Debian's own agents in it, and as oracles (crmsh, `crm_simulate`) of the parity tests.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 17] = [
     "netbase",
     "nfs-ganesha",
     "nfs-ganesha-vfs",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 16] = [
     "procps",
     "util-linux",
     "kmod",
+    "fence-agents",
     "crmsh",
     "pacemaker-cli-utils",
 ];

@@ -75,6 +75,10 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Off, Self::Reboot, Self::On, Self::List, Self::Status, Self::Monitor];
+
     /// The word in `pcmk_WORD_action`, and the action's name where that is not set.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -135,9 +139,30 @@ impl Params {
 /// True for parameters whose value is never shown.
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
-    const WORDS: [&str; 6] = ["passw", "secret", "token", "community", "api_key", "apikey"];
+    const WORDS: [&str; 7] =
+        ["passw", "secret", "token", "community", "api_key", "apikey", "hexadecimal_kg"];
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("_script")
+}
+
+/// True for a parameter that the cluster reads itself and no agent is given.
+#[must_use]
+pub fn is_own_parameter(name: &str) -> bool {
+    let own = [
+        "pcmk_host_list",
+        "pcmk_host_map",
+        "pcmk_host_check",
+        "pcmk_host_argument",
+        "pcmk_delay_base",
+        "pcmk_delay_max",
+        "pcmk_action_limit",
+    ];
+    let of_verb = || {
+        let (verb, what) = name.strip_prefix("pcmk_")?.split_once('_')?;
+        let known = Verb::ALL.iter().any(|v| v.word() == verb);
+        (known && matches!(what, "action" | "timeout" | "retries")).then_some(())
+    };
+    own.contains(&name) || of_verb().is_some()
 }
 
 /// An agent with all that it is given.
@@ -145,7 +170,9 @@ pub fn is_secret(name: &str) -> bool {
 pub struct Call {
     /// Agent, `fence_ipmilan`.
     pub agent: String,
-    /// Its `action`.
+    /// What is asked.
+    pub verb: Verb,
+    /// The agent's word for it: its `action`.
     pub action: String,
     /// All other parameters, without the cluster's own (`pcmk_*`).
     pub params: Params,
@@ -276,7 +303,7 @@ impl Device {
             }
         }
         let (agent, action) = (self.agent.clone(), self.word(verb));
-        Call { agent, action, params: Params(params), limit_ms }
+        Call { agent, verb, action, params: Params(params), limit_ms }
     }
 }
 

@@ -18,7 +18,9 @@ mod topology;
 
 pub use coverage::{Coverage, Finding, LevelCoverage, NodeCoverage, Reached};
 pub use delay::{priority_delay_ms, weight};
-pub use device::{Abilities, Action, Call, Config, Device, Kind, Params, Task, Verb, is_secret};
+pub use device::{
+    Abilities, Action, Call, Config, Device, Kind, Params, Task, Verb, is_own_parameter, is_secret,
+};
 pub use history::{Attempt, Evidence, HEALTHY_AFTER_MS, History, Means, Record, Verdict};
 pub use hosts::{Answers, LIST_AGE_MAX_MS, Query, Reach};
 pub use machine::{ANSWER_GRACE_MS, Answer, Effect, Event, Fencer, Order, World};

@@ -28,6 +28,24 @@ pub(crate) const STATEMENTS: &[&str] = &[
 /// The name of the one object that holds the fencing levels.
 pub(crate) const FENCING: &str = "fencing_topology";
 
+/// Parameters of fencing devices that the cluster reads itself (the likely ones; `crate::fencing::is_own_parameter` knows all).
+pub(crate) const DEVICE_PARAMETERS: &[&str] = &[
+    "pcmk_action_limit",
+    "pcmk_delay_base",
+    "pcmk_delay_max",
+    "pcmk_host_argument",
+    "pcmk_host_check",
+    "pcmk_host_list",
+    "pcmk_host_map",
+    "pcmk_monitor_timeout",
+    "pcmk_off_action",
+    "pcmk_off_retries",
+    "pcmk_off_timeout",
+    "pcmk_reboot_action",
+    "pcmk_reboot_retries",
+    "pcmk_reboot_timeout",
+];
+
 /// Statements of the crm shell that are not read yet, with what to do instead.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
     ("rsc_template", "write its parameters and operations out in each primitive"),

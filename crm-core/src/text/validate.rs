@@ -1,6 +1,6 @@
 //! What a whole CIB must be to be committed: names that exist, values that can be read, no loops.
 
-use super::catalog::{AgentCatalog, nearest_agent};
+use super::catalog::{AgentCatalog, AgentInfo, nearest_agent};
 use super::diagnostic::{Diagnostic, Severity, Spans};
 use super::nearest::nearest;
 use super::parser::constraint_role;
@@ -9,6 +9,7 @@ use crate::cib::{
     Cib, Constraint, FencingTarget, INSTANCES_MAX, NvSet, Primitive, Resource, parse_bool,
     parse_duration_ms,
 };
+use crate::fencing::is_own_parameter;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks a CIB; `spans` says where its parts were written. Errors first, then by place.
@@ -104,8 +105,7 @@ impl Check<'_> {
             return;
         };
         for nv in &p.params.pairs {
-            // The agent's environment and the fencing device's own words are not in metadata.
-            if info.params.contains_key(&nv.name) || p.agent.class == "stonith" {
+            if info.params.contains_key(&nv.name) || self.of_device(p, &nv.name, &info) {
                 continue;
             }
             let near = nearest(&nv.name, info.params.keys().map(String::as_str));
@@ -127,6 +127,21 @@ impl Check<'_> {
                 self.add(Severity::Error, finding);
             }
         }
+    }
+
+    /// True for a parameter of a fencing device that its agent need not know: the cluster reads it, or nothing is known of the agent.
+    fn of_device(&mut self, p: &Primitive, name: &str, info: &AgentInfo) -> bool {
+        if p.agent.class != "stonith" {
+            return false;
+        }
+        if name.starts_with("pcmk_") && !is_own_parameter(name) {
+            let part = format!("params/{name}");
+            let message = format!("`{name}` is not a known parameter of devices; it has no effect");
+            let near = nearest(name, known::DEVICE_PARAMETERS.iter().copied());
+            let finding = Finding::new("CRM0018", &p.id, &part, message).near(near);
+            self.add(Severity::Warning, finding);
+        }
+        name.starts_with("pcmk_") || info.params.is_empty()
     }
 
     /// Names of the parameters that a primitive gets from its group or clone.

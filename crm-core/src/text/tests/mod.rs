@@ -311,3 +311,23 @@ fn fencing_levels_name_fencing_devices_and_nodes_that_are_there() {
         ]
     );
 }
+
+#[test]
+fn parameters_of_fencing_devices_are_those_of_the_agent_and_of_the_cluster() {
+    let c = cib(
+        "primitive f stonith:fence_a params ip=1 adress=2 pcmk_host_list=x pcmk_reboot_retires=3 pcmk_list_timeout=4\n",
+    );
+    let params = [("ip".to_owned(), true), ("address".to_owned(), false)].into();
+    let info = super::AgentInfo { params };
+    let catalog = super::ListedAgents([("stonith:fence_a".to_owned(), info)].into());
+    let found = super::validate(&c, &super::Spans::new(), &catalog);
+    let told: Vec<_> =
+        found.iter().map(|d| (d.code.as_str(), d.help.as_deref().unwrap_or_default())).collect();
+    assert_eq!(
+        told,
+        [
+            ("CRM0015", "did you mean `address`?"),
+            ("CRM0018", "did you mean `pcmk_reboot_retries`?")
+        ]
+    );
+}
