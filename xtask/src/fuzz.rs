@@ -110,8 +110,10 @@ pub(crate) fn nightly() -> Result<(), String> {
     }
     let laws = ["test", "--locked", "--package", "crm-fuzz"];
     step("laws on many clusters", exec::run(cargo(&laws).env("CRM_FUZZ_SEEDS", "20000")));
-    let long = ["test", "--locked", "--package", "crm-sim", "--no-fail-fast", "--", "--ignored"];
-    step("the long simulations", exec::run(&mut cargo(&long)));
+    for (name, package) in [("the long simulations", "crm-sim"), ("the wide model", "crm-quorum")] {
+        let long = ["test", "--locked", "--package", package, "--no-fail-fast", "--", "--ignored"];
+        step(name, exec::run(&mut cargo(&long)));
+    }
     say(&format!("{} failed", broken.len()));
     if broken.is_empty() { Ok(()) } else { Err(String::new()) }
 }

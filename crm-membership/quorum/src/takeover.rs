@@ -1,5 +1,5 @@
 //! Two nodes: how the survivor goes on after its peer was confirmed off, and how the other one comes back
-//! (design/membership.md 3.2).
+//! (ADR-0010; design/membership.md 3.2).
 //!
 //! Facts and calls in, effects out. Effects are carried out in their order; [`Effect::Store`] and
 //! [`Effect::Mark`] are done before anything after them, and before the next greeting. No effect has an
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod calls;
+#[cfg(test)]
+mod model;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -110,16 +112,16 @@ impl Durable {
 
 /// Proof that this node was up when the cluster last had quorum. Lives in `/run`: it survives the daemon,
 /// and neither a reboot nor (by the boot id) a `/run` that survives one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// The boot it was made in.
     pub boot: BootId,
     /// The newest generation then.
     pub head: GenerationId,
-    /// The peer that was in contact.
+    /// The peer that was in contact; this node itself while it is the only voter.
     pub peer: RaftId,
-    /// The newest incarnation of the peer that was heard of. The peer is told only what is stored here.
-    pub heard: u64,
+    /// The newest incarnations that were heard of. Peers are told only what is stored here.
+    pub heard: BTreeMap<RaftId, u64>,
 }
 
 /// What the caller sees.
@@ -322,10 +324,15 @@ impl Takeover {
         effective: Voters,
     ) -> (Self, Vec<Effect>) {
         let head = durable.lineage.ids().last().copied();
+        let found = mark.is_some();
         let valid = mark.filter(|m| m.boot == me.boot && Some(m.head) == head);
+        let mut out = Vec::new();
+        if found && valid.is_none() {
+            out.push(Effect::Mark(None));
+        }
         let core = Self {
             me,
-            heard: valid.iter().map(|m| (m.peer, m.heard)).collect(),
+            heard: valid.as_ref().map(|m| m.heard.clone()).unwrap_or_default(),
             durable,
             mark: valid,
             effective,
@@ -339,10 +346,6 @@ impl Takeover {
             #[cfg(test)]
             flaw: None,
         };
-        let mut out = Vec::new();
-        if valid != mark {
-            out.push(Effect::Mark(None));
-        }
         if core.durable.intent.is_some() {
             out.push(Effect::Ghosts(core.ghosts()));
         }
@@ -395,7 +398,7 @@ impl Takeover {
     /// May this node run services?
     #[must_use]
     pub fn service(&self) -> Service {
-        if self.stale.is_some() && !self.has(Flaw::StaleKeeps) {
+        if self.stale.is_some() {
             return Service::No;
         }
         if self.durable.intent.is_some() {
@@ -404,7 +407,7 @@ impl Takeover {
         if self.outside() {
             return Service::No;
         }
-        if self.quorate {
+        if self.quorate && self.proved() {
             return Service::Full;
         }
         let held = self.pair().is_some_and(|peer| self.marked(peer));
@@ -504,7 +507,16 @@ impl Takeover {
     }
 
     fn marked(&self, peer: RaftId) -> bool {
-        self.has(Flaw::NoCurrency) || self.mark.is_some_and(|mark| mark.peer == peer)
+        self.has(Flaw::NoCurrency)
+            || self.mark.iter().any(|m| m.peer == peer || m.peer == self.me.id)
+    }
+
+    /// Of two, the peer must have heard of this start of ours: a leader whose quorum rests on our former
+    /// self may be about to go on without us.
+    fn proved(&self) -> bool {
+        let voters = self.effective.all();
+        let mut others = voters.iter().filter(|id| **id != self.me.id);
+        others.next().is_none_or(|peer| voters.len() > 2 || self.marked(*peer))
     }
 
     /// Our log is not that of a voter in the newest generation.
@@ -654,6 +666,11 @@ impl Takeover {
             self.store(out);
             out.push(Effect::Ghosts(BTreeSet::new()));
         }
+        let only = |v: &Voters| v.only(self.me.id);
+        let alone = only(&self.effective) && only(&self.durable.committed) && !self.outside();
+        if self.leads && alone && self.stale.is_none() && self.mark.is_none() {
+            self.set_mark(self.me.id, out);
+        }
         let due = self.step();
         if due != before {
             out.extend(due.map(Effect::Do));
@@ -672,6 +689,16 @@ impl Takeover {
 
     fn store(&self, out: &mut Vec<Effect>) {
         out.push(Effect::Store(Box::new(self.durable.clone())));
+    }
+
+    /// I was up when the cluster had quorum: with this peer, or as the only voter.
+    fn set_mark(&mut self, peer: RaftId, out: &mut Vec<Effect>) {
+        let Some(head) = self.head() else { return };
+        let mark = Mark { boot: self.me.boot, head, peer, heard: self.heard.clone() };
+        if self.mark.as_ref() != Some(&mark) {
+            out.push(Effect::Mark(Some(mark.clone())));
+            self.mark = Some(mark);
+        }
     }
 
     fn unmark(&mut self, out: &mut Vec<Effect>) {

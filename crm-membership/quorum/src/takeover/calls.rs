@@ -1,6 +1,6 @@
 //! Calls between nodes: what every one of them carries, and who may talk to whom.
 
-use super::{Alarm, Effect, Flaw, Foreign, Mark, Stale, Takeover};
+use super::{Alarm, Effect, Flaw, Foreign, Stale, Takeover};
 use crate::lineage::{Cause, GenerationId, RaftId, Relation, relation};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -168,9 +168,9 @@ impl Takeover {
     /// The peer lives: nothing that was said of its being off before counts.
     fn hear(&mut self, from: RaftId, incarnation: u64, out: &mut Vec<Effect>) {
         let news = self.heard.insert(from, incarnation) != Some(incarnation);
-        if news && let Some(mark) = self.mark.as_mut().filter(|mark| mark.peer == from) {
-            mark.heard = incarnation;
-            out.push(Effect::Mark(Some(*mark)));
+        if let Some(mark) = self.mark.as_mut().filter(|_| news) {
+            mark.heard.insert(from, incarnation);
+            out.push(Effect::Mark(Some(mark.clone())));
         }
         self.lost.remove(&from);
         if self.has(Flaw::OldConfirmation) {
@@ -194,17 +194,15 @@ impl Takeover {
         let voters = self.effective.all();
         let pair = voters.len() == 2 && voters.contains(&from) && voters.contains(&self.me.id);
         let knows_me = greeting.heard == Some(self.me.incarnation);
-        let Some(head) = self.head().filter(|_| pair && knows_me && !self.outside()) else {
-            return;
-        };
-        let mark = Mark { boot: self.me.boot, head, peer: from, heard: greeting.incarnation };
-        if self.mark != Some(mark) {
-            self.mark = Some(mark);
-            out.push(Effect::Mark(self.mark));
+        if pair && knows_me && !self.outside() {
+            self.set_mark(from, out);
         }
     }
 
     fn become_stale(&mut self, by: RaftId, greeting: &Greeting, out: &mut Vec<Effect>) {
+        if self.has(Flaw::StaleKeeps) {
+            return;
+        }
         self.unmark(out);
         self.confirmed = None;
         match &mut self.stale {
@@ -238,7 +236,10 @@ impl Takeover {
         if empty && from <= self.durable.highest_id && !self.has(Flaw::IdReused) {
             return Err(Refusal::IdUsed { id: from });
         }
-        if !self.leads || self.durable.intent.is_some() || self.stale.is_some() {
+        // Its former id, if it is another one, has to be evicted first: with three voters, one of them gone
+        // for good, neither could go on without the other.
+        let room = self.effective.all().iter().all(|id| *id == self.me.id || *id == from);
+        if !self.leads || !room || self.durable.intent.is_some() || self.stale.is_some() {
             return Err(Refusal::NotNow);
         }
         self.learner = Some(from);
