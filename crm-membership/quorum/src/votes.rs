@@ -24,6 +24,7 @@
 //! | plain, `expected_votes`, `wait_for_all` | always | majorities meet |
 //! | `auto_tie_breaker`, `last_man_standing`, `allow_downscale` | always, if each node's [`Memory`] survives its restarts; where it may not, `wait_for_all` has to be set | the rule of the ballots, of which a half carries one only with its tie node |
 //! | `arbiter` | as long as the arbiter gives its vote to one side | its votes are in one partition |
+//! | members added and removed | one at a time, each taken in by all of a quorate partition before the next, and first by whoever meets one that has (the log sees to it) | majorities of n and n + 1 meet |
 //! | `two_node` | **not promised**: fencing decides | 1 of 2 is no majority |
 //! | expected votes set by hand | **not promised**: the administrator says that the others are down | |
 //!
@@ -56,7 +57,7 @@ pub struct Word {
     pub quorate: bool,
     /// `wait_for_all` holds it back.
     pub waiting: bool,
-    /// It is leaving: its vote counts no more.
+    /// It is leaving, or was removed: its vote counts no more.
     pub leaving: bool,
     /// The ballots that may be in force, oldest first.
     pub ballots: Vec<Ballot>,
@@ -233,7 +234,8 @@ impl Quorum {
         Word {
             quorate: self.verdict.quorate,
             waiting: self.waiting,
-            leaving: self.leaving,
+            // Who was removed helps nobody who does not know of it yet.
+            leaving: self.leaving || !self.members.contains_key(&self.me),
             ballots: self.ballots.clone(),
         }
     }

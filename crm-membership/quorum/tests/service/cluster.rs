@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Node {
     pub(crate) core: Option<Quorum>,
     pub(crate) memory: Memory,
+    /// The newest of the cluster's configurations that it knows.
+    pub(crate) config: usize,
 }
 
 pub(crate) struct Cluster {
     pub(crate) policy: Policy,
-    pub(crate) members: Vec<Member>,
+    /// The members as configured, oldest first.
+    pub(crate) configs: Vec<Vec<Member>>,
     pub(crate) nodes: BTreeMap<String, Node>,
     /// Pairs that hear each other, both ways.
     pub(crate) links: BTreeSet<(String, String)>,
@@ -36,9 +39,11 @@ impl Cluster {
             policy,
             nodes: members
                 .iter()
-                .map(|m| (m.name.clone(), Node { core: None, memory: Memory::default() }))
+                .map(|m| {
+                    (m.name.clone(), Node { core: None, memory: Memory::default(), config: 0 })
+                })
                 .collect(),
-            members,
+            configs: vec![members],
             links: BTreeSet::new(),
             arbiter: BTreeSet::new(),
             now: 0,
@@ -50,7 +55,8 @@ impl Cluster {
         let node = self.nodes.get_mut(name).unwrap();
         if node.core.is_none() {
             let memory = node.memory.clone();
-            node.core = Some(Quorum::new(name, self.policy.clone(), &self.members, memory));
+            node.core =
+                Some(Quorum::new(name, self.policy.clone(), &self.configs[node.config], memory));
             self.log.insert(name.to_owned(), Vec::new());
         }
     }
@@ -104,6 +110,9 @@ impl Cluster {
     /// One node hears what is said by those that it sees now.
     pub(crate) fn hear(&mut self, name: &str) {
         let seen = self.sees(name);
+        // The log comes before everything else.
+        let newest = seen.keys().map(|peer| self.nodes[peer].config).max();
+        self.configure(name, newest.unwrap_or(0));
         if self.policy.arbiter.is_some() {
             self.apply(name, Event::Arbiter(self.arbiter.contains(name)));
         }
@@ -164,17 +173,28 @@ impl Cluster {
     /// The administrator adds or removes a member.
     pub(crate) fn seat(&mut self, id: u64, present: bool) {
         let name = id.to_string();
-        self.members.retain(|m| m.name != name);
+        let mut members = self.configs.last().unwrap().clone();
+        members.retain(|m| m.name != name);
+        let config = self.configs.len();
         if present {
-            self.members.push(Member { name: name.clone(), id, votes: 1 });
-            self.nodes
-                .entry(name)
-                .or_insert_with(|| Node { core: None, memory: Memory::default() });
+            members.push(Member { name: name.clone(), id, votes: 1 });
+            let memory = Memory::default();
+            let node = Node { core: None, memory, config };
+            self.nodes.entry(name).or_insert(node);
         }
+        self.configs.push(members);
         for name in self.up() {
-            self.apply(&name, Event::Members(self.members.clone()));
+            self.configure(&name, config);
         }
         self.settle();
+    }
+
+    /// A node learns of a configuration.
+    pub(crate) fn configure(&mut self, name: &str, config: usize) {
+        if self.nodes[name].config < config {
+            self.nodes.get_mut(name).unwrap().config = config;
+            self.apply(name, Event::Members(self.configs[config].clone()));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cluster::{Cluster, members};
 use crm_quorum::votes::{Event, Memory};
-use crm_quorum::{Arbiter, Policy, Quorum, TieNode};
+use crm_quorum::{Arbiter, Member, Policy, Quorum, TieNode};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -22,6 +22,8 @@ enum Act {
     /// Time passes; each node notices when it hears again.
     Pass(u64),
     Cancel(u8),
+    /// A quorate node takes this member in, or out.
+    Seat(u8, u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -35,6 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => any::<u8>().prop_map(Act::Hear),
         3 => prop_oneof![1u64..12_000, Just(10_000)].prop_map(Act::Pass),
         1 => any::<u8>().prop_map(Act::Cancel),
+        1 => (any::<u8>(), 0u8..7).prop_map(|(by, id)| Act::Seat(by, id)),
     ]
 }
 
@@ -124,6 +127,30 @@ fn perform(cluster: &mut Cluster, act: &Act) {
                 cluster.apply(&name, Event::CancelWait);
             }
         }
+        Act::Seat(by, id) => seat(cluster, *by, *id),
+    }
+}
+
+/// A change of members, as the log does it: decided by a quorate node, taken in by all that it sees.
+fn seat(cluster: &mut Cluster, by: u8, id: u8) {
+    let up = cluster.up();
+    cluster.round(&up);
+    let able: Vec<(String, BTreeSet<String>)> = quorate(cluster);
+    let Some((by, side)) = able.get(usize::from(by) % able.len().max(1)) else { return };
+    let newest = cluster.configs.len() - 1;
+    let member = |m: &Member| m.id == u64::from(id);
+    let mut members = cluster.configs[newest].clone();
+    if cluster.nodes[by].config != newest || members.len() < 2 {
+        return;
+    }
+    if members.iter().any(member) {
+        members.retain(|m| !member(m));
+    } else if cluster.configs[0].iter().any(member) {
+        members.push(Member { name: id.to_string(), id: u64::from(id), votes: 1 });
+    }
+    cluster.configs.push(members);
+    for name in side {
+        cluster.configure(name, newest + 1);
     }
 }
 
@@ -269,7 +296,7 @@ proptest! {
         let all: Vec<String> = cluster.nodes.keys().cloned().collect();
         cluster.up().iter().for_each(|name| cluster.crash(name));
         cluster.groups(&format!("{}+", all.concat()));
-        for name in all {
+        for Member { name, .. } in cluster.configs.last().unwrap().clone() {
             let verdict = cluster.core(&name).verdict();
             prop_assert!(verdict.quorate, "{name}: {verdict:?}");
         }

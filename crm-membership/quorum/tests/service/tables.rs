@@ -442,6 +442,7 @@ fn reasons_say_what_how_many_and_what_would_help() {
         let cluster = play(input);
         assert_eq!(cluster.core("1").verdict().reason.to_string(), want.trim(), "{input}");
     }
+    assert!(play("3 | 123 remove1").core("1").word().leaving, "its vote is nobody's any more");
     let mut cluster = play("3 | 123");
     cluster.apply("1", Event::Leave);
     let verdict = cluster.core("1").verdict();
