@@ -26,7 +26,7 @@
 //! | `arbiter` | as long as the arbiter gives its vote to one side | its votes are in one partition |
 //! | members added and removed | one at a time, each taken in by all of a quorate partition before the next, and first by whoever meets one that has (the log sees to it) | majorities of n and n + 1 meet |
 //! | `two_node` | **not promised**: fencing decides | 1 of 2 is no majority |
-//! | expected votes set by hand | **not promised**: the administrator says that the others are down | |
+//! | expected votes set by hand; a wait cancelled by hand where memory was lost | **not promised**: the administrator says that the others are down | |
 //!
 //! A cut is noticed after the dead interval, so for that long the losing side still thinks that it is quorate.
 //! Fencing (or the watchdog) covers that time, with every option.

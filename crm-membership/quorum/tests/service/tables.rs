@@ -179,6 +179,20 @@ fn two_node_lets_one_of_two_go_on() {
     );
 }
 
+/// What seed 002 has in its corosync.conf.
+#[test]
+fn the_seed_goes_on_with_one_node_and_waits_for_both_at_a_cold_start() {
+    check(
+        "
+        = 2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 | 1         -> 1 waiting 1/2
+        = 2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 | 12 1      -> 1 two-node 1/2
+        = 2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 | 12 1/2    -> 1 two-node 1/2, 2 two-node 1/2
+        = 2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 | 12 1/2 12 -> 12 quorate 2/2
+        = 2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 | 12 1 2    -> 2 waiting 1/2
+    ",
+    );
+}
+
 #[test]
 fn wait_for_all_holds_until_all_were_seen_at_once() {
     check(
@@ -256,6 +270,17 @@ fn who_was_struck_out_does_not_help_others_to_a_majority() {
 }
 
 #[test]
+fn wait_for_all_does_not_make_up_for_it_alone() {
+    check(
+        "
+        ! 5 wait_for_all=1 last_man_standing=1 | 12345 123/45 10s 12/345  -> 12 quorate 2/3, 345 waiting 1/3
+        = 5 wait_for_all=1 last_man_standing=1 | 12345 123 10s 12 10s 345 -> 345 waiting 1/3
+        = 5 wait_for_all=1 last_man_standing=1 | 12345 123 10s 1 12       -> 12 waiting 2/3
+    ",
+    );
+}
+
+#[test]
 fn a_lower_number_counts_only_when_enough_nodes_have_listed_it() {
     check(
         "
@@ -302,6 +327,7 @@ fn the_tie_breaker_decides_between_halves() {
 fn the_tie_breaker_of_an_odd_cluster_needs_wait_for_all_and_one_lost_before() {
     check(
         "
+        = 4 auto_tie_breaker=1 votes2=2       | 1234 12/34             -> 12 quorate 3/5, 34 refused 2/5
         = 5 auto_tie_breaker=1                | 12345 1234 10s 12/34     -> 12 refused 2/5, 34 refused 2/5
         = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 12/345             -> 12 waiting 2/5, 345 quorate 3/5
         = 5 auto_tie_breaker=1 wait_for_all=1 | 12345 1234 10s 12/34     -> 12 tie-won 2/4, 34 waiting 2/4
@@ -481,6 +507,7 @@ const CHECKS: &str = "
     3 expected_votes=2                       -> expected_votes=2 has no effect: the members have 3 votes, and no fewer are expected
     3 allow_downscale=1                      -> allow_downscale has no effect without expected_votes: set it to the fewest votes to expect
     5 allow_downscale=1 expected_votes=3     -> ok
+    2 two_node=1 wait_for_all=1 last_man_standing=1 auto_tie_breaker=0 -> ok
 ";
 
 #[test]
