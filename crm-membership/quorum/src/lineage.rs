@@ -42,7 +42,8 @@ pub enum How {
     },
 }
 
-/// A peer was off at some moment after its fencing began.
+/// The peer's power was off, or it was reset, at some moment after its fencing began. A device that only
+/// cuts it off from storage or network proves nothing here: the peer would keep its mark in `/run`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Evidence {
     /// Who was off.

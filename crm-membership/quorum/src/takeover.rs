@@ -304,7 +304,7 @@ pub struct Takeover {
     quorate: bool,
     heard: BTreeMap<RaftId, u64>,
     lost: BTreeSet<RaftId>,
-    confirmed: Option<(Evidence, GenerationId)>,
+    confirmed: BTreeMap<RaftId, (Evidence, GenerationId)>,
     /// An operator's word that replaces the mark.
     word: Option<String>,
     stale: Option<Stale>,
@@ -339,7 +339,7 @@ impl Takeover {
             leads: false,
             quorate: false,
             lost: BTreeSet::new(),
-            confirmed: None,
+            confirmed: BTreeMap::new(),
             word: None,
             stale: None,
             learner: None,
@@ -561,7 +561,7 @@ impl Takeover {
     fn confirm(&mut self, evidence: Evidence, id: GenerationId) {
         let known = self.heard.get(&evidence.peer).copied().unwrap_or(0);
         if evidence.incarnation >= known || self.has(Flaw::OldConfirmation) {
-            self.confirmed = Some((evidence, id));
+            self.confirmed.insert(evidence.peer, (evidence, id));
         }
     }
 
@@ -597,29 +597,30 @@ impl Takeover {
         if self.outside() {
             return Err(Refused::NotVoter);
         }
-        let off = self.confirmed.as_ref().map(|(evidence, _)| evidence);
-        let mut living = self.effective.all();
-        living.extend(self.durable.committed.all());
-        living.remove(&self.me.id);
-        living.retain(|id| off.is_none_or(|evidence| evidence.peer != *id));
+        let mut others = self.effective.all();
+        others.extend(self.durable.committed.all());
+        others.remove(&self.me.id);
+        let living: BTreeSet<RaftId> =
+            others.iter().filter(|id| !self.confirmed.contains_key(id)).copied().collect();
+        let off = self.pair().and_then(|peer| self.confirmed.get(&peer));
         match off {
-            Some(evidence)
-                if living.is_empty() && self.pair().is_some() && self.stale.is_none() =>
-            {
+            Some((evidence, _)) if self.stale.is_none() => {
                 let currency = Currency::Word { operator };
                 Ok(Cause::Fenced { evidence: evidence.clone(), currency })
             }
+            // A majority that lives commits without a new generation and would be taken for stale.
+            _ if !living.is_empty() && (!accept || others.len() > 1) => {
+                Err(Refused::MayLive { peers: living })
+            }
             _ if accept => Ok(Cause::Forced { operator }),
-            _ => Err(Refused::MayLive { peers: living }),
+            _ => Err(Refused::MayMiss),
         }
     }
 
     fn merge(&mut self, winner: GenerationId, out: &mut Vec<Effect>) -> Result<(), Refused> {
         let foreign = self.durable.diverged.clone().ok_or(Refused::NotDiverged)?;
         if self.head() == Some(winner) {
-            self.durable.diverged = None;
-            self.durable.disowned.extend(foreign.lineage.get(foreign.common));
-            self.store(out);
+            self.disown(out);
             return Ok(());
         }
         if foreign.lineage.last() != Some(&winner) {
@@ -638,7 +639,7 @@ impl Takeover {
         let number = self.durable.lineage.next();
         let by = self.me.id;
         self.durable.intent = Some(Generation { number, id, by, evicted, cause, at_ms });
-        self.confirmed = None;
+        self.confirmed.clear();
         self.word = None;
         self.learner = None;
         self.store(out);
@@ -649,7 +650,7 @@ impl Takeover {
     fn settle(&mut self, before: Option<&Step>, out: &mut Vec<Effect>) {
         let mut before = before.cloned();
         let ready = self.may_take_over();
-        if let Some((evidence, id)) = self.confirmed.take_if(|(e, _)| Some(e.peer) == ready) {
+        if let Some((evidence, id)) = ready.and_then(|peer| self.confirmed.remove(&peer)) {
             let operator = self.word.take().filter(|_| !self.marked(evidence.peer));
             let currency = operator.map_or(Currency::Up, |operator| Currency::Word { operator });
             let at_ms = evidence.at_ms;
@@ -671,6 +672,10 @@ impl Takeover {
         if self.leads && alone && self.stale.is_none() && self.mark.is_none() {
             self.set_mark(self.me.id, out);
         }
+        // Somebody votes with us again: a divergence is over, with or without a merge.
+        if self.settled() && self.effective.all().len() > 1 && self.durable.intent.is_none() {
+            self.disown(out);
+        }
         let due = self.step();
         if due != before {
             out.extend(due.map(Effect::Do));
@@ -678,6 +683,14 @@ impl Takeover {
         let back = |stale: &Stale| self.durable.lineage.ids().starts_with(&stale.theirs);
         if self.stale.as_ref().is_some_and(back) && self.settled() {
             self.stale = None;
+        }
+    }
+
+    /// Our line goes on, the other one lost.
+    fn disown(&mut self, out: &mut Vec<Effect>) {
+        if let Some(foreign) = self.durable.diverged.take() {
+            self.durable.disowned.extend(foreign.lineage.get(foreign.common));
+            self.store(out);
         }
     }
 

@@ -103,7 +103,7 @@ impl Takeover {
         line
     }
 
-    /// Judges a call before it is served.
+    /// Judges a call before it is served. The effects are carried out before the call is served or answered.
     pub fn receive(
         &mut self,
         call: Call,
@@ -177,7 +177,7 @@ impl Takeover {
             return;
         }
         self.word = None;
-        let off = self.confirmed.take_if(|(evidence, _)| evidence.peer == from);
+        let off = self.confirmed.remove(&from);
         let decided = self.durable.intent.as_ref().and_then(|g| match &g.cause {
             Cause::Fenced { evidence, .. } => Some(evidence),
             Cause::Founded | Cause::Forced { .. } => None,
@@ -204,7 +204,7 @@ impl Takeover {
             return;
         }
         self.unmark(out);
-        self.confirmed = None;
+        self.confirmed.clear();
         match &mut self.stale {
             Some(stale) => stale.theirs.clone_from(&greeting.lineage),
             None => {

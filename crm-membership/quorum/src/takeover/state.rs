@@ -132,12 +132,15 @@ pub enum Refused {
     UnderWay,
     /// The others may have gone on.
     #[error(
-        "other voters may live (raft ids {peers:?}): fence them, confirm with `crm node fence --confirm` that they are off, or give --accept-divergence"
+        "other voters may live (raft ids {peers:?}): fence them, confirm with `crm node fence --confirm` that they are off, or, of two nodes, give --accept-divergence"
     )]
     MayLive {
         /// Who.
         peers: BTreeSet<RaftId>,
     },
+    /// The others are off, and had a majority without this node.
+    #[error("the others may have had entries that are not here; --accept-divergence gives them up")]
+    MayMiss,
     /// It has no say.
     #[error("this node is not a voter of the newest generation it knows")]
     NotVoter,

@@ -278,6 +278,26 @@ fn force_is_refused_while_others_may_live_and_leaves_its_trace() {
 }
 
 #[test]
+fn of_three_nobody_goes_on_by_force_while_a_majority_may_live() {
+    let order = |accept| Order::Force {
+        operator: "root".into(),
+        accept_divergence: accept,
+        id: gid(7),
+        at_ms: 9,
+    };
+    let all: &[&[RaftId]] = &[&[1, 2, 3]];
+    let (mut core, _) = Takeover::start(ME, durable(all), None, voters(all, 1));
+    let off = |peer| Event::Confirmed { evidence: Evidence { peer, ..evidence(0) }, id: gid(8) };
+    core.handle(off(2));
+    let living = Refused::MayLive { peers: BTreeSet::from([3]) };
+    assert_eq!(core.order(order(true)), Err(living));
+    core.handle(off(3));
+    assert_eq!(core.order(order(false)), Err(Refused::MayMiss));
+    core.order(order(true)).unwrap();
+    assert_eq!(core.ghosts(), BTreeSet::from([2, 3]));
+}
+
+#[test]
 fn an_operator_can_end_the_wait_but_not_the_fencing() {
     let (mut core, _) = Takeover::start(ME, durable(&[&[1, 2]]), None, voters(&[&[1, 2]], 1));
     let want = "waiting for beta: this node was not up when the cluster last had quorum";
@@ -311,6 +331,10 @@ fn a_divergence_lasts_until_a_merge_names_the_winner() {
     let mut loser = core.clone();
     assert_eq!(loser.order(merge(2)).unwrap().last(), Some(&Effect::GiveUp { to: 2 }));
     assert_eq!(loser.service(), Service::No);
+    let mut joined = core.clone();
+    let both = voters(&[&[1, 3]], 12);
+    joined.handle(Event::Voters { effective: both.clone(), committed: both });
+    assert_eq!(joined.durable().diverged, None, "the loser is back under a new id");
     core.order(merge(1)).unwrap();
     assert_eq!(core.receive(Call::Append, 2, &other), (Err(Refusal::Diverged), vec![]));
     assert_eq!(sentence(&core), "in quorum: the only voter since generation 1");
