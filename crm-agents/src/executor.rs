@@ -1,5 +1,6 @@
 //! Runs operations of agents: finds the agent, makes its environment, turns its end into an [`OpResult`].
 
+use crate::device;
 use crate::exec::{self, Ended, Job, Outcome};
 use crate::native;
 use crm_core::plan::OpSpec;
@@ -92,12 +93,13 @@ impl Executor {
     pub async fn run(&self, spec: &OpSpec, call_id: u64) -> OpResult {
         let started = Instant::now();
         let limit = Duration::from_millis(spec.timeout_ms.max(1));
-        let (status, code, reason) = match self.job(spec) {
-            Ok(job) => {
+        let (status, code, reason) = match (spec.agent.strip_prefix("stonith:"), self.job(spec)) {
+            (Some(agent), _) => device::run(&self.config.run_dir, agent, spec).await,
+            (None, Ok(job)) => {
                 let outcome = exec::run(&job, limit).await;
                 judge(spec, outcome)
             }
-            Err(why) => (ExecStatus::NotInstalled, rc::ERR_INSTALLED, why),
+            (None, Err(why)) => (ExecStatus::NotInstalled, rc::ERR_INSTALLED, why),
         };
         OpResult {
             resource: spec.resource.clone(),

@@ -3,7 +3,10 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use crm_agents::fence::{self, Metadata};
+use crm_agents::{Executor, ExecutorConfig};
 use crm_core::fencing::{Answer, Call, Params, Verb};
+use crm_core::plan::OpSpec;
+use crm_core::status::{ExecStatus, rc};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -250,4 +253,53 @@ async fn a_device_of_debians_virsh_agent_is_checked_and_its_failure_told() {
     let said = fence::run(Path::new(fence::DIR), &call).await;
     assert!(said.exit == Some(1) && !said.message.is_empty(), "{said:?}");
     assert!(!said.message.contains("hunter2"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_device_is_started_when_its_agent_answers_and_stops_without_it() {
+    if !debian("fence_dummy") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let self_exe = std::env::current_exe().unwrap();
+    let config = ExecutorConfig {
+        node: "alpha".to_owned(),
+        run_dir: dir.path().to_owned(),
+        self_exe,
+        prefer_native: true,
+    };
+    let executor = Executor::new(config).unwrap();
+    let step = async |agent: &str, op: &str, interval_ms: u64, word: &str| {
+        let params =
+            [("pcmk_monitor_action", word), ("pcmk_host_list", "delta"), ("CRM_meta_x", "y")];
+        let spec = OpSpec {
+            node: "alpha".to_owned(),
+            resource: "f".to_owned(),
+            agent: format!("stonith:{agent}"),
+            op: op.to_owned(),
+            interval_ms,
+            timeout_ms: 20_000,
+            expected_rc: rc::OK,
+            params: params.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
+            digest: 0,
+        };
+        let result = executor.run(&spec, 1).await;
+        (result.status, result.rc, result.reason)
+    };
+    let ok = (ExecStatus::Complete, rc::OK, String::new());
+    let dead = (ExecStatus::Complete, rc::NOT_RUNNING, String::new());
+    assert_eq!(step("fence_dummy", "monitor", 0, "monitor").await, dead);
+    assert_eq!(step("fence_dummy", "start", 0, "monitor").await, ok);
+    assert_eq!(step("fence_dummy", "monitor", 0, "monitor").await, ok);
+    assert_eq!(step("fence_dummy", "monitor", 10_000, "monitor").await, ok);
+    let (status, code, reason) = step("fence_dummy", "monitor", 10_000, "sing").await;
+    assert_eq!((status, code), (ExecStatus::Complete, rc::ERR_GENERIC));
+    assert!(reason.contains("sing"), "{reason}");
+    assert_eq!(step("fence_dummy", "stop", 0, "monitor").await, ok);
+    assert_eq!(step("fence_dummy", "monitor", 0, "monitor").await, dead);
+    // The watchdog is there without an agent; what is not installed says so.
+    assert_eq!(step("fence_watchdog", "start", 0, "monitor").await, ok);
+    let (status, code, reason) = step("fence_none", "start", 0, "monitor").await;
+    assert_eq!((status, code), (ExecStatus::NotInstalled, rc::ERR_INSTALLED));
+    assert!(reason.contains("fence_none"), "{reason}");
 }

@@ -134,6 +134,18 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
+
+    /// Without what is the cluster's: `pcmk_*`, meta attributes, the action and the name of the machine.
+    #[must_use]
+    pub fn of_agent(&self) -> Self {
+        let foreign = |name: &str| {
+            name.starts_with("pcmk_")
+                || name.starts_with("CRM_meta_")
+                || matches!(name, "crm_feature_set" | "action" | "nodename")
+        };
+        let own = self.0.iter().filter(|(name, _)| !foreign(name));
+        Self(own.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
 }
 
 /// True for parameters whose value is never shown.
@@ -283,14 +295,7 @@ impl Device {
     /// or `port`), unless the device has a fixed value for that.
     #[must_use]
     pub fn call(&self, verb: Verb, target: Option<&str>, limit_ms: u64) -> Call {
-        let foreign = |name: &str| {
-            name.starts_with("pcmk_")
-                || name.starts_with("CRM_meta_")
-                || matches!(name, "crm_feature_set" | "action" | "nodename")
-        };
-        let own = self.params.0.iter().filter(|(name, _)| !foreign(name));
-        let mut params: BTreeMap<String, String> =
-            own.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut params = self.params.of_agent().0;
         if let Some(target) = target {
             params.insert("nodename".to_owned(), target.to_owned());
             let argument = self.params.get("pcmk_host_argument");

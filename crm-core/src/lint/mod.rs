@@ -3,7 +3,9 @@
 use crate::cib::{
     Cib, Colocation, Constraint, LocationTarget, OrderKind, Primitive, Resource, Role, Score,
 };
+use crate::fencing;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 mod beyond;
@@ -114,6 +116,30 @@ impl Lint<'_> {
         }
     }
 
+    /// LINT018: devices that cannot do what they are there for, nodes that no device reaches.
+    fn coverage(&mut self) {
+        let config = fencing::Config::read(self.cib, &BTreeMap::new(), 0);
+        if config.devices().next().is_none() {
+            return;
+        }
+        let armed = self.cib.nodes.iter().map(|n| n.name.clone()).collect();
+        for finding in config.coverage(&fencing::Answers::default(), &armed, 0).findings {
+            let (object, remedy) = match &finding {
+                fencing::Finding::NoDevice { node } => (
+                    node,
+                    "name it in the pcmk_host_list or pcmk_host_map of a device, or correct its fencing_topology",
+                ),
+                fencing::Finding::OnlyItself { device, .. } => {
+                    (device, "let another node run it: correct its location constraints")
+                }
+                fencing::Finding::UnknownDevice { device, .. } => {
+                    (device, "configure it, start it, or take it out of fencing_topology")
+                }
+            };
+            self.add("LINT018", object, finding.to_string(), remedy.to_owned());
+        }
+    }
+
     fn cluster(&mut self) {
         let properties = &self.cib.properties;
         let fencing =
@@ -135,6 +161,8 @@ impl Lint<'_> {
                 "fencing is on, but no fencing device is configured: after a node's failure nothing is recovered".to_owned(),
                 "configure a fencing device (primitive ... stonith:...)".to_owned(),
             );
+        } else if fencing != Some(false) {
+            self.coverage();
         }
         if properties.get("no-quorum-policy") == Some("ignore") {
             self.add(

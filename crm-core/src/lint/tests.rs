@@ -80,3 +80,14 @@ fn what_our_nodes_do_not_carry_out_is_told() {
         ["LINT003 cib-bootstrap-options", "LINT017 c", "LINT017 c", "LINT017 plain",]
     );
 }
+
+#[test]
+fn nodes_that_no_device_can_fence_are_named() {
+    let text = "node a\nnode b\nprimitive f stonith:fence_x params pcmk_host_list=b\nlocation l f -inf: a\n";
+    assert_eq!(codes(text), ["LINT018 a", "LINT018 f"]);
+    assert_eq!(
+        codes(&format!("{text}property stonith-enabled=false\n")),
+        ["LINT003 cib-bootstrap-options"]
+    );
+    assert_eq!(codes("node a\nnode b\nprimitive f stonith:fence_x\n"), [""; 0]);
+}
