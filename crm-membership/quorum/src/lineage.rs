@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// A voter in the raft log. Never used again once its data directory was emptied.
@@ -22,6 +23,35 @@ impl fmt::Display for GenerationId {
             write!(f, "{byte:02x}")?;
         }
         Ok(())
+    }
+}
+
+/// A text that is no uuid.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{text}` is no uuid")]
+pub struct BadId {
+    /// The text.
+    pub text: String,
+}
+
+impl FromStr for GenerationId {
+    type Err = BadId;
+
+    /// Reads what `Display` writes, in either case.
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = || BadId { text: text.to_owned() };
+        let lengths = text.split('-').map(str::len);
+        if !lengths.eq([8, 4, 4, 4, 12]) {
+            return Err(bad());
+        }
+        let mut digits = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16));
+        let mut digit = || digits.next().flatten().and_then(|d| u8::try_from(d).ok());
+        let mut id = [0; 16];
+        for byte in &mut id {
+            let (high, low) = digit().zip(digit()).ok_or_else(bad)?;
+            *byte = high << 4 | low;
+        }
+        Ok(Self(id))
     }
 }
 
@@ -246,6 +276,18 @@ mod tests {
             let ids = |list: &[u8]| list.iter().map(|n| id(*n)).collect::<Vec<_>>();
             assert_eq!(relation(&ids(mine), &ids(theirs)), want, "{mine:?} {theirs:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_read_as_it_is_written() {
+        let name = GenerationId(*b"0123456789abcdef");
+        assert_eq!(name.to_string().to_uppercase().parse(), Ok(name));
+        for bad in
+            ["", "30313233-3435-3637-3839-61626364656", "30313233-3435-3637-3839-6162636465x6"]
+        {
+            assert_eq!(bad.parse::<GenerationId>(), Err(BadId { text: bad.to_owned() }));
+        }
+        assert!("é0313233-3435-3637-3839-61626364656".parse::<GenerationId>().is_err());
     }
 
     #[test]

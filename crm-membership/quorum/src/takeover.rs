@@ -49,6 +49,11 @@ impl Voters {
         self.sets.iter().flatten().copied().collect()
     }
 
+    /// Each as often as it is in a set.
+    fn other_than(&self, id: RaftId) -> impl Iterator<Item = RaftId> {
+        self.sets.iter().flatten().copied().filter(move |other| *other != id)
+    }
+
     /// Nothing can be committed without this node.
     fn need(&self, id: RaftId) -> bool {
         !self.sets.is_empty() && self.sets.iter().all(|set| set.contains(&id) && set.len() <= 2)
@@ -141,7 +146,9 @@ pub enum Event {
         /// Committed.
         committed: Voters,
     },
-    /// Generations are in my log or snapshot, in order. To be told before the append is acknowledged.
+    /// Generations are durably in my log or snapshot, in order. To be told before the append is
+    /// acknowledged, and after the start for all that log and snapshot hold: the entry comes first, then
+    /// what is stored here.
     Logged {
         /// All that the entries or the snapshot hold; known ones are skipped.
         generations: Vec<Generation>,
@@ -496,10 +503,9 @@ impl Takeover {
     fn pair(&self) -> Option<RaftId> {
         let (now, known) = (&self.effective, &self.durable.committed);
         let mine = |v: &Voters| v.at >= self.durable.since && v.need(self.me.id);
-        let others = now.all().into_iter().filter(|id| *id != self.me.id).collect::<Vec<_>>();
-        let [peer] = others.as_slice() else { return None };
-        let within = known.all().iter().all(|id| *id == self.me.id || id == peer);
-        (mine(now) && mine(known) && within).then_some(*peer)
+        let peer = now.other_than(self.me.id).next().filter(|_| mine(now) && mine(known))?;
+        let mut others = now.other_than(self.me.id).chain(known.other_than(self.me.id));
+        others.all(|id| id == peer).then_some(peer)
     }
 
     fn head(&self) -> Option<GenerationId> {
@@ -514,9 +520,14 @@ impl Takeover {
     /// Of two, the peer must have heard of this start of ours: a leader whose quorum rests on our former
     /// self may be about to go on without us.
     fn proved(&self) -> bool {
-        let voters = self.effective.all();
-        let mut others = voters.iter().filter(|id| **id != self.me.id);
-        others.next().is_none_or(|peer| voters.len() > 2 || self.marked(*peer))
+        self.partner().is_none_or(|peer| self.marked(peer))
+    }
+
+    /// The only other voter in force.
+    fn partner(&self) -> Option<RaftId> {
+        let mut others = self.effective.other_than(self.me.id);
+        let peer = others.next()?;
+        others.all(|id| id == peer).then_some(peer)
     }
 
     /// Our log is not that of a voter in the newest generation.
@@ -673,7 +684,8 @@ impl Takeover {
             self.set_mark(self.me.id, out);
         }
         // Somebody votes with us again: a divergence is over, with or without a merge.
-        if self.settled() && self.effective.all().len() > 1 && self.durable.intent.is_none() {
+        let joined = self.effective.other_than(self.me.id).next().is_some() && self.settled();
+        if joined && self.durable.intent.is_none() {
             self.disown(out);
         }
         let due = self.step();

@@ -191,10 +191,8 @@ impl Takeover {
     /// The peer knows this start of ours and is of our generation: it has not gone on without us, and
     /// before it does it must have us off.
     fn contact(&mut self, from: RaftId, greeting: &Greeting, out: &mut Vec<Effect>) {
-        let voters = self.effective.all();
-        let pair = voters.len() == 2 && voters.contains(&from) && voters.contains(&self.me.id);
         let knows_me = greeting.heard == Some(self.me.incarnation);
-        if pair && knows_me && !self.outside() {
+        if self.partner() == Some(from) && knows_me && !self.outside() {
             self.set_mark(from, out);
         }
     }
@@ -238,7 +236,7 @@ impl Takeover {
         }
         // Its former id, if it is another one, has to be evicted first: with three voters, one of them gone
         // for good, neither could go on without the other.
-        let room = self.effective.all().iter().all(|id| *id == self.me.id || *id == from);
+        let room = self.effective.other_than(self.me.id).all(|id| id == from);
         if !self.leads || !room || self.durable.intent.is_some() || self.stale.is_some() {
             return Err(Refusal::NotNow);
         }

@@ -308,29 +308,49 @@ fn a_forced_generation_is_found_out_on_contact() {
     holds("one forced generation, one reboot", &Bounds { terms: 2, left, ..BOUNDS });
 }
 
+/// One fencing, and the fenced node boots once.
+const ONE: Left = Left { fencings: 1, boots: [0, 1], ..NONE };
+const WIDE: Bounds = Bounds { states: 30_000_000, ..BOUNDS };
+
 #[test]
-#[ignore = "millions of states: nightly"]
-fn wide_bounds_hold_every_law() {
-    let wide = Bounds { states: 30_000_000, ..BOUNDS };
-    let bounds = |left| Bounds { left, ..wide };
-    let two = Left { boots: [1, 1], ..NONE };
-    holds("two fencings", &bounds(Left { fencings: 2, ..two }));
-    holds("one fencing, one write", &bounds(Left { fencings: 1, writes: 1, ..two }));
-    let one = Left { fencings: 1, boots: [0, 1], ..NONE };
-    holds("one late message", &bounds(Left { late: 1, ..one }));
-    holds(
-        "a late message and a write",
-        &Bounds { terms: 2, ..bounds(Left { late: 1, writes: 1, ..one }) },
-    );
-    holds("a restart and a write", &bounds(Left { restarts: 1, writes: 1, ..one }));
-    let loud = bounds(Left { writes: 1, ..one });
-    holds("elections without pre-vote", &Bounds { pre_vote: false, ..loud });
-    holds("two writes, four terms", &Bounds { terms: 4, ..bounds(Left { writes: 2, ..one }) });
-    let forced = Left { forces: 1, late: 1, writes: 1, ..NONE };
-    holds("a forced generation and a late message", &bounds(forced));
-    let wiped = Left { boots: [0, 1], wipes: 1, writes: 1, ..NONE };
-    let wiped = Bounds { terms: 4, prelude: SECOND_TOOK_OVER, ..bounds(wiped) };
-    holds("an emptied node, entry by entry", &Bounds { entry_by_entry: true, ..wiped });
+#[ignore = "minutes: nightly"]
+fn wide_fencings_hold_every_law() {
+    let both = Left { boots: [1, 1], ..ONE };
+    holds("wide: two fencings", &Bounds { left: Left { fencings: 2, ..both }, ..WIDE });
+    holds("wide: one fencing, one write", &Bounds { left: Left { writes: 1, ..both }, ..WIDE });
+    let writes = Left { writes: 2, ..ONE };
+    holds("wide: two writes, four terms", &Bounds { terms: 4, left: writes, ..WIDE });
+}
+
+#[test]
+#[ignore = "minutes: nightly"]
+fn wide_late_messages_hold_every_law() {
+    let late = Left { late: 1, ..ONE };
+    holds("wide: a late message", &Bounds { left: late, ..WIDE });
+    let left = Left { writes: 1, ..late };
+    holds("wide: a late message, a write", &Bounds { terms: 2, left, ..WIDE });
+}
+
+#[test]
+#[ignore = "minutes: nightly"]
+fn wide_restarts_and_elections_hold_every_law() {
+    let left = Left { writes: 1, ..ONE };
+    let restarts = Left { restarts: 1, ..left };
+    holds("wide: a restart, a write", &Bounds { left: restarts, ..WIDE });
+    holds("wide: elections without pre-vote", &Bounds { pre_vote: false, left, ..WIDE });
+}
+
+#[test]
+#[ignore = "minutes: nightly"]
+fn wide_forces_and_emptied_nodes_hold_every_law() {
+    let left = Left { forces: 1, late: 1, writes: 1, ..NONE };
+    holds("wide: a forced generation, a late message", &Bounds { left, ..WIDE });
+    let left = Left { forces: 1, boots: [0, 1], restarts: 1, ..NONE };
+    holds("wide: a forced generation, a reboot, a restart", &Bounds { left, ..WIDE });
+    let left = Left { boots: [0, 1], wipes: 1, writes: 1, ..NONE };
+    let bounds = Bounds { terms: 4, left, prelude: SECOND_TOOK_OVER, ..WIDE };
+    let bounds = Bounds { entry_by_entry: true, ..bounds };
+    holds("wide: an emptied node, entry by entry", &bounds);
 }
 
 /// A planted fault must break that law; the shortest way to it is printed.
