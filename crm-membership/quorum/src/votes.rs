@@ -106,6 +106,9 @@ pub enum Event {
     View(BTreeMap<String, Word>),
     /// The members as configured from now on.
     Members(Vec<Member>),
+    /// The options as configured from now on. While only some nodes know them, no more is promised than
+    /// what the more daring of the two policies promises.
+    Policy(Policy),
     /// Whether the arbiter gives its vote to our partition.
     Arbiter(bool),
     /// The administrator ends the wait of `wait_for_all`.
@@ -188,6 +191,13 @@ impl Quorum {
         match event {
             Event::View(peers) => self.look(now_ms, peers),
             Event::Members(members) => self.reseat(&members),
+            Event::Policy(policy) => {
+                self.policy = policy;
+                // Who is not quorate now is not made so by an option that also means to wait.
+                self.waiting |= !self.verdict.quorate;
+                let members: Vec<Member> = self.members.values().cloned().collect();
+                self.reseat(&members);
+            }
             Event::Arbiter(here) => self.arbiter_here = here,
             Event::CancelWait => self.waiting = false,
             Event::Leave => self.leaving = true,
@@ -204,8 +214,7 @@ impl Quorum {
     /// When the votes present would not be a majority of that, or more.
     pub fn expect_votes(&mut self, now_ms: u64, votes: u64) -> Result<&Verdict, ExpectedError> {
         let here = self.here();
-        let arbiter = if self.arbiter_here { self.rules.arbiter_votes } else { 0 };
-        let have = self.votes(&here) + arbiter;
+        let have = self.votes(&here) + self.cast();
         if votes < have || votes / 2 >= have {
             return Err(ExpectedError { votes, have });
         }
@@ -300,17 +309,19 @@ impl Quorum {
         }
     }
 
-    /// Other members: an act of the administrator, so it may lower what is expected.
+    /// Other members or options: an act of the administrator, so it may lower what is expected.
     fn reseat(&mut self, members: &[Member]) {
+        let rules = self.policy.rules(members);
         let new = by_name(members);
-        if new == self.members {
+        if new == self.members && rules == self.rules {
             return;
         }
+        let order_changed = rules.tie != self.rules.tie;
+        self.rules = rules;
         let old = std::mem::replace(&mut self.members, new);
         let votes_before = |names: &BTreeSet<String>| -> u64 {
             names.iter().filter_map(|n| old.get(n)).map(|m| u64::from(m.votes)).sum()
         };
-        self.rules = self.policy.rules(members);
         let full = self.first_ballot();
         let mut ballots = std::mem::take(&mut self.ballots);
         for ballot in &mut ballots {
@@ -321,7 +332,8 @@ impl Quorum {
             ballot.counted.retain(|name| self.members.contains_key(name));
             ballot.total =
                 if all { full.total } else { self.votes(&ballot.counted).saturating_add(spare) };
-            if ballot.tie.as_ref().is_none_or(|name| !ballot.counted.contains(name)) {
+            let gone = ballot.tie.as_ref().is_none_or(|name| !ballot.counted.contains(name));
+            if gone || order_changed {
                 ballot.tie = self.first(&ballot.counted);
             }
         }
@@ -375,7 +387,7 @@ impl Quorum {
     }
 
     /// Drops the ballots that can be carried only by nodes among which one lists a newer one; false when
-    /// there are none.
+    /// there are none. The arbiter lists nothing, so its votes do not help here.
     fn supersede(&mut self) -> bool {
         let here = self.here();
         let newer = self.ballots.iter().rev().find(|ballot| {
@@ -389,7 +401,7 @@ impl Quorum {
                 .cloned()
                 .collect();
             let mut older = self.ballots.iter().filter(|b| b.version < ballot.version);
-            older.all(|b| self.carried(b, &bound))
+            older.all(|b| self.carried(b, &bound, 0))
         });
         let over = newer.map_or(0, |ballot| ballot.version);
         let before = self.ballots.len();
@@ -397,12 +409,17 @@ impl Quorum {
         self.ballots.len() < before
     }
 
-    fn count(&self, ballot: &Ballot, who: &BTreeSet<String>) -> Count {
+    /// Votes that the arbiter gives us now.
+    fn cast(&self) -> u64 {
+        if self.arbiter_here { self.rules.arbiter_votes } else { 0 }
+    }
+
+    /// Votes of these nodes, and of the arbiter as far as cast.
+    fn count(&self, ballot: &Ballot, who: &BTreeSet<String>, cast: u64) -> Count {
         let votes = self.votes(&ballot.counted.intersection(who).cloned().collect());
-        let arbiter = if self.arbiter_here { self.rules.arbiter_votes } else { 0 };
         let expected = ballot.total.saturating_add(self.rules.arbiter_votes);
         let needed = if self.rules.two_node { 1 } else { expected / 2 + 1 };
-        Count { have: votes + arbiter, expected, needed }
+        Count { have: votes + cast, expected, needed }
     }
 
     /// The tie node, when these are exactly half and there is one.
@@ -411,17 +428,17 @@ impl Quorum {
         ballot.tie.as_ref().filter(|_| count.have * 2 == count.expected)
     }
 
-    fn carried(&self, ballot: &Ballot, who: &BTreeSet<String>) -> bool {
-        let count = self.count(ballot, who);
+    fn carried(&self, ballot: &Ballot, who: &BTreeSet<String>, cast: u64) -> bool {
+        let count = self.count(ballot, who, cast);
         count.have >= count.needed || self.tie(ballot, count).is_some_and(|node| who.contains(node))
     }
 
     fn judge(&mut self) {
         let here = self.here();
-        let failing = self.ballots.iter().rev().find(|ballot| !self.carried(ballot, &here));
+        let failing = self.ballots.iter().rev().find(|b| !self.carried(b, &here, self.cast()));
         let carried = failing.is_none();
         let ballot = failing.unwrap_or_else(|| self.newest());
-        let count = self.count(ballot, &here);
+        let count = self.count(ballot, &here, self.cast());
         let all = carried && count.have >= count.expected;
         let settled = self.peers.iter().any(|(name, word)| {
             self.members.contains_key(name) && word.quorate && !word.waiting && !word.leaving
@@ -441,7 +458,7 @@ impl Quorum {
         carried: bool,
         waiting: bool,
     ) -> Reason {
-        let count = self.count(ballot, here);
+        let count = self.count(ballot, here, self.cast());
         let missing = || ballot.counted.difference(here).cloned().collect();
         if !self.members.contains_key(&self.me) {
             return Reason::NoMember;
@@ -491,7 +508,7 @@ impl Quorum {
             return None;
         }
         next.version = base.version.checked_add(1)?;
-        self.carried(&next, &here).then_some(next)
+        self.carried(&next, &here, self.cast()).then_some(next)
     }
 
     fn strike_leavers(&self, next: &mut Ballot, here: &BTreeSet<String>) {
@@ -512,7 +529,7 @@ impl Quorum {
         if next.counted.is_subset(here) {
             return;
         }
-        let count = self.count(next, here);
+        let count = self.count(next, here, self.cast());
         if self.rules.last_man && (count.have >= 2 || self.rules.tie.is_some()) {
             next.counted.clone_from(here);
             next.total = count.have;

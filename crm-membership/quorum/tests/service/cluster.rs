@@ -88,7 +88,7 @@ impl Cluster {
         let now = self.now;
         let Some(core) = self.nodes.get_mut(name).unwrap().core.as_mut() else { return };
         let waited = core.verdict().waiting;
-        let cancelled = event == Event::CancelWait;
+        let cancelled = matches!(event, Event::CancelWait | Event::Policy(_));
         let log = self.log.get_mut(name).unwrap();
         log.push((now, event.clone()));
         let seen = log.iter().rev().find_map(|(_, event)| peers_of(event));

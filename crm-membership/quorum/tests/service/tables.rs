@@ -2,7 +2,7 @@
 //!
 //! A row: `NODES OPTION.. | STEP.. -> DECISION`. `votes1=3` gives node 1 three votes. Steps:
 //! `12/34` who sees whom (a node not named is down; `+`: the arbiter's vote is in that group), `10s` time passes,
-//! `unheard10` ten seconds pass and nobody has heard or noticed anything yet, `hear1` node 1 alone hears its peers, `leave4` a clean leave, `cancel` of the wait, told to node 1, `expect=2` told to node 1, `add4` `remove4` in the configuration,
+//! `unheard10` ten seconds pass and nobody has heard or noticed anything yet, `hear1` node 1 alone hears its peers, `leave4` a clean leave, `cancel` of the wait, told to node 1, `expect=2` told to node 1, `add4` `remove4` `set:OPTION=VALUE` in the configuration,
 //! `forget3` loses its memory (while down).
 //! Decision: the nodes that decide alike, their decision, votes present and expected.
 //!
@@ -52,6 +52,14 @@ fn run(cluster: &mut Cluster, step: &str) {
         let now = cluster.now;
         let core = cluster.nodes.get_mut("1").unwrap().core.as_mut().unwrap();
         core.expect_votes(now, votes.parse().unwrap()).unwrap();
+        cluster.settle();
+    } else if let Some((name, value)) =
+        step.strip_prefix("set:").and_then(|option| option.split_once('='))
+    {
+        cluster.policy.set(name, value).unwrap();
+        for name in cluster.up() {
+            cluster.apply(&name, Event::Policy(cluster.policy.clone()));
+        }
         cluster.settle();
     } else if let Some(node) = step.strip_prefix("add") {
         cluster.seat(node.parse().unwrap(), true);
@@ -446,6 +454,27 @@ fn the_next_tick_that_matters_is_known() {
     assert_eq!(cluster.core("1").word().ballots.len(), 2);
     assert_eq!(cluster.core("1").wake_ms(), None);
     assert_eq!(play("5 | 12345 123").core("1").wake_ms(), None);
+}
+
+#[test]
+fn options_change_while_the_cluster_runs() {
+    check(
+        "
+          2 two_node=1           | 12 1 set:two_node=0               -> 1 refused 1/2
+          2                      | 12 1 set:two_node=1               -> 1 waiting 1/2
+          2                      | 12 set:two_node=1 1               -> 1 two-node 1/2
+          3 wait_for_all=1       | 12 set:wait_for_all=0             -> 12 quorate 2/3
+          3                      | 12 set:wait_for_all=1             -> 12 quorate 2/3
+          3                      | 123 set:expected_votes=5 12       -> 12 refused 2/5
+          3 expected_votes=5     | 123 set:expected_votes=3 12       -> 12 refused 2/5
+          3 expected_votes=5     | 123 set:expected_votes=3 expect=3 12 -> 12 quorate 2/3
+          4                      | 1234 set:auto_tie_breaker=1 12/34 -> 12 tie-won 2/4, 34 tie-lost 2/4
+          4 auto_tie_breaker=1   | 1234 set:auto_tie_breaker_node=highest 12/34 -> 12 tie-lost 2/4, 34 tie-won 2/4
+          4 auto_tie_breaker=1   | 1234 12/34 set:auto_tie_breaker=0 -> 12 refused 2/4, 34 refused 2/4
+          2                      | 12 set:arbiter=ffsplit 1+/2       -> 1 quorate 2/3, 2 refused 1/3
+          3 last_man_standing=1  | 123 12 10s set:last_man_standing=0 1 -> 1 refused 1/2
+        ",
+    );
 }
 
 /// Every kind of reason, in the words that a person reads (node 1 speaks).
