@@ -3,6 +3,7 @@
 //! Passwords go to the agent's stdin only: not into its arguments or environment, and out of whatever it says.
 
 use crate::exec::{self, Ended, Job};
+use crm_core::cib::Cib;
 use crm_core::fencing::{Abilities, Answer, Call, Params, Verb, is_own_parameter, is_secret};
 use crm_core::text::nearest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +170,23 @@ pub async fn metadata(dir: &Path, agent: &str) -> Result<Metadata, Error> {
             Err(Error::Silent { agent: agent.to_owned(), message: answer.message })
         }
     }
+}
+
+/// What the agents of all configured devices can do, for [`crm_core::fencing::Config::read`]. One that does not describe itself is left
+/// out, with a warning: it is taken to be an ordinary one.
+pub async fn abilities(dir: &Path, cib: &Cib) -> BTreeMap<String, Abilities> {
+    let devices = cib.primitives().into_iter().filter(|p| p.agent.class == "stonith");
+    let agents: BTreeSet<&str> = devices.map(|p| p.agent.kind.as_str()).collect();
+    let mut out = BTreeMap::new();
+    for agent in agents.into_iter().filter(|agent| *agent != WATCHDOG) {
+        match metadata(dir, agent).await {
+            Ok(found) => {
+                out.insert(agent.to_owned(), found.abilities);
+            }
+            Err(error) => tracing::warn!(%error, "fence agent"),
+        }
+    }
+    out
 }
 
 /// Runs an agent to its end. When its time is up it is killed with all of its process group, and waited for.

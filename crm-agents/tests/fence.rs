@@ -4,9 +4,11 @@
 
 use crm_agents::fence::{self, Metadata};
 use crm_agents::{Executor, ExecutorConfig};
-use crm_core::fencing::{Answer, Call, Params, Verb};
+use crm_core::cib::Cib;
+use crm_core::fencing::{Answer, Call, Config, Params, Verb};
 use crm_core::plan::OpSpec;
 use crm_core::status::{ExecStatus, rc};
+use crm_core::text::{Session, read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -302,4 +304,21 @@ async fn a_device_is_started_when_its_agent_answers_and_stops_without_it() {
     let (status, code, reason) = step("fence_none", "start", 0, "monitor").await;
     assert_eq!((status, code), (ExecStatus::NotInstalled, rc::ERR_INSTALLED));
     assert!(reason.contains("fence_none"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_configured_agents_can_do_is_asked_of_themselves() {
+    if !debian("fence_scsi") {
+        return;
+    }
+    let text = "primitive a stonith:fence_scsi\nprimitive b stonith:fence_none\nprimitive c stonith:fence_watchdog\nprimitive d Dummy\n";
+    let mut session = Session::new(Cib::default(), 1);
+    read("t", text, &mut session).unwrap();
+    let known = fence::abilities(Path::new(fence::DIR), session.cib()).await;
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    assert_eq!(names, ["fence_scsi"]);
+    // Off, then nothing: access comes back when the node joins, on the node itself.
+    let config = Config::read(session.cib(), &known, 0);
+    let device = config.device("a").unwrap();
+    assert!(device.unfences && device.abilities.on_target && !device.reboots());
 }

@@ -127,26 +127,33 @@ impl Record {
         }
     }
 
-    /// One sentence: what was done, by what, and why.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let (target, because) = (&self.target, format!("because {}", self.reason));
+    /// What was done and by what: "rebooted by ipmi (run by alpha)".
+    fn deed(&self) -> String {
         match &self.verdict {
             Verdict::Confirmed(e) if e.means == Means::Hand => {
-                format!("{target} was confirmed to be off by {}, {because}", list(&e.by))
+                format!("confirmed to be off by {}", list(&e.by))
             }
             Verdict::Confirmed(e) => {
-                let (done, devices) = (e.action.done(), list(&e.devices));
-                let by = if e.by.is_empty() {
+                let run = if e.by.is_empty() {
                     String::new()
                 } else {
                     format!(" (run by {})", list(&e.by))
                 };
-                format!("{target} was {done} by {devices}{by}, {because}")
+                format!("{} by {}{run}", e.action.done(), list(&e.devices))
             }
+            Verdict::Failed { why } => format!("not {}: {why}", self.action.done()),
+        }
+    }
+
+    /// One sentence: what was done, by what, and why.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let (target, reason) = (&self.target, &self.reason);
+        match &self.verdict {
+            Verdict::Confirmed(_) => format!("{target} was {}, because {reason}", self.deed()),
             Verdict::Failed { why } => {
                 let done = self.action.done();
-                format!("{target} could not be {done}: {why}; it was to be, {because}")
+                format!("{target} could not be {done}: {why}; it was to be, because {reason}")
             }
         }
     }
@@ -205,7 +212,7 @@ impl History {
     /// What a node is told at its next boot.
     #[must_use]
     pub fn fenced_because(&self, node: &str) -> Option<String> {
-        self.last_fencing(node).map(|r| format!("fenced because {}: {}", r.reason, r.sentence()))
+        self.last_fencing(node).map(|r| format!("fenced because {}: {}", r.reason, r.deed()))
     }
 
     /// How often a node was fenced by the cluster within the last hour and since it was last healthy, when that is too often: it is
