@@ -482,6 +482,9 @@ impl Takeover {
         match order {
             Order::CancelWait { operator } => {
                 self.without_quorum()?;
+                if self.stale.is_some() || self.durable.diverged.is_some() {
+                    return Err(Refused::GoneOn);
+                }
                 let peer = self.pair().ok_or(Refused::NotAPair)?;
                 self.word = Some(operator);
                 self.lost.insert(peer);

@@ -4,7 +4,7 @@
 //! An own search of a hundred lines and not `stateright`: the law "there is always a way back" needs the
 //! whole graph's branching, which its `eventually` does not check, and it would bring a web server.
 
-use super::{Flaw, Order, Service};
+use super::{Flaw, Order, Refused, Service};
 use crate::lineage::{Relation, relation};
 use node::{Node, Role};
 use std::collections::BTreeSet;
@@ -195,8 +195,11 @@ fn replace_wiped(world: &mut World, n: usize, bounds: &Bounds) {
     world.act(Act::Lost(n), bounds);
     let order = Order::CancelWait { operator: "root".to_owned() };
     let (node, watch) = world.node(n);
-    if let Ok(out) = node.core.order(order) {
-        node.apply(out, watch);
+    match node.core.order(order) {
+        Ok(out) => node.apply(out, watch),
+        // The newest generation was wiped.
+        Err(Refused::GoneOn) => return world.act(Act::Force(n), bounds),
+        Err(_) => return,
     }
     for act in [Act::Fences(n), Act::Confirmed(n), Act::Boot(1 - n)] {
         world.act(act, bounds);
@@ -351,6 +354,51 @@ fn wide_forces_and_emptied_nodes_hold_every_law() {
     let bounds = Bounds { terms: 4, left, prelude: SECOND_TOOK_OVER, ..WIDE };
     let bounds = Bounds { entry_by_entry: true, ..bounds };
     holds("wide: an emptied node, entry by entry", &bounds);
+}
+
+/// Far beyond what can be visited whole: everything may happen several times.
+const FAR: Left =
+    Left { fencings: 6, boots: [6, 6], restarts: 3, late: 4, forces: 0, wipes: 0, writes: 6 };
+
+/// Random ways, each of a hundred steps; a broken law is printed with its way.
+fn walk(bounds: &Bounds, seeds: std::ops::Range<u64>) {
+    let mut good = BTreeSet::new();
+    for seed in seeds.clone() {
+        let (mut world, mut acts, mut at) = (World::new(bounds), Vec::new(), Print::default());
+        at.mix(seed);
+        for _ in 0..100 {
+            let choice = world.acts(bounds);
+            at.mix(1);
+            let Some(of) = at.finish().checked_rem(choice.len() as u64) else { break };
+            let act = choice[usize::try_from(of).unwrap()];
+            acts.push(act);
+            world.act(act, bounds);
+            let broken = world.watch.broken;
+            let back = comes_back(&world, &mut good, bounds);
+            assert!(
+                broken.is_none() && back,
+                "seed {seed}: {broken:?}, way back: {back}:\n{}",
+                told(bounds, &acts)
+            );
+        }
+    }
+    println!("{seeds:?}: {} situations with a way back", good.len());
+}
+
+#[test]
+fn random_ways_far_beyond_the_bounds_hold_every_law() {
+    let far = Bounds { terms: 12, left: FAR, ..BOUNDS };
+    walk(&far, 0..400);
+    walk(&Bounds { left: Left { forces: 2, wipes: 1, ..FAR }, ..far }, 400..800);
+}
+
+#[test]
+#[ignore = "minutes: nightly"]
+fn wide_random_ways_hold_every_law() {
+    let far = Bounds { terms: 12, left: FAR, ..BOUNDS };
+    walk(&far, 10_000..20_000);
+    walk(&Bounds { pre_vote: false, ..far }, 20_000..30_000);
+    walk(&Bounds { left: Left { forces: 2, wipes: 1, ..FAR }, ..far }, 30_000..40_000);
 }
 
 /// A planted fault must break that law; the shortest way to it is printed.

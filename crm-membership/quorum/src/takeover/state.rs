@@ -141,6 +141,11 @@ pub enum Refused {
     /// The others are off, and had a majority without this node.
     #[error("the others may have had entries that are not here; --accept-divergence gives them up")]
     MayMiss,
+    /// A newer or another line is known to exist.
+    #[error(
+        "others have gone on without this node: rejoin or merge; `crm cluster force --accept-divergence` gives up what they wrote"
+    )]
+    GoneOn,
     /// It has no say.
     #[error("this node is not a voter of the newest generation it knows")]
     NotVoter,

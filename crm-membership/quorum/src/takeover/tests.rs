@@ -200,6 +200,8 @@ fn who_is_told_that_he_is_stale_stops_then_asks_then_serves_again() {
     assert_eq!(out, [Effect::Mark(None), Effect::Yield { by: 2 }]);
     assert_eq!((core.service(), core.may_elect()), (Service::No, false));
     assert_eq!(core.wants_rejoin(), None, "not before it has stopped");
+    let word = Order::CancelWait { operator: "root".into() };
+    assert_eq!(core.order(word), Err(Refused::GoneOn));
     assert_eq!(core.handle(Event::Stopped), [Effect::AskRejoin { of: 2 }]);
     assert_eq!(core.handle(Event::Tick), [Effect::AskRejoin { of: 2 }]);
     let by_two = Generation { by: 2, evicted: BTreeSet::from([1]), ..generation(1) };

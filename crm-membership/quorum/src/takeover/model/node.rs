@@ -172,6 +172,12 @@ impl Node {
         found.unwrap_or(([0, 0], 0))
     }
 
+    /// Its log is that of a voter, on or off.
+    pub(super) fn votes(&self) -> bool {
+        let now = self.members(self.log.len());
+        now.has(self.id) && now.at >= self.core.durable().since
+    }
+
     pub(super) fn in_force(&self) -> [u8; 2] {
         self.masks(self.log.len()).0
     }

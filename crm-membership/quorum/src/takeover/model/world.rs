@@ -262,7 +262,7 @@ impl World {
             }
         } else if left.boots[n] > 0 {
             acts.push(Act::Boot(n));
-            if left.wipes > 0 {
+            if left.wipes > 0 && other.votes() {
                 acts.push(Act::Wipe(n));
             }
         }
@@ -397,7 +397,11 @@ impl World {
             Act::Wipe(n) => {
                 self.left.wipes -= 1;
                 self.wiped = true;
-                let old = &self.nodes[n];
+                let (old, other) = (&self.nodes[n], &self.nodes[1 - n]);
+                let copied =
+                    old.core.line() == other.core.line() && other.log.len() >= old.log.len();
+                // Who destroys the only copy has asked for what follows.
+                self.watch.forced |= !copied;
                 let (boot, incarnation) = (old.boot, old.incarnation);
                 let id = if bounds.flaw == Some(Flaw::IdReused) { old.id } else { 3 };
                 let fresh = Node { boot, incarnation, ..Node::new(id, Vec::new()) };
@@ -417,7 +421,8 @@ impl World {
     /// Both boot if they have to and hear each other; nothing is under way any more. Numbers of starts have
     /// done their work then, and are made the same so that more situations are equal.
     pub(super) fn calm_down(&mut self, bounds: &Bounds) {
-        self.left = Left { boots: [u8::MAX; 2], fencings: u8::MAX, ..bounds.left };
+        let most = u8::MAX;
+        self.left = Left { boots: [most; 2], fencings: most, forces: most, ..bounds.left };
         self.late = [None, None];
         for n in [0, 1] {
             if !self.nodes[n].up {
