@@ -311,6 +311,8 @@ pub struct Takeover {
     quorate: bool,
     heard: BTreeMap<RaftId, u64>,
     lost: BTreeSet<RaftId>,
+    /// Whose fencing was asked for since it was lost.
+    asked: Option<RaftId>,
     confirmed: BTreeMap<RaftId, (Evidence, GenerationId)>,
     /// An operator's word that replaces the mark.
     word: Option<String>,
@@ -346,6 +348,7 @@ impl Takeover {
             leads: false,
             quorate: false,
             lost: BTreeSet::new(),
+            asked: None,
             confirmed: BTreeMap::new(),
             word: None,
             stale: None,
@@ -447,7 +450,6 @@ impl Takeover {
             Event::Logged { generations, at } => self.logged(generations, at, &mut out),
             Event::Lost { peer } => {
                 self.lost.insert(peer);
-                self.ask_fencing(&mut out);
             }
             Event::Confirmed { evidence, id } => self.confirm(evidence, id),
             Event::CaughtUp { peer } => {
@@ -488,7 +490,6 @@ impl Takeover {
                 let peer = self.pair().ok_or(Refused::NotAPair)?;
                 self.word = Some(operator);
                 self.lost.insert(peer);
-                self.ask_fencing(&mut out);
             }
             Order::Force { operator, accept_divergence, id, at_ms } => {
                 let cause = self.forced(operator, accept_divergence)?;
@@ -552,7 +553,7 @@ impl Takeover {
             }
             self.store(out);
         }
-        if self.learner.is_some_and(|id| self.effective.only(id) || self.effective.has(id)) {
+        if self.learner.is_some_and(|id| self.effective.has(id)) {
             self.learner = None;
         }
     }
@@ -579,11 +580,12 @@ impl Takeover {
         }
     }
 
-    fn ask_fencing(&self, out: &mut Vec<Effect>) {
-        if let Some(peer) = self.may_take_over()
-            && self.lost.contains(&peer)
-        {
+    /// Once per loss; trying again is for whoever fences.
+    fn ask_fencing(&mut self, out: &mut Vec<Effect>) {
+        let wanted = self.may_take_over().filter(|peer| self.lost.contains(peer));
+        if let Some(peer) = wanted.filter(|peer| self.asked != Some(*peer)) {
             let incarnation = self.heard.get(&peer).copied().unwrap_or(0);
+            self.asked = wanted;
             out.push(Effect::Fence { peer, incarnation });
         }
     }
@@ -699,6 +701,7 @@ impl Takeover {
         if self.stale.as_ref().is_some_and(back) && self.settled() {
             self.stale = None;
         }
+        self.ask_fencing(out);
     }
 
     /// Our line goes on, the other one lost.

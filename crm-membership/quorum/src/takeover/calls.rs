@@ -173,6 +173,7 @@ impl Takeover {
             out.push(Effect::Mark(Some(mark.clone())));
         }
         self.lost.remove(&from);
+        self.asked = self.asked.filter(|peer| *peer != from);
         if self.has(Flaw::OldConfirmation) {
             return;
         }

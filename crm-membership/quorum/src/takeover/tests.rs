@@ -125,6 +125,21 @@ fn a_confirmed_loss_is_carried_through_step_by_step() {
 }
 
 #[test]
+fn fencing_is_asked_for_once_per_loss_and_when_it_becomes_possible() {
+    let fence = Effect::Fence { peer: 2, incarnation: 20 };
+    let mut core = pair();
+    let both = voters(&[&[1, 2]], 3);
+    let three = voters(&[&[1, 2], &[1, 2, 3]], 2);
+    core.handle(Event::Voters { effective: three, committed: Voters::default() });
+    assert_eq!(core.handle(Event::Lost { peer: 2 }), [], "three votes: a majority is needed");
+    let out = core.handle(Event::Voters { effective: both.clone(), committed: both });
+    assert_eq!(out.last(), Some(&fence));
+    assert_eq!(core.handle(Event::Lost { peer: 2 }), [], "once");
+    assert_eq!(core.receive(Call::Heartbeat, 2, &greeting(&[0], 20, None)).0, Ok(()));
+    assert_eq!(core.handle(Event::Lost { peer: 2 }), [fence], "lost again");
+}
+
+#[test]
 fn a_takeover_is_resumed_after_a_crash_at_each_step_even_by_a_reboot() {
     let text = serde_json::to_string(decided().durable()).unwrap();
     let stored: Durable = serde_json::from_str(&text).unwrap();
