@@ -6,6 +6,7 @@ pub mod generate;
 pub mod known;
 pub mod minimise;
 pub mod named;
+pub mod near;
 pub mod scale;
 pub mod summary;
 pub mod tree;

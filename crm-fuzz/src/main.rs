@@ -6,6 +6,7 @@ use crm_fuzz::generate::{FEATURES, Mask, ON_REQUEST, cluster};
 use crm_fuzz::known::{self, Search};
 use crm_fuzz::minimise::minimise;
 use crm_fuzz::named::{self, Named};
+use crm_fuzz::near::Cases;
 use crm_fuzz::summary::Decision;
 use crm_fuzz::tree::Xml;
 use std::collections::BTreeMap;
@@ -15,10 +16,11 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HELP: &str = "\
-crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--with F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--print SEED] [--plan FILE [--rules R,..]]
+crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--with F,..] [--jobs N] [--show N] [--keep DIR] [--allow N] [--near DIR] [--print SEED] [--plan FILE [--rules R,..]]
   --seeds A..B,C  which random clusters (0..300)
   --only, --without   features; `--only help` lists them
   --with F,..     these too, of those that are only there on request
+  --near DIR      not clusters of our own: the documents there, changed a little (the first round: as they are)
   --show N        cut down and print the first N differences (3)
   --keep DIR      write each difference that is cut down as AREA-SEED.xml and .txt
   --allow N       so many of them may differ
@@ -28,6 +30,8 @@ crm-fuzz [--seeds A..B] [--only F,..] [--without F,..] [--with F,..] [--jobs N] 
 struct Options {
     seeds: Vec<u64>,
     mask: Mask,
+    /// Clusters near these in place of random ones.
+    near: Option<Cases>,
     jobs: usize,
     show: usize,
     keep: Option<PathBuf>,
@@ -46,6 +50,7 @@ fn options() -> Result<Options, String> {
     let mut out = Options {
         seeds: (0..300).collect(),
         mask: Mask::default(),
+        near: None,
         jobs: 2,
         show: 3,
         keep: None,
@@ -72,6 +77,7 @@ fn options() -> Result<Options, String> {
             "--only" => out.mask.only = features(&value()?)?,
             "--without" => out.mask.without = features(&value()?)?,
             "--with" => out.mask.with = features(&value()?)?,
+            "--near" => out.near = Some(Cases::of(&PathBuf::from(value()?))?),
             "--jobs" => out.jobs = usize::try_from(number(&value()?)?).unwrap_or(1).max(1),
             "--show" => out.show = usize::try_from(number(&value()?)?).unwrap_or(usize::MAX),
             "--keep" => out.keep = Some(PathBuf::from(value()?)),
@@ -83,6 +89,19 @@ fn options() -> Result<Options, String> {
         }
     }
     Ok(out)
+}
+
+impl Options {
+    fn document(&self, seed: u64) -> Result<Xml, String> {
+        self.near.as_ref().map_or_else(|| Ok(cluster(seed, &self.mask)), |c| c.document(seed))
+    }
+
+    /// The seeds have all features and nothing else: what is named is about those.
+    fn whole(&self) -> bool {
+        let mask = &self.mask;
+        let all = mask.only.is_empty() && mask.without.is_empty() && mask.with.is_empty();
+        all && self.near.is_none()
+    }
 }
 
 fn features(list: &str) -> Result<std::collections::BTreeSet<String>, String> {
@@ -129,6 +148,27 @@ fn judge(document: &Xml, oracle: &Oracle, named: Option<(u64, &Named)>) -> Verdi
     }
 }
 
+/// As [`judge`]; where the case that a document is near to is decided differently itself, a change of it shows nothing.
+fn judge_near(
+    options: &Options,
+    document: &Xml,
+    oracle: &Oracle,
+    (seed, named): (u64, &Named),
+) -> Result<Verdict, String> {
+    let case = options.near.as_ref().and_then(|cases| cases.origin(seed));
+    if let Some(case) = case {
+        let case = options.document(case)?;
+        let same = match (ours(&case), oracle.decide(&case)) {
+            (Ok((ours, _)), Ok((theirs, _))) => !Levels::of(&ours, &theirs).decides_differently(),
+            _ => false,
+        };
+        if !same {
+            return Ok(Verdict::Named("the case itself differs".to_owned()));
+        }
+    }
+    Ok(judge(document, oracle, Some((seed, named))))
+}
+
 fn compare(
     document: &Xml,
     ours: &Decision,
@@ -149,12 +189,8 @@ fn compare(
 
 fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
     let next = AtomicUsize::new(0);
-    // Other features, other clusters: the names are about those that have all.
-    let mask = &options.mask;
-    let whole = mask.only.is_empty() && mask.without.is_empty() && mask.with.is_empty();
-    let named = Named::recorded()?;
-    let none = Named::default();
-    let named = if whole { &named } else { &none };
+    let named = if options.whole() { Named::recorded()? } else { Named::default() };
+    let named = &named;
     let work = |name: String| -> Result<Vec<(u64, Verdict)>, String> {
         let oracle = Oracle::find(&name).ok_or("crm_simulate is not installed")?;
         let mut out = Vec::new();
@@ -163,8 +199,8 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
             else {
                 return Ok(out);
             };
-            let document = cluster(seed, &options.mask);
-            out.push((seed, judge(&document, &oracle, Some((seed, named)))));
+            let document = options.document(seed)?;
+            out.push((seed, judge_near(options, &document, &oracle, (seed, named))?));
         }
     };
     let work = &work;
@@ -186,7 +222,7 @@ fn judge_all(options: &Options) -> Result<Vec<(u64, Verdict)>, String> {
 /// Cuts a difference down and shows it.
 fn explain(seed: u64, options: &Options) -> Result<(), String> {
     let oracle = Oracle::find("explain").ok_or("crm_simulate is not installed")?;
-    let document = cluster(seed, &options.mask);
+    let document = options.document(seed)?;
     let first = judge(&document, &oracle, None);
     let refused = matches!(first, Verdict::Refused(_));
     // A difference in what is seen at the beginning is another one.
@@ -215,7 +251,8 @@ fn explain(seed: u64, options: &Options) -> Result<(), String> {
     };
     let old = known::all_old(&small).unwrap_or_else(|why| why);
     let text = format!(
-        "seed {seed}\n---- Debian's crm_simulate\n{}\n---- ours\n{}\n---- ours by all old rules\n{}\n",
+        "seed {seed} {}\n---- Debian's crm_simulate\n{}\n---- ours\n{}\n---- ours by all old rules\n{}\n",
+        options.near.as_ref().map(|c| c.name(seed)).unwrap_or_default(),
         from(&theirs).trim(),
         ours.trim(),
         old.trim()
@@ -235,7 +272,7 @@ fn explain(seed: u64, options: &Options) -> Result<(), String> {
 fn run() -> Result<bool, String> {
     let options = options()?;
     if let Some(seed) = options.print {
-        say(&cluster(seed, &options.mask).to_string());
+        say(&options.document(seed)?.to_string());
         return Ok(true);
     }
     if let Some(path) = &options.plan {

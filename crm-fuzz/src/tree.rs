@@ -1,6 +1,21 @@
 //! XML as a value: what the generator makes and the minimiser cuts down.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
+
+/// Names of elements that came from outside; there are few, and they stay.
+static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+fn lasting(name: &str) -> &'static str {
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let lasts: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    names.insert(lasts);
+    lasts
+}
 
 /// An element.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +34,37 @@ impl Xml {
     pub fn new(name: &'static str, attrs: &[(&str, &str)]) -> Self {
         let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         Self { name, attrs, children: Vec::new() }
+    }
+
+    /// The root of a text, without comments and texts in between.
+    ///
+    /// # Errors
+    /// The text is not well-formed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let document = roxmltree::Document::parse(text).map_err(|e| e.to_string())?;
+        Ok(Self::of(document.root_element()))
+    }
+
+    fn of(node: roxmltree::Node<'_, '_>) -> Self {
+        let attrs = node.attributes().map(|a| (a.name().to_owned(), a.value().to_owned()));
+        Self {
+            name: lasting(node.tag_name().name()),
+            attrs: attrs.collect(),
+            children: node.children().filter(|c| c.is_element()).map(Self::of).collect(),
+        }
+    }
+
+    /// Writes an attribute, new or again.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.attrs.iter_mut().find(|(k, _)| k == name) {
+            Some((_, known)) => value.clone_into(known),
+            None => self.attrs.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Takes an attribute away.
+    pub fn unset(&mut self, name: &str) {
+        self.attrs.retain(|(k, _)| k != name);
     }
 
     /// The same with one more attribute.
@@ -108,5 +154,6 @@ mod tests {
     fn what_is_written_can_be_read() {
         let tree = Xml::new("a", &[("x", "1 < 2 & \"3\"")]).holding(Xml::new("b", &[]));
         assert_eq!(tree.to_string(), "<a x=\"1 &lt; 2 &amp; &quot;3&quot;\">\n  <b/>\n</a>\n");
+        assert_eq!(Xml::parse(&tree.to_string()).unwrap(), tree);
     }
 }

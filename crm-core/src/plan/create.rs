@@ -265,7 +265,9 @@ impl Steps<'_, '_> {
         let mut at = role;
         while at != Role::Stopped {
             let next = towards(at, Role::Stopped);
-            self.step(at, next, !change.stop);
+            // Where a demotion is the cure, it comes before the promotion that follows.
+            let needed = change.stop || (at == Role::Promoted && change.promote);
+            self.step(at, next, !needed);
             at = next;
         }
         let (next_role, blocked) =

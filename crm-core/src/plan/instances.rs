@@ -9,6 +9,8 @@ impl<'a> Replay<'_, 'a> {
     /// What is recorded and not configured: it has no settings but the defaults, and nowhere to be.
     pub(super) fn removed(&mut self, record: &'a RscRecord) -> RscIx {
         let r = self.b.add_removed(&record.id, &record.agent);
+        // One that still runs can be used.
+        self.model().props.fence_device |= record.agent.class == "stonith";
         if !self.b.model.props.stop_removed {
             self.model().rscs[r].meta.is_managed = false;
         } else {

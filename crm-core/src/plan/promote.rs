@@ -160,7 +160,7 @@ impl<'a> Model<'a> {
             let rsc = &self.rscs[*l];
             matches!(rsc.meta.target_role, Some(Role::Unpromoted | Role::Stopped))
                 || rsc.now.preset == Some(Role::Unpromoted)
-                || rsc.active.iter().any(|a| a.demote_only)
+                || self.demoted_for_good(*l)
         };
         leaves.iter().all(refused).then_some(Role::Unpromoted)
     }
@@ -282,7 +282,7 @@ impl<'a> Model<'a> {
         if let Some(why) = self.no_promotion(clone) {
             return Err(why);
         }
-        if leaves.iter().any(|l| self.rscs[*l].active.iter().any(|a| a.demote_only)) {
+        if leaves.iter().any(|l| self.demoted_for_good(*l)) {
             return Err(("failed", "it failed while promoted (on-fail=demote)"));
         }
         if self.rscs[instance].promotion < Score::ZERO {
@@ -311,6 +311,11 @@ impl<'a> Model<'a> {
             return Err(("no-quorum", "no quorum and no-quorum-policy=freeze"));
         }
         Ok(())
+    }
+
+    /// It failed while promoted, with on-fail=demote. For Pacemaker the demotion is the cure, and it may be promoted again at once.
+    fn demoted_for_good(&self, r: RscIx) -> bool {
+        !self.props.exact && self.rscs[r].active.iter().any(|a| a.demote_only)
     }
 
     fn no_promotion(&self, clone: RscIx) -> Option<(&'static str, &'static str)> {

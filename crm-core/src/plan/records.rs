@@ -345,7 +345,7 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
                     continue;
                 }
                 let timeout = model.timeout_ms(op);
-                let params = call(&own, op, timeout);
+                let params = call(&own, op, (record.interval_ms, timeout));
                 changed |= note_change(model, (r, n), record, (&params, &own));
             }
             if changed {
@@ -363,7 +363,7 @@ fn changes(model: &mut Model<'_>, now_ms: u64) {
 fn call(
     own: &BTreeMap<String, String>,
     op: Option<&Op>,
-    timeout_ms: u64,
+    (interval_ms, timeout_ms): (u64, u64),
 ) -> BTreeMap<String, String> {
     let mut out = own.clone();
     for pair in op.iter().flat_map(|op| &op.attrs.pairs) {
@@ -371,7 +371,8 @@ fn call(
             out.insert(pair.name.clone(), value.clone());
         }
     }
-    if op.is_some_and(|op| op.interval_ms() > 0) {
+    // Also of what is not configured any more.
+    if interval_ms > 0 {
         out.insert("CRM_meta_timeout".to_owned(), timeout_ms.to_string());
     }
     out
@@ -468,7 +469,7 @@ impl Model<'_> {
         let same = |op: &&Op| op.name == task && op.interval_ms() == record.interval_ms;
         let op = prim.ops.iter().find(same);
         let own = self.with_address(&self.attributes_of(r, n), self.nodes[n].name);
-        let params = call(&own, op, self.timeout_ms(op));
+        let params = call(&own, op, (record.interval_ms, self.timeout_ms(op)));
         difference(record, &params).is_some()
     }
 

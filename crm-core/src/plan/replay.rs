@@ -129,7 +129,8 @@ impl<'a> Replay<'_, 'a> {
     }
 
     fn operation(&mut self, r: RscIx, n: NodeIx, record: &'a OpRecord, course: &mut Course<'a>) {
-        if record.exec == Exec::Cancelled {
+        // What was told to it, and what was asked of its agent, say nothing of its state.
+        if record.exec == Exec::Cancelled || matches!(record.op.as_str(), "notify" | "meta-data") {
             return;
         }
         let mut event = Event { r, n, record, exec: record.exec, rc: record.rc };

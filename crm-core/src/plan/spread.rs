@@ -5,10 +5,10 @@
 
 use super::actions::{ActIx, EdgeIx, Flag, Flags, Of, Stage, Table, Task};
 use super::collective;
-use super::model::{Kind, Model, RscIx};
+use super::model::{Kind, Model, NodeIx, RscIx};
 use super::order::Link;
 use crate::cib::Role;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The work left.
 pub(super) struct Spread<'s, 'a> {
@@ -16,6 +16,10 @@ pub(super) struct Spread<'s, 'a> {
     pub(super) table: &'s mut Table,
     queue: VecDeque<ActIx>,
     queued: Vec<bool>,
+    /// Who was said to wait for what in vain: everything that blocks is named, whichever came first, and once.
+    told: BTreeSet<(RscIx, RscIx, Option<NodeIx>, &'static str)>,
+    /// What was impossible from the beginning needs no further reason.
+    impossible: Vec<bool>,
 }
 
 /// What one edge has changed.
@@ -44,7 +48,8 @@ pub(super) struct Meaning {
 /// What is impossible from the start makes impossible what must be with it.
 pub(super) fn block(model: &mut Model<'_>, table: &mut Table) {
     let queued = vec![true; table.acts.len()];
-    let mut spread = Spread { model, table, queue: VecDeque::new(), queued };
+    let (queue, told, impossible) = (VecDeque::new(), BTreeSet::new(), Vec::new());
+    let mut spread = Spread { model, table, queue, queued, told, impossible };
     for act in 0..spread.table.acts.len() {
         collective::block_dependents(&mut spread, act);
     }
@@ -53,8 +58,14 @@ pub(super) fn block(model: &mut Model<'_>, table: &mut Table) {
 /// Spreads until nothing changes.
 pub(super) fn settle(model: &mut Model<'_>, table: &mut Table) {
     let count = table.acts.len();
-    let mut spread =
-        Spread { model, table, queue: (0..count).rev().collect(), queued: vec![true; count] };
+    let mut spread = Spread {
+        impossible: (0..count).map(|a| !table.flags(a).runnable()).collect(),
+        model,
+        table,
+        queue: (0..count).rev().collect(),
+        queued: vec![true; count],
+        told: BTreeSet::new(),
+    };
     while let Some(act) = spread.queue.pop_front() {
         spread.queued[act] = false;
         spread.update(act);
@@ -289,8 +300,11 @@ impl Spread<'_, '_> {
         match meaning.link {
             Link::ASYMMETRIC => self.asymmetric(first, then),
             // What migrates goes on living: nothing above it has to stop. What stops for good makes the start above it impossible, and that is
-            // what stops it there; so Pacemaker only takes the migration away.
-            Link::THEN_IMPLIES_FIRST if !seen.optional() && !then_old.migratable() => {
+            // what stops it there; so Pacemaker only takes the migration away, also where it is another node's instance that stops.
+            Link::THEN_IMPLIES_FIRST
+                if !then_old.migratable()
+                    && !(if self.model.props.exact { then_old } else { seen }).optional() =>
+            {
                 if !self.model.props.exact {
                     self.table.clear(first, Flag::OPTIONAL);
                 }
@@ -317,9 +331,11 @@ impl Spread<'_, '_> {
                 self.table.clear(then, Flag::MIGRATABLE);
                 self.table.clear(then, Flag::PSEUDO);
             }
-            Link::BLOCKS if then_old.runnable() && !seen.runnable() => {
-                self.table.clear(then, Flag::RUNNABLE);
-                self.table.clear(then, Flag::MIGRATABLE);
+            Link::BLOCKS if !seen.runnable() => {
+                if then_old.runnable() {
+                    self.table.clear(then, Flag::RUNNABLE);
+                    self.table.clear(then, Flag::MIGRATABLE);
+                }
                 self.explain_blocked(first, then);
             }
             Link::FIRST_IMPLIES_THEN
@@ -337,6 +353,9 @@ impl Spread<'_, '_> {
     }
 
     fn explain_blocked(&mut self, first: ActIx, then: ActIx) {
+        if self.impossible.get(then).copied().unwrap_or(false) {
+            return;
+        }
         let (Some(a), Some(b)) = (self.table.acts[first].rsc, self.table.acts[then].rsc) else {
             return;
         };
@@ -344,9 +363,12 @@ impl Spread<'_, '_> {
             return;
         }
         let verb = self.table.acts[first].task.operation().word();
+        let node = self.table.acts[then].node;
+        if !self.told.insert((b, a, node, verb)) {
+            return;
+        }
         let other = self.model.rscs[a].id;
         let text = format!("waits for {verb} of {other}, which is not going to happen");
-        let node = self.table.acts[then].node;
         self.model.because(b, node, "order", text).by(other);
     }
 

@@ -172,7 +172,9 @@ impl<'a> Reader<'a> {
         let expected_down = state.attr("expected").is_none_or(|e| e == "down");
         let attribute = |attr: &str| self.out.status.nodes.get(name)?.attrs.get(attr).cloned();
         let leaving = attribute("shutdown").is_some_and(|v| v != "0");
-        let terminate = attribute("terminate").is_some_and(|v| {
+        // Written for as long as the node lives, or for good.
+        let lasting = || self.out.cib.node(name)?.attributes.get("terminate").map(str::to_owned);
+        let terminate = attribute("terminate").or_else(lasting).is_some_and(|v| {
             parse_bool(&v).unwrap_or_else(|| v.parse::<u64>().is_ok_and(|at| at > 0))
         });
         if !self.fencing() {
@@ -202,6 +204,8 @@ impl<'a> Reader<'a> {
             "peer pending timed out on joining the process group"
         } else if !terminate && expected_down {
             return if member || process { pending } else { NodeView::GONE };
+        } else if terminate && !member && !process && join == "down" {
+            return NodeView::GONE; // it was fenced as requested
         } else if !member {
             "peer is no longer part of the cluster"
         } else if !process {

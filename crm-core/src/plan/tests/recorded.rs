@@ -224,7 +224,7 @@ fn parameters_that_rules_give_on_single_nodes_are_those_of_each_node() {
 }
 
 /// What Pacemaker notes of parameters.
-fn written_digest(pairs: &[(&str, &str)]) -> String {
+pub(super) fn written_digest(pairs: &[(&str, &str)]) -> String {
     let pairs: std::collections::BTreeMap<String, String> =
         pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     crate::plan::md5::hex(&crate::plan::params::written(pairs.iter()))

@@ -311,3 +311,49 @@ fn a_guest_that_moves_is_not_probed_and_what_might_run_there_starts_after_its_st
     );
     assert!(steps(&run("")).contains(&"r monitor g".to_owned()));
 }
+
+#[test]
+fn what_a_notification_came_to_says_nothing_of_the_state() {
+    let ops = op("s", "start", 1, (0, 0), "") + &op("n", "notify", 2, (5, 0), "");
+    let status = [&*lrm(&[history("r", &ops)]), &lrm(&[stopped("r")])];
+    assert_eq!(steps(&planned(&no_fencing(), &dummy("r", ""), status)), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_demoted_for_a_failure_may_be_promoted_again_at_once() {
+    let monitor = r#"<operations><op id="o" name="monitor" interval="5s" role="Promoted" on-fail="demote"/></operations>"#;
+    let clone =
+        format!(r#"<clone id="c">{}{}</clone>"#, meta("promotable", "true"), dummy("r", monitor));
+    let ops = op("p", "promote", 1, (0, 0), "")
+        + &op("f", "monitor", 2, (1, 8), r#"interval="5000" last-rc-change="1""#);
+    let likes = attributes(&pair("master-r", "10"));
+    let alpha = likes + &lrm(&[history("r", &ops)]);
+    let plan = planned(&no_fencing(), &clone, [&alpha, &lrm(&[started("r")])]);
+    assert_eq!(plan.summary, ["* Re-promote r:0 ( Promoted alpha )"]);
+    let promote = steps(&plan).into_iter().find(|s| s.ends_with("promote alpha")).unwrap();
+    assert!(steps(&plan).iter().any(|s| s.ends_with("demote alpha")), "{:?}", steps(&plan));
+    assert!(!needs(&plan, &promote).is_empty());
+}
+
+#[test]
+fn a_failed_monitor_that_is_not_configured_any_more_had_the_same_parameters() {
+    let digest = super::recorded::written_digest(&[("CRM_meta_timeout", "20000")]);
+    let more = format!(r#"interval="5000" op-digest="{digest}" last-rc-change="1""#);
+    let ops =
+        op("s", "start", 1, (0, 0), "") + &op("r_last_failure_0", "monitor", 2, (1, 0), &more);
+    let alpha = lrm(&[history("r", &ops)]);
+    let plan = planned(&no_fencing(), &dummy("r", ""), [&alpha, &lrm(&[stopped("r")])]);
+    assert!(!steps(&plan).contains(&"r clear alpha".to_owned()), "{:?}", steps(&plan));
+}
+
+#[test]
+fn a_device_that_is_not_configured_any_more_can_still_be_used_while_it_runs() {
+    let device = |ops: &str| {
+        format!(r#"<lrm_resource id="gone" class="stonith" type="fence_x">{ops}</lrm_resource>"#)
+    };
+    let alpha = lrm(&[device(&op("s", "start", 1, (0, 0), "")), stopped("r")]);
+    let plan = planned("", &dummy("r", ""), [&alpha, &lrm(&[stopped("r")])]);
+    let done = steps(&plan);
+    assert!(done.contains(&"gone stop alpha".to_owned()), "{done:?}");
+    assert!(done.iter().any(|s| s.starts_with("r start")), "{done:?}");
+}
