@@ -221,6 +221,7 @@ fn definition(statement: &Statement) -> Option<(u8, String)> {
         StatementKind::Bundle(b) => Some((0, b.bundle.id.clone())),
         StatementKind::Constraint(c) => Some((0, c.id().to_owned())),
         StatementKind::Volume(v) => Some((1, v.name.clone())),
+        StatementKind::Fencing(_) => Some((2, String::new())),
         StatementKind::Node { .. }
         | StatementKind::Property(_)
         | StatementKind::RscDefaults(_)
@@ -244,7 +245,8 @@ const fn rank(kind: &StatementKind) -> u8 {
         StatementKind::Constraint(_)
         | StatementKind::Property(_)
         | StatementKind::RscDefaults(_)
-        | StatementKind::OpDefaults(_) => 4,
+        | StatementKind::OpDefaults(_)
+        | StatementKind::Fencing(_) => 4,
         StatementKind::Monitor { .. }
         | StatementKind::Delete { .. }
         | StatementKind::Modgroup(_)

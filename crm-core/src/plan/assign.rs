@@ -1,6 +1,6 @@
 //! Phase 7: every primitive gets its node, or none.
 
-use super::model::{Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
+use super::model::{ColocIx, Kind, Model, NoQuorum, NodeIx, RscIx, Strategy};
 use super::seats::merge_sort;
 use super::{Habit, ScorePhase};
 use crate::cib::{Role, Score};
@@ -69,7 +69,12 @@ impl Model<'_> {
 
     fn assign_primitive(&mut self, r: RscIx, prefer: Option<NodeIx>) {
         let this_with = self.this_with_list(r);
-        let with_this = self.with_this_list(r);
+        let mut with_this = self.with_this_list(r);
+        if !self.props.exact {
+            // What must be promoted with it chooses among what all others leave open.
+            let promoted = |ix: &ColocIx| self.colocs[*ix].dependent_role == Some(Role::Promoted);
+            with_this.sort_by_key(promoted);
+        }
         let one_go = self.habit(Habit::OneGo);
         for mandatory in [true, false] {
             let now = |s: &Self, ix: usize| {
@@ -111,7 +116,7 @@ impl Model<'_> {
     }
 
     /// Places what `r` follows, then lets that decide.
-    fn follow(&mut self, r: RscIx, ix: super::model::ColocIx) {
+    fn follow(&mut self, r: RscIx, ix: ColocIx) {
         let c = self.colocs[ix];
         let wish = c.score < Score::ZERO && !c.score.is_infinite();
         let before =

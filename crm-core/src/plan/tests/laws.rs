@@ -183,3 +183,22 @@ proptest! {
         }
     }
 }
+
+/// Two that go with one resource, where one of them may not be on the only node on which the other can be promoted now.
+#[test]
+fn what_is_promoted_with_a_resource_does_not_drive_it_in_circles() {
+    let shape = Shape {
+        prims: 1,
+        groups: 0,
+        clones: 1,
+        ms: 1,
+        locations: vec![(1, 1, -1_000_000), (0, 0, -1_000_000)],
+        colocations: vec![(1, 3, 1_000_000, false), (0, 2, 1_000_000, true)],
+        orders: vec![(1, 2, true)],
+        stickiness: 0,
+        events: Vec::new(),
+    };
+    let mut world = World::new(&NODES, build(&shape));
+    world.settle();
+    assert!(world.running("n10").contains("p0") && world.running("n10").contains("c0p"));
+}
