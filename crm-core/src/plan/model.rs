@@ -582,7 +582,10 @@ impl<'a> Model<'a> {
     /// What a constraint about `id` is about: a cloned resource's constraint is its clone's.
     pub(super) fn constrained(&self, id: &str) -> Option<RscIx> {
         let r = *self.by_id.get(id)?;
-        Some(self.rscs[r].clone.unwrap_or(r))
+        let Some(clone) = self.rscs[r].clone else { return Some(r) };
+        // Instances that differ have names of their own: for Pacemaker nothing is called by the bare one.
+        let unique = self.rscs[clone].clone_info().is_some_and(|i| i.globally_unique);
+        (!(unique && self.props.exact)).then_some(clone)
     }
 
     /// Name with the instance number, as status prints it.

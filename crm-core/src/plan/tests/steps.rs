@@ -8,6 +8,11 @@ const NOW_MS: u64 = 2_000_000_000;
 
 /// A cluster of alpha and delta; `status` is what each of them has recorded and its attributes.
 fn planned(properties: &str, resources: &str, status: [&str; 2]) -> Plan {
+    planned_under(properties, resources, "", status)
+}
+
+/// The same with constraints.
+fn planned_under(properties: &str, resources: &str, constraints: &str, status: [&str; 2]) -> Plan {
     let [alpha, delta] = status;
     let state = |id: u32, name: &str, inner: &str| {
         format!(
@@ -18,7 +23,7 @@ fn planned(properties: &str, resources: &str, status: [&str; 2]) -> Plan {
         r#"<cib validate-with="pacemaker-3.9" have-quorum="1" dc-uuid="1"><configuration>
         <crm_config><cluster_property_set id="p">{properties}</cluster_property_set></crm_config>
         <nodes><node id="1" uname="alpha"/><node id="2" uname="delta"/></nodes>
-        <resources>{resources}</resources><constraints/></configuration>
+        <resources>{resources}</resources><constraints>{constraints}</constraints></configuration>
         <status>{}{}</status></cib>"#,
         state(1, "alpha", alpha),
         state(2, "delta", delta)
@@ -356,4 +361,17 @@ fn a_device_that_is_not_configured_any_more_can_still_be_used_while_it_runs() {
     let done = steps(&plan);
     assert!(done.contains(&"gone stop alpha".to_owned()), "{done:?}");
     assert!(done.iter().any(|s| s.starts_with("r start")), "{done:?}");
+}
+
+#[test]
+fn a_constraint_about_what_is_in_a_unique_clone_needs_the_clones_name() {
+    let runs = |unique: &str| {
+        let metas = meta("globally-unique", unique) + &meta("clone-max", "2").replace("m-", "n-");
+        let clone = format!(r#"<clone id="c">{}{metas}</clone>"#, dummy("r", ""));
+        let ban = r#"<rsc_location id="l" rsc="r" node="alpha" score="-INFINITY"/>"#;
+        let status = [&*lrm(&[]), &lrm(&[])];
+        let plan = planned_under(&no_fencing(), &clone, ban, status);
+        steps(&plan).iter().filter(|s| s.contains("start alpha")).count()
+    };
+    assert_eq!((runs("false"), runs("true")), (0, 1));
 }
