@@ -11,7 +11,8 @@ const RECORD: &str = "tests/conformance.txt";
 /// The counts that must not fall.
 const LEVELS: [&str; 5] = ["L1&L2", "L1", "L2", "L3", "G2"];
 
-fn cases() -> PathBuf {
+/// Where the cases are, if they are.
+pub(crate) fn cases() -> PathBuf {
     match std::env::var_os("CONFORMANCE") {
         Some(dir) => PathBuf::from(dir),
         None => {
