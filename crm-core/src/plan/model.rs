@@ -583,9 +583,13 @@ impl<'a> Model<'a> {
     pub(super) fn constrained(&self, id: &str) -> Option<RscIx> {
         let r = *self.by_id.get(id)?;
         let Some(clone) = self.rscs[r].clone else { return Some(r) };
-        // Instances that differ have names of their own: for Pacemaker nothing is called by the bare one.
-        let unique = self.rscs[clone].clone_info().is_some_and(|i| i.globally_unique);
-        (!(unique && self.props.exact)).then_some(clone)
+        // Instances have names of their own: Pacemaker knows the bare one only from the histories of those that are alike.
+        let recorded = |r: &RscIx| {
+            let rsc = &self.rscs[*r];
+            rsc.clone == Some(clone) && rsc.id == id && rsc.now.records.iter().any(|t| t.id == id)
+        };
+        let known = || self.leaves(clone).iter().any(recorded);
+        (!self.props.exact || known()).then_some(clone)
     }
 
     /// Name with the instance number, as status prints it.

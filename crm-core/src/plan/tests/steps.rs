@@ -364,14 +364,17 @@ fn a_device_that_is_not_configured_any_more_can_still_be_used_while_it_runs() {
 }
 
 #[test]
-fn a_constraint_about_what_is_in_a_unique_clone_needs_the_clones_name() {
-    let runs = |unique: &str| {
+fn a_constraint_about_what_is_in_a_clone_needs_the_clones_name_unless_its_instances_are_alike_and_known()
+ {
+    let runs = |unique: &str, known: &[String]| {
         let metas = meta("globally-unique", unique) + &meta("clone-max", "2").replace("m-", "n-");
         let clone = format!(r#"<clone id="c">{}{metas}</clone>"#, dummy("r", ""));
         let ban = r#"<rsc_location id="l" rsc="r" node="alpha" score="-INFINITY"/>"#;
-        let status = [&*lrm(&[]), &lrm(&[])];
+        let status = [&*lrm(known), &lrm(known)];
         let plan = planned_under(&no_fencing(), &clone, ban, status);
         steps(&plan).iter().filter(|s| s.contains("start alpha")).count()
     };
-    assert_eq!((runs("false"), runs("true")), (0, 1));
+    let known = [stopped("r")];
+    assert_eq!((runs("false", &known), runs("true", &known)), (0, 1));
+    assert_eq!((runs("false", &[]), runs("true", &[])), (1, 1));
 }
