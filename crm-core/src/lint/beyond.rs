@@ -45,6 +45,15 @@ impl Lint<'_> {
                 "make the machine a member with `crm cluster join`",
             );
         }
+        let properties = &self.cib.properties;
+        let off = ["stonith-enabled", "fencing-enabled"].iter().find_map(|n| properties.flag(n));
+        if p.agent.class == "stonith" && off != Some(false) {
+            self.not_done(
+                &p.id,
+                "the device is started and monitored, and no node is fenced with it: what a lost node ran waits until that node is back",
+                "leave this cluster to Pacemaker until fencing is carried out, or run it without fencing (stonith-enabled=false)",
+            );
+        }
         for op in &p.ops {
             if op.attrs.get("on-fail") == Some("restart-container") {
                 self.not_done(
