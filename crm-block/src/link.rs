@@ -32,6 +32,10 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Msg<Buffer>>,
+    /// The first words are on their way.
+    greeted: bool,
+    /// What is queued still goes, then the connection ends.
+    parting: bool,
     closed: bool,
 }
 
@@ -71,11 +75,35 @@ impl Outbox {
         }
     }
 
+    /// Ends the connection, but not before the first words went: a peer that is refused learns from them why, as this side did from its
+    /// own. Nothing more is read.
+    pub(crate) fn part(&self) {
+        let mut queue = self.lock();
+        if queue.greeted || queue.closed {
+            drop(queue);
+            self.close();
+            return;
+        }
+        queue.parting = true;
+        drop(queue);
+        self.wake.notify_one();
+        if let Err(error) = self.socket.shutdown(Shutdown::Read) {
+            tracing::debug!(%error, "end of a connection");
+        }
+    }
+
+    /// The reading side has come home: the writer follows, after the first words where they are still to go.
+    pub(crate) fn heard_all(&self) {
+        if !self.lock().parting {
+            self.close();
+        }
+    }
+
     /// The next messages to write; empty = closed.
     fn next(&self) -> Vec<Msg<Buffer>> {
         let mut queue = self.lock();
         loop {
-            if queue.closed {
+            if queue.closed || (queue.parting && queue.messages.is_empty()) {
                 return Vec::new();
             }
             if !queue.messages.is_empty() {
@@ -97,6 +125,7 @@ impl Outbox {
         loop {
             let messages = self.next();
             if messages.is_empty() {
+                self.close();
                 return;
             }
             let frames: Vec<wire::Frame<'_>> =
@@ -115,6 +144,7 @@ impl Outbox {
                 return;
             }
             sent.fetch_add(number(total), Ordering::Relaxed);
+            self.lock().greeted = true;
         }
     }
 }
@@ -165,5 +195,60 @@ impl Inbox {
     /// Whether the next message has begun to arrive.
     pub(crate) fn more(&self) -> bool {
         !self.reader.buffer().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Both ends of a connection.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        (near, far)
+    }
+
+    /// The peer was refused before the writer came to run: what it was refused for is in the words that it has yet to hear.
+    #[test]
+    fn the_first_words_go_also_when_the_peer_is_refused_before_they_went() {
+        let (near, far) = pair();
+        let out = Outbox::new(near);
+        out.push(Msg::Ready { target: false });
+        out.part();
+        out.heard_all();
+        out.write_all(&AtomicU64::new(0));
+        let mut inbox = Inbox::new(far);
+        let received = AtomicU64::new(0);
+        assert!(matches!(inbox.read(&received).unwrap(), Msg::Ready { target: false }));
+        assert_eq!(inbox.read(&received).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn later_words_do_not_hold_up_the_end() {
+        let (near, far) = pair();
+        let out = Outbox::new(near);
+        out.push(Msg::Ready { target: false });
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| out.write_all(&AtomicU64::new(0)));
+            let mut inbox = Inbox::new(far);
+            let received = AtomicU64::new(0);
+            assert!(matches!(inbox.read(&received).unwrap(), Msg::Ready { .. }));
+            while !out.lock().greeted {
+                std::thread::yield_now();
+            }
+            out.part();
+            out.push(Msg::Ready { target: true });
+            writer.join().unwrap();
+            let rest = loop {
+                match inbox.read(&received) {
+                    Ok(Msg::Ping) => {}
+                    other => break other,
+                }
+            };
+            assert!(rest.is_err(), "{rest:?}");
+        });
     }
 }

@@ -278,7 +278,7 @@ impl Volume {
             }
             Effect::Disconnect { peer } => {
                 if let Some(out) = core.links[usize::from(peer)].out.take() {
-                    out.close();
+                    out.part();
                 }
             }
             Effect::MetaWrite { token, pieces } => {
@@ -432,7 +432,7 @@ impl Volume {
         };
         crate::front::mark_io_thread();
         let ended = self.listen(peer, number, &mut Inbox::new(socket));
-        out.close();
+        out.heard_all();
         let core = self.lock();
         if core.links[usize::from(peer)].number == number
             && core.links[usize::from(peer)].out.is_some()

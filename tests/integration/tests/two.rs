@@ -25,10 +25,13 @@ fn a_split_brain_is_named_at_once_and_one_command_ends_it() -> Result<()> {
     };
     let told = format!("{error:#}");
     ensure!(told.contains("StandAlone") && told.contains("crm volume resolve r0"), "{told}");
-    // Told at both nodes, with the command.
+    // Told at both nodes, with the command, as soon as each has heard the other.
     for name in lab.nodes()? {
-        let text = node::exec(lab, &name, &["crm", "volume", "status"])?;
-        ensure!(text.contains("crm volume resolve r0 --discard"), "{name}: {text}");
+        wait::until("both sides to tell what to do", SOON, || {
+            let text = node::exec(lab, &name, &["crm", "volume", "status"])?;
+            ensure!(text.contains("crm volume resolve r0 --discard"), "{name}: {text}");
+            Ok(Some(()))
+        })?;
     }
     // The cluster, whole again, takes the service from the one that had not had it.
     let loser = wait::until("one primary to be left", SOON, || {
