@@ -16,7 +16,12 @@ pub(super) struct Spread<'s, 'a> {
     pub(super) table: &'s mut Table,
     queue: VecDeque<ActIx>,
     queued: Vec<bool>,
-    /// Who was said to wait for what in vain: everything that blocks is named, whichever came first, and once.
+    /// Present when all is settled and only the reasons are missing.
+    telling: Option<Telling>,
+}
+
+/// What is told of steps that wait in vain: everything that blocks, and once.
+struct Telling {
     told: BTreeSet<(RscIx, RscIx, Option<NodeIx>, &'static str)>,
     /// What was impossible from the beginning needs no further reason.
     impossible: Vec<bool>,
@@ -48,8 +53,7 @@ pub(super) struct Meaning {
 /// What is impossible from the start makes impossible what must be with it.
 pub(super) fn block(model: &mut Model<'_>, table: &mut Table) {
     let queued = vec![true; table.acts.len()];
-    let (queue, told, impossible) = (VecDeque::new(), BTreeSet::new(), Vec::new());
-    let mut spread = Spread { model, table, queue, queued, told, impossible };
+    let mut spread = Spread { model, table, queue: VecDeque::new(), queued, telling: None };
     for act in 0..spread.table.acts.len() {
         collective::block_dependents(&mut spread, act);
     }
@@ -58,21 +62,27 @@ pub(super) fn block(model: &mut Model<'_>, table: &mut Table) {
 /// Spreads until nothing changes.
 pub(super) fn settle(model: &mut Model<'_>, table: &mut Table) {
     let count = table.acts.len();
-    let mut spread = Spread {
-        impossible: (0..count).map(|a| !table.flags(a).runnable()).collect(),
-        model,
-        table,
-        queue: (0..count).rev().collect(),
-        queued: vec![true; count],
-        told: BTreeSet::new(),
-    };
-    while let Some(act) = spread.queue.pop_front() {
-        spread.queued[act] = false;
-        spread.update(act);
+    let impossible: Vec<bool> = (0..count).map(|a| !table.flags(a).runnable()).collect();
+    let queue = (0..count).rev().collect();
+    let mut spread = Spread { model, table, queue, queued: vec![true; count], telling: None };
+    spread.run();
+    if (0..count).any(|a| !impossible[a] && !spread.table.flags(a).runnable()) {
+        // Which of several blockers came first is chance; when nothing changes any more, all of them are there.
+        spread.telling = Some(Telling { told: BTreeSet::new(), impossible });
+        spread.queue = (0..spread.table.acts.len()).collect();
+        spread.queued = vec![true; spread.table.acts.len()];
+        spread.run();
     }
 }
 
 impl Spread<'_, '_> {
+    fn run(&mut self) {
+        while let Some(act) = self.queue.pop_front() {
+            self.queued[act] = false;
+            self.update(act);
+        }
+    }
+
     pub(super) fn again(&mut self, act: ActIx) {
         if self.queued.len() <= act {
             self.queued.resize(act + 1, false);
@@ -353,7 +363,8 @@ impl Spread<'_, '_> {
     }
 
     fn explain_blocked(&mut self, first: ActIx, then: ActIx) {
-        if self.impossible.get(then).copied().unwrap_or(false) {
+        let Some(telling) = &mut self.telling else { return };
+        if telling.impossible.get(then).copied().unwrap_or(false) {
             return;
         }
         let (Some(a), Some(b)) = (self.table.acts[first].rsc, self.table.acts[then].rsc) else {
@@ -364,7 +375,7 @@ impl Spread<'_, '_> {
         }
         let verb = self.table.acts[first].task.operation().word();
         let node = self.table.acts[then].node;
-        if !self.told.insert((b, a, node, verb)) {
+        if !telling.told.insert((b, a, node, verb)) {
             return;
         }
         let other = self.model.rscs[a].id;
