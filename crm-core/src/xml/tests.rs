@@ -43,6 +43,40 @@ fn a_history_is_replayed_in_the_order_of_its_calls() {
     assert_eq!(seen.coordinator.as_deref(), Some("alpha"));
 }
 
+/// What becomes of delta and why it is fenced, in a cluster with fencing. Its lasting attribute `terminate` and the words of its state are given.
+fn delta(terminate: &str, state: &str) -> (NodeView, Option<String>) {
+    let lasting = format!(
+        r#"<node id="2" uname="delta"><instance_attributes id="i"><nvpair id="t" name="terminate" value="{terminate}"/></instance_attributes></node>"#
+    );
+    let status = format!(r#"{ONLINE}</node_state><node_state id="2" uname="delta" {state}/>"#);
+    let text = document("", "", &status)
+        .replace("value=\"false\"", "value=\"true\"")
+        .replace(r#"<node id="2" uname="delta"/>"#, &lasting);
+    let seen = read(&text, 0).unwrap();
+    (seen.nodes["delta"], seen.fence.get("delta").cloned())
+}
+
+#[test]
+fn a_node_that_is_to_be_terminated_for_good_is_fenced() {
+    let up = r#"in_ccm="true" crmd="online" join="member" expected="member""#;
+    let (view, why) = delta("true", up);
+    assert_eq!(why.as_deref(), Some("fencing was requested"));
+    assert!(!view.clean, "{view:?}");
+    assert_eq!(delta("false", up), (NodeView::ONLINE, None));
+}
+
+#[test]
+fn a_node_that_was_fenced_as_requested_is_gone_and_not_fenced_again() {
+    let down = r#"in_ccm="false" crmd="offline" join="down" expected="member""#;
+    assert_eq!(delta("true", down), (NodeView::GONE, None));
+    let (view, why) = delta("false", down);
+    assert_eq!(
+        (view.clean, why.is_some()),
+        (false, true),
+        "one that nobody asked to fence is lost"
+    );
+}
+
 #[test]
 fn a_rule_becomes_a_location_on_each_node_it_holds_for() {
     let prim = r#"<primitive id="a" class="ocf" provider="crm" type="Dummy"/>"#;

@@ -378,3 +378,21 @@ fn a_constraint_about_what_is_in_a_clone_needs_the_clones_name_unless_its_instan
     assert_eq!((runs("false", &known), runs("true", &known)), (0, 1));
     assert_eq!((runs("false", &[]), runs("true", &[])), (1, 1));
 }
+
+#[test]
+fn a_clone_that_restarts_elsewhere_takes_the_migration_of_what_is_ordered_after_it() {
+    let resources = format!(r#"<clone id="c">{}</clone>"#, dummy("a", ""))
+        + &dummy("r", &meta("allow-migrate", "true"));
+    let constraints = r#"<rsc_order id="o" first="c" then="r"/>
+        <rsc_location id="l" rsc="r" node="delta" score="-INFINITY"/>"#;
+    let run = |failure: &str| {
+        let known = r#"op-digest="f2317cad3d54cec5d7d7aa7d0bf35cf8""#;
+        let ops = op("s", "start", 1, (0, 0), known);
+        let alpha = lrm(&[history("a", &(ops.clone() + failure)), stopped("r")]);
+        let delta = lrm(&[history("a", &ops), history("r", &ops)]);
+        planned_under(&no_fencing(), &resources, constraints, [&alpha, &delta]).summary
+    };
+    let failed = op("f", "monitor", 2, (1, 0), r#"interval="5000""#);
+    assert_eq!(run(&failed), ["* Recover a:0 ( alpha )", "* Move r ( delta -> alpha )"]);
+    assert_eq!(run(""), ["* Migrate r ( delta -> alpha )"]);
+}
