@@ -173,4 +173,23 @@ impl Constraint {
             Self::Order(c) => &c.id,
         }
     }
+
+    /// The resources that it names; of a pattern none.
+    #[must_use]
+    pub fn resources(&self) -> Vec<&str> {
+        fn pair<'a>(a: &'a str, b: &'a str, sets: &'a [ResourceSet]) -> Vec<&'a str> {
+            if sets.is_empty() {
+                return vec![a, b];
+            }
+            sets.iter().flat_map(|s| s.members.iter().map(|m| m.resource.as_str())).collect()
+        }
+        match self {
+            Self::Location(c) => match &c.target {
+                LocationTarget::Resource(id) => vec![id],
+                LocationTarget::Pattern(_) => Vec::new(),
+            },
+            Self::Colocation(c) => pair(&c.rsc, &c.with, &c.sets),
+            Self::Order(c) => pair(&c.first, &c.then, &c.sets),
+        }
+    }
 }

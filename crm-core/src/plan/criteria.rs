@@ -47,6 +47,7 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
         let text = format!("the health of {} counts {health}", model.nodes[n].name);
         model.because(r, Some(n), "health", text).scored(health);
     }
+    not_applied(model);
     for constraint in &cib.constraints {
         if let Constraint::Location(l) = constraint {
             location(model, l, &mut discoveries);
@@ -74,6 +75,22 @@ pub(super) fn apply<'a>(model: &mut Model<'a>) {
         }
     }
     index(model);
+}
+
+/// Tells which constraints are not applied because they name what is inside a clone and not the clone ([`Model::constrained`]).
+fn not_applied(model: &mut Model<'_>) {
+    let cib = model.cib;
+    let plain = cib.constraints.iter().flat_map(|c| c.resources().into_iter().map(|r| (c.id(), r)));
+    let tickets = cib.rsc_tickets.iter().map(|t| (t.id.as_str(), t.rsc.as_str()));
+    for (constraint, id) in plain.chain(tickets) {
+        let Some(&r) = model.by_id.get(id) else { continue };
+        let (None, Some(clone)) = (model.constrained(id), model.rscs[r].clone) else { continue };
+        let clone = model.rscs[clone].id;
+        let text = format!(
+            "{constraint} is not applied: it names {id}, and Pacemaker knows what is inside the clone {clone} by that name only once it has a history there; write {clone}"
+        );
+        model.because(r, None, "not-applied", text).scored(Score::ZERO).by(constraint);
+    }
 }
 
 fn targets(model: &Model<'_>, l: &Location) -> Vec<RscIx> {

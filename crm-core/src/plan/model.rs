@@ -579,7 +579,7 @@ impl<'a> Model<'a> {
         at
     }
 
-    /// What a constraint about `id` is about: a cloned resource's constraint is its clone's.
+    /// What a constraint about `id` is about: a cloned resource's constraint is its clone's. `None`: it is not applied (`criteria` leaves a reason).
     pub(super) fn constrained(&self, id: &str) -> Option<RscIx> {
         let r = *self.by_id.get(id)?;
         let Some(clone) = self.rscs[r].clone else { return Some(r) };

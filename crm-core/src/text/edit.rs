@@ -6,7 +6,6 @@ use super::nearest::nearest;
 use super::statement::ModgroupStatement;
 use crate::cib::{
     Cib, Constraint, FencingRule, FencingTarget, LocationTarget, NvSet, Op, Primitive, Resource,
-    ResourceSet,
 };
 
 type Done = Result<(), Box<Diagnostic>>;
@@ -61,24 +60,6 @@ pub(crate) fn take_primitive(cib: &mut Cib, id: &str) -> Option<Primitive> {
     }
 }
 
-/// The resources that a constraint names.
-pub(crate) fn named(constraint: &Constraint) -> Vec<&str> {
-    fn pair<'a>(a: &'a str, b: &'a str, sets: &'a [ResourceSet]) -> Vec<&'a str> {
-        if sets.is_empty() {
-            return vec![a, b];
-        }
-        sets.iter().flat_map(|s| s.members.iter().map(|m| m.resource.as_str())).collect()
-    }
-    match constraint {
-        Constraint::Location(c) => match &c.target {
-            LocationTarget::Resource(id) => vec![id],
-            LocationTarget::Pattern(_) => Vec::new(),
-        },
-        Constraint::Colocation(c) => pair(&c.rsc, &c.with, &c.sets),
-        Constraint::Order(c) => pair(&c.first, &c.then, &c.sets),
-    }
-}
-
 fn missing(cib: &Cib, id: &str, place: &Place) -> Box<Diagnostic> {
     let mut known = ids(cib);
     known.extend(cib.nodes.iter().map(|n| n.name.clone()));
@@ -126,7 +107,7 @@ pub(crate) fn delete(cib: &mut Cib, doomed: &[String], cascade: bool, at: At<'_>
             .iter()
             .filter(|c| {
                 let node = matches!(c, Constraint::Location(l) if l.node == *id);
-                named(c).contains(&id.as_str()) || node
+                c.resources().contains(&id.as_str()) || node
             })
             .map(|c| c.id().to_owned())
             .collect();

@@ -347,7 +347,7 @@ impl Check<'_> {
 
     fn constraint(&mut self, constraint: &Constraint) {
         let id = constraint.id();
-        for resource in edit::named(constraint) {
+        for resource in constraint.resources() {
             if self.resources.contains(resource) {
                 continue;
             }

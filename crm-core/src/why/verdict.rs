@@ -19,6 +19,7 @@ const SOURCES: &[&str] = &[
     "opt-in",
     "shutdown-lock",
     "promotion-score",
+    "not-applied",
 ];
 
 /// A verdict on every node, in natural order; of a clone by the instance that is there, or that might go there.
