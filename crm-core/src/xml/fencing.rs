@@ -30,7 +30,7 @@ impl<'a> Reader<'a> {
             };
             let devices = element.word("devices").split(',').map(str::trim);
             let devices = devices.filter(|id| !id.is_empty()).map(str::to_owned);
-            if !order.contains(&target) {
+            if !levels.contains_key(&target) {
                 order.push(target.clone());
             }
             levels.entry(target).or_default().entry(index).or_default().extend(devices);
