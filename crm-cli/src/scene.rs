@@ -5,7 +5,7 @@ use crate::args::{FileFormat, SceneArgs};
 use crate::fail::Fail;
 use crate::text_file::{is_yaml, refuse, scene_text};
 use anyhow::Context;
-use crm_core::cib::{Cib, Node, parse_bool};
+use crm_core::cib::{Cib, Node};
 use crm_core::plan::NodeView;
 use crm_core::simulate::{
     Change, Impossible, Mind, NodeChange, TicketChange, assume, parse_failure, parse_outcome,
@@ -167,9 +167,7 @@ pub(crate) fn of_reply(reply: &StatusReply) -> Document {
 
 /// What the planner is told of the nodes, from what the daemon tells of them.
 fn views(reply: &StatusReply) -> BTreeMap<String, NodeView> {
-    let properties = &reply.state.cib.properties;
-    let fencing = |name: &str| properties.get(name).and_then(parse_bool);
-    let fencing = fencing("stonith-enabled").or_else(|| fencing("fencing-enabled")).unwrap_or(true);
+    let fencing = reply.state.cib.fencing_enabled();
     let lines = reply.nodes.iter();
     let views = lines.map(|(name, line)| {
         let session = reply.state.status.nodes.get(name).map_or(0, |s| s.session);

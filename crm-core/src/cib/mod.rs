@@ -153,9 +153,42 @@ impl Cib {
         self.nodes.iter_mut().find(|n| n.name == name)
     }
 
+    /// Are lost nodes to be fenced? `stonith-enabled`, or `fencing-enabled` as Pacemaker 3 names it, where the older name says nothing; the
+    /// default is yes, and a word that is no boolean says nothing.
+    #[must_use]
+    pub fn fencing_enabled(&self) -> bool {
+        let mut names = ["stonith-enabled", "fencing-enabled"].iter();
+        names.find_map(|name| self.properties.flag(name)).unwrap_or(true)
+    }
+
     /// The volume called `name`.
     #[must_use]
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.volumes.iter().find(|v| v.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cib;
+
+    #[test]
+    fn fencing_is_on_unless_a_boolean_word_under_either_name_says_no_and_the_older_name_comes_first()
+     {
+        let cases: [(&[(&str, &str)], bool); 8] = [
+            (&[], true),
+            (&[("stonith-enabled", "Off")], false),
+            (&[("fencing-enabled", "no")], false),
+            (&[("fencing-enabled", "yes")], true),
+            (&[("fencing-enabled", "false"), ("stonith-enabled", "true")], true),
+            (&[("fencing-enabled", "true"), ("stonith-enabled", "0")], false),
+            (&[("stonith-enabled", "perhaps")], true),
+            (&[("stonith-enabled", "perhaps"), ("fencing-enabled", "false")], false),
+        ];
+        for (properties, on) in cases {
+            let mut cib = Cib::default();
+            properties.iter().for_each(|(name, value)| cib.properties.set(name, value));
+            assert_eq!(cib.fencing_enabled(), on, "{properties:?}");
+        }
     }
 }

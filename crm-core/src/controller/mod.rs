@@ -525,11 +525,7 @@ impl Controller {
     }
 
     fn fencing_wanted(&self) -> bool {
-        let properties = &self.state.cib.properties;
-        properties
-            .flag("stonith-enabled")
-            .or_else(|| properties.flag("fencing-enabled"))
-            .unwrap_or(true)
+        self.state.cib.fencing_enabled()
     }
 
     fn others(&self) -> impl Iterator<Item = &String> {

@@ -45,9 +45,7 @@ impl Lint<'_> {
                 "make the machine a member with `crm cluster join`",
             );
         }
-        let properties = &self.cib.properties;
-        let off = ["stonith-enabled", "fencing-enabled"].iter().find_map(|n| properties.flag(n));
-        if p.agent.class == "stonith" && off != Some(false) {
+        if p.agent.class == "stonith" && self.cib.fencing_enabled() {
             self.not_done(
                 &p.id,
                 "the device is started and monitored, and no node is fenced with it: what a lost node ran waits until that node is back",

@@ -142,10 +142,8 @@ impl Lint<'_> {
 
     fn cluster(&mut self) {
         let properties = &self.cib.properties;
-        let fencing =
-            ["stonith-enabled", "fencing-enabled"].iter().find_map(|name| properties.flag(name));
         let set = "cib-bootstrap-options";
-        if fencing == Some(false) {
+        if !self.cib.fencing_enabled() {
             self.add(
                 "LINT003",
                 set,
@@ -161,7 +159,7 @@ impl Lint<'_> {
                 "fencing is on, but no fencing device is configured: after a node's failure nothing is recovered".to_owned(),
                 "configure a fencing device (primitive ... stonith:...)".to_owned(),
             );
-        } else if fencing != Some(false) {
+        } else {
             self.coverage();
         }
         if properties.get("no-quorum-policy") == Some("ignore") {

@@ -165,7 +165,7 @@ pub(super) fn properties(cib: &Cib) -> Properties {
         stop_all: flag(&chain, "stop-all-resources", false),
         no_quorum,
         start_failure_is_fatal: flag(&chain, "start-failure-is-fatal", true),
-        fencing: flag(&chain, "stonith-enabled", true),
+        fencing: cib.fencing_enabled(),
         strategy: match lookup(&chain, "placement-strategy") {
             Some("utilization") => Strategy::Utilization,
             Some("minimal") => Strategy::Minimal,

@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn fencing(&self) -> bool {
-        self.out.cib.properties.flag("stonith-enabled").unwrap_or(true)
+        self.out.cib.fencing_enabled()
     }
 
     /// Nodes nobody has told anything about.

@@ -2,7 +2,7 @@
 
 use crate::plan::{Action, ActionId, ActionKind, ClusterOp, Plan, plan};
 use crate::simulate::input;
-use crate::xml::read;
+use crate::xml::{Document, read};
 
 const NOW_MS: u64 = 2_000_000_000;
 
@@ -13,6 +13,10 @@ fn planned(properties: &str, resources: &str, status: [&str; 2]) -> Plan {
 
 /// The same with constraints.
 fn planned_under(properties: &str, resources: &str, constraints: &str, status: [&str; 2]) -> Plan {
+    plan(&input(&document(properties, resources, constraints, status)))
+}
+
+fn document(properties: &str, resources: &str, constraints: &str, status: [&str; 2]) -> Document {
     let [alpha, delta] = status;
     let state = |id: u32, name: &str, inner: &str| {
         format!(
@@ -28,8 +32,7 @@ fn planned_under(properties: &str, resources: &str, constraints: &str, status: [
         state(1, "alpha", alpha),
         state(2, "delta", delta)
     );
-    let document = read(&text, NOW_MS).expect("the document is well-formed");
-    plan(&input(&document))
+    read(&text, NOW_MS).expect("the document is well-formed")
 }
 
 fn pair(name: &str, value: &str) -> String {
@@ -400,4 +403,14 @@ fn a_clone_that_restarts_elsewhere_takes_the_migration_of_what_is_ordered_after_
     let failed = op("f", "monitor", 2, (1, 0), r#"interval="5000""#);
     assert_eq!(run(&failed), ["* Recover a:0 ( alpha )", "* Move r ( delta -> alpha )"]);
     assert_eq!(run(""), ["* Migrate r ( delta -> alpha )"]);
+}
+
+#[test]
+fn without_fencing_under_its_newer_name_things_start_too() {
+    let idle = lrm(&[stopped("r")]);
+    let mut document = document(&no_fencing(), &dummy("r", ""), "", [&idle, &idle]);
+    // The reader of XML turns the newer name into the older one; a configuration of our own has what was typed.
+    assert!(document.cib.properties.unset("stonith-enabled"));
+    document.cib.properties.set("fencing-enabled", "false");
+    assert_eq!(steps(&plan(&input(&document))), ["r start alpha"]);
 }
