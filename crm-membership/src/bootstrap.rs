@@ -4,10 +4,11 @@
 use crate::admission::{DATA_KEY, fingerprint, node_parameters};
 use crate::birth::{self, Birth};
 use crate::durable;
-use crate::settings::{Cluster, Profile, Seat, Settings, SettingsError, check_address, check_name};
+use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
 use crate::token::{Token, TokenError, ca_pin, now_s, random, sign};
 use crm_proto::pb;
+use crm_quorum::Failover;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -382,7 +383,7 @@ fn node_settings(
         tls_dir: dirs.tls.clone(),
         raft_id: FOUNDER,
         cluster,
-        profile: Profile::Normal,
+        profile: Failover::Normal,
         realtime: true,
         seats,
     }

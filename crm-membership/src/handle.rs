@@ -9,13 +9,14 @@ use crate::heartbeat::{Heartbeats, PeerHealth, Setup};
 use crate::leadership::{self, Leadership};
 use crate::proposer::{ProposeError, Proposer};
 use crate::server::{JoinService, PeerService, give};
-use crate::settings::{Profile, Settings};
+use crate::settings::Settings;
 use crate::site::Site;
 use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
 use crate::{birth, durable, duties};
 use crm_core::store::{Command, Member, Outcome, State};
 use crm_proto::{pb, peer};
+use crm_quorum::Timing;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeMap;
 use std::io;
@@ -216,7 +217,7 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
     let setup = Setup {
         raft_id: site.settings.raft_id,
         incarnation: next_incarnation(&dir).map_err(state)?,
-        timing: site.settings.profile.detector(),
+        timing: site.settings.profile.timing(),
         key: site.keys.heartbeat().clone(),
         socket,
         realtime: site.settings.realtime,
@@ -274,13 +275,12 @@ async fn listen(settings: &Settings) -> Result<(tokio::net::TcpListener, UdpSock
     Ok((listener, socket))
 }
 
-fn raft_config(profile: Profile, cluster: &str) -> openraft::Config {
-    let (heartbeat_interval, election_timeout_min, election_timeout_max) = profile.raft();
+fn raft_config(timing: Timing, cluster: &str) -> openraft::Config {
     openraft::Config {
         cluster_name: cluster.to_owned(),
-        heartbeat_interval,
-        election_timeout_min,
-        election_timeout_max,
+        heartbeat_interval: timing.raft_heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
         enable_pre_vote: Some(true),
         // A restarted leader must win an election first (design/membership.md 2.3, 1b).
         enable_leader_restore: Some(false),
@@ -292,7 +292,7 @@ fn raft_config(profile: Profile, cluster: &str) -> openraft::Config {
 
 async fn new_raft(site: &Arc<Site>, log: LogStore, machine: Machine) -> Result<Raft, StartError> {
     let refused = |why: String| StartError::Raft { why };
-    let config = raft_config(site.settings.profile, &site.settings.cluster.name)
+    let config = raft_config(site.settings.profile.timing(), &site.settings.cluster.name)
         .validate()
         .map_err(|e| refused(e.to_string()))?;
     let network = Network(Arc::clone(site));
@@ -380,7 +380,8 @@ impl Handle {
             }
             Ok::<(), String>(())
         };
-        match tokio::time::timeout(site.settings.profile.dead_after(), handing).await {
+        let limit = Duration::from_millis(site.settings.profile.timing().dead_after_ms);
+        match tokio::time::timeout(limit, handing).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => tracing::warn!(why, "leadership not handed over"),
             Err(_) => tracing::warn!("leadership not handed over in time"),

@@ -3,8 +3,8 @@
 //! `state == Leader` outlive their truth and are never used alone (design/membership.md 2.3).
 
 use crate::consensus::{Metrics, Raft};
-use crate::settings::Profile;
 use crate::site::{LeaderSign, Site};
+use crm_quorum::Timing;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::{Instant as _, ServerState};
@@ -65,7 +65,7 @@ impl View {
 /// a loss of quorum.
 #[derive(Debug)]
 struct Judge {
-    profile: Profile,
+    timing: Timing,
     proof: Option<Instant>,
 }
 
@@ -81,8 +81,9 @@ impl Judge {
         let fresh = |at: Instant, limit: Duration| now.saturating_duration_since(at) <= limit;
         let acked = if view.leads && view.alone { Some(now) } else { view.acked };
         let acked = acked.filter(|_| view.leads);
-        let me_leader = acked.is_some_and(|at| fresh(at, self.profile.lease()));
-        let dead_after = self.profile.dead_after();
+        let me_leader =
+            acked.is_some_and(|at| fresh(at, Duration::from_millis(self.timing.lease_ms)));
+        let dead_after = Duration::from_millis(self.timing.dead_after_ms);
         let sign = view.sign.filter(|s| s.term == view.term && !view.leads);
         let followed = sign.filter(|s| s.quorate && fresh(s.at, dead_after));
         let proofs = [self.proof, acked, followed.map(|s| s.at)];
@@ -102,11 +103,11 @@ pub(crate) async fn watch_over(
     tell: watch::Sender<Leadership>,
     failure: watch::Sender<Option<String>>,
 ) {
-    let profile = site.settings.profile;
-    let mut judge = Judge { profile, proof: None };
+    let timing = site.settings.profile.timing();
+    let mut judge = Judge { timing, proof: None };
     let mut metrics = raft.metrics();
     let mut signs = site.leader_sign.subscribe();
-    let mut pace = tokio::time::interval(profile.interval() / 2);
+    let mut pace = tokio::time::interval(Duration::from_millis(timing.interval_ms) / 2);
     loop {
         tokio::select! {
             biased;
@@ -160,6 +161,7 @@ fn voters(metrics: &Metrics) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crm_quorum::Failover;
 
     fn view(now: Instant) -> View {
         View { me: 1, term: 5, leads: false, alone: false, acked: None, sign: None }
@@ -174,7 +176,7 @@ mod tests {
     }
 
     fn judge() -> Judge {
-        Judge { profile: Profile::Normal, proof: None }
+        Judge { timing: Failover::Normal.timing(), proof: None }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Proposer {
                 Attempt::Stopped(why) => return Err(ProposeError::Stopped { why }),
             }
             // News of raft, or an interval at most: a lease comes back without any.
-            let pause = self.site.settings.profile.interval() / 4;
+            let pause = Duration::from_millis(self.site.settings.profile.timing().interval_ms) / 4;
             if let Ok(Err(_)) = tokio::time::timeout(pause, metrics.changed()).await {
                 let why = "it was shut down".to_owned();
                 return Err(ProposeError::Stopped { why });
@@ -124,7 +124,7 @@ impl Proposer {
 
     async fn attempt(&self, ask: &Ask, deadline: Instant) -> Attempt {
         // One attempt may hang on a dead leader: leave time for another.
-        let patience = self.site.settings.profile.dead_after() * 2;
+        let patience = Duration::from_millis(self.site.settings.profile.timing().dead_after_ms) * 2;
         let limit = patience.min(deadline.saturating_duration_since(Instant::now()));
         let me = self.site.settings.raft_id;
         let leader = self.raft.metrics().borrow_watched().current_leader;

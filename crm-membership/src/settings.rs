@@ -1,12 +1,11 @@
 //! What a node is told at its start: `node.yaml`. Written by `bootstrap`, read by the daemon.
 
 use crate::durable;
-use crm_quorum::{Failover, Timing};
+use crm_quorum::Failover;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use thiserror::Error;
 
 /// Port of the peer API (TCP) and of the heartbeats (UDP).
@@ -51,49 +50,6 @@ pub enum SettingsError {
         /// Why.
         why: String,
     },
-}
-
-/// How fast failures are noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// Dead after 0.5 s; for a quiet network of its own.
-    Fast,
-    /// Dead after 1 s.
-    #[default]
-    Normal,
-    /// Dead after 4 s.
-    Wan,
-}
-
-impl Profile {
-    /// All times that follow.
-    #[must_use]
-    pub const fn detector(self) -> Timing {
-        match self {
-            Self::Fast => Failover::Fast.timing(),
-            Self::Normal => Failover::Normal.timing(),
-            Self::Wan => Failover::Wan.timing(),
-        }
-    }
-
-    /// Raft's heartbeat interval and its shortest and longest election timeout, in milliseconds.
-    pub(crate) const fn raft(self) -> (u64, u64, u64) {
-        let timing = self.detector();
-        (timing.raft_heartbeat_ms, timing.election_min_ms, timing.election_max_ms)
-    }
-
-    pub(crate) const fn lease(self) -> Duration {
-        Duration::from_millis(self.detector().lease_ms)
-    }
-
-    pub(crate) const fn interval(self) -> Duration {
-        Duration::from_millis(self.raft().0)
-    }
-
-    pub(crate) const fn dead_after(self) -> Duration {
-        Duration::from_millis(self.detector().dead_after_ms)
-    }
 }
 
 /// The cluster's name and identity.
@@ -141,7 +97,7 @@ pub struct Settings {
     pub cluster: Cluster,
     /// How fast failures are noticed.
     #[serde(default)]
-    pub profile: Profile,
+    pub profile: Failover,
     /// Run the heartbeat thread with real-time priority and lock memory, where permitted.
     #[serde(default = "default_realtime")]
     pub realtime: bool,
@@ -243,13 +199,14 @@ mod tests {
             tls_dir: "/etc/crm/tls".into(),
             raft_id: 1,
             cluster: Cluster { name: "lab".into(), uuid: "u".into() },
-            profile: Profile::Fast,
+            profile: Failover::Fast,
             realtime: true,
             seats: vec![Seat { name: "n1".into(), raft_id: 1, address: "10.0.0.1:7631".into() }],
         };
         settings.save(&path).unwrap();
         assert_eq!(Settings::load(&path).unwrap(), settings);
         let mut text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\nprofile: fast\n"), "{text}");
         text.push_str("colour: red\n");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(Settings::load(&path), Err(SettingsError::Invalid { .. })));

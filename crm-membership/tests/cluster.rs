@@ -4,10 +4,11 @@
 
 use crm_core::store::{Command, Outcome, State};
 use crm_membership::{
-    BootstrapError, Dirs, Handle, Leadership, Profile, Settings, StartError, TokenError, bootstrap,
+    BootstrapError, Dirs, Handle, Leadership, Settings, StartError, TokenError, bootstrap,
 };
 use crm_proto::pb;
 use crm_proto::peer::{Order, PlanId, Work};
+use crm_quorum::Failover;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ impl World {
 
     fn settings(&self, name: &str) -> Settings {
         let mut settings = Settings::load(&self.dirs(name).settings).unwrap();
-        settings.profile = Profile::Normal;
+        settings.profile = Failover::Normal;
         settings.realtime = false;
         settings
     }
