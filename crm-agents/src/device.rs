@@ -33,8 +33,10 @@ pub(crate) async fn run(run_dir: &Path, agent: &str, spec: &OpSpec) -> Result {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }),
-        ("monitor", 0) if mark.exists() => done(Ok(())),
-        ("monitor", 0) => (ExecStatus::Complete, rc::NOT_RUNNING, String::new()),
+        ("monitor", 0) => match mark.try_exists() {
+            Ok(false) => (ExecStatus::Complete, rc::NOT_RUNNING, String::new()),
+            known => done(known.map(drop)),
+        },
         ("start", _) => match check(agent, spec).await {
             (ExecStatus::Complete, rc::OK, _) => done(set(&mark)),
             failed => failed,

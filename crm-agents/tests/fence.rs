@@ -257,36 +257,48 @@ async fn a_device_of_debians_virsh_agent_is_checked_and_its_failure_told() {
     assert!(!said.message.contains("hunter2"), "{said:?}");
 }
 
+fn executor(run_dir: &Path) -> Executor {
+    let config = ExecutorConfig {
+        node: "alpha".to_owned(),
+        run_dir: run_dir.to_owned(),
+        self_exe: std::env::current_exe().unwrap(),
+        prefer_native: true,
+    };
+    Executor::new(config).unwrap()
+}
+
+/// Runs an operation (with its interval) of the device `f`; its agent is asked with `word` whether it is there.
+async fn step(
+    executor: &Executor,
+    agent: &str,
+    (op, interval_ms): (&str, u64),
+    word: &str,
+) -> (ExecStatus, i32, String) {
+    let params = [("pcmk_monitor_action", word), ("pcmk_host_list", "delta"), ("CRM_meta_x", "y")];
+    let spec = OpSpec {
+        node: "alpha".to_owned(),
+        resource: "f".to_owned(),
+        agent: format!("stonith:{agent}"),
+        op: op.to_owned(),
+        interval_ms,
+        timeout_ms: 20_000,
+        expected_rc: rc::OK,
+        params: params.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
+        digest: 0,
+    };
+    let result = executor.run(&spec, 1).await;
+    (result.status, result.rc, result.reason)
+}
+
 #[tokio::test]
 async fn a_device_is_started_when_its_agent_answers_and_stops_without_it() {
     if !debian("fence_dummy") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let self_exe = std::env::current_exe().unwrap();
-    let config = ExecutorConfig {
-        node: "alpha".to_owned(),
-        run_dir: dir.path().to_owned(),
-        self_exe,
-        prefer_native: true,
-    };
-    let executor = Executor::new(config).unwrap();
+    let executor = executor(dir.path());
     let step = async |agent: &str, op: &str, interval_ms: u64, word: &str| {
-        let params =
-            [("pcmk_monitor_action", word), ("pcmk_host_list", "delta"), ("CRM_meta_x", "y")];
-        let spec = OpSpec {
-            node: "alpha".to_owned(),
-            resource: "f".to_owned(),
-            agent: format!("stonith:{agent}"),
-            op: op.to_owned(),
-            interval_ms,
-            timeout_ms: 20_000,
-            expected_rc: rc::OK,
-            params: params.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
-            digest: 0,
-        };
-        let result = executor.run(&spec, 1).await;
-        (result.status, result.rc, result.reason)
+        step(&executor, agent, (op, interval_ms), word).await
     };
     let ok = (ExecStatus::Complete, rc::OK, String::new());
     let dead = (ExecStatus::Complete, rc::NOT_RUNNING, String::new());
@@ -304,6 +316,18 @@ async fn a_device_is_started_when_its_agent_answers_and_stops_without_it() {
     let (status, code, reason) = step("fence_none", "start", 0, "monitor").await;
     assert_eq!((status, code), (ExecStatus::NotInstalled, rc::ERR_INSTALLED));
     assert!(reason.contains("fence_none"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_device_whose_mark_cannot_be_looked_for_is_not_taken_for_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    // Where the directory of the marks is to be, there is a file.
+    std::fs::write(dir.path().join("devices"), "").unwrap();
+    let probe = ("monitor", 0);
+    let (status, code, reason) =
+        step(&executor(dir.path()), "fence_watchdog", probe, "monitor").await;
+    assert_eq!((status, code), (ExecStatus::Complete, rc::ERR_GENERIC));
+    assert!(reason.contains("mark of the device"), "{reason}");
 }
 
 #[tokio::test]
