@@ -69,13 +69,9 @@ impl Model<'_> {
 
     fn assign_primitive(&mut self, r: RscIx, prefer: Option<NodeIx>) {
         let this_with = self.this_with_list(r);
-        let mut with_this = self.with_this_list(r);
-        if !self.props.exact {
-            // What must be promoted with it chooses among what all others leave open.
-            let promoted = |ix: &ColocIx| self.colocs[*ix].dependent_role == Some(Role::Promoted);
-            with_this.sort_by_key(promoted);
-        }
+        let with_this = self.with_this_list(r);
         let one_go = self.habit(Habit::OneGo);
+        self.voices.promoters.clear();
         for mandatory in [true, false] {
             let now = |s: &Self, ix: usize| {
                 if one_go { mandatory } else { s.colocs[ix].score.is_infinite() == mandatory }
@@ -89,6 +85,9 @@ impl Model<'_> {
                 if now(self, *ix) {
                     self.take_preferences(r, *ix);
                 }
+            }
+            if mandatory {
+                self.keep_promotable(r);
             }
         }
         let stop = self.must_stop(r);

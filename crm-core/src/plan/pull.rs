@@ -101,7 +101,11 @@ impl Model<'_> {
             let mut work = table.clone();
             self.add_matching(source, ix, factor, pull, &mut work);
             if self.pull_further(source, factor, pull, &mut work) {
-                self.only_promotable(ix, factor, pull, &mut work);
+                let c = &self.colocs[ix];
+                // Along the whole way, not only at its end: what is bound by a wish can go its own way.
+                if factor >= 1.0 && c.dependent_role == Some(Role::Promoted) {
+                    self.voices.promoters.push(c.dependent);
+                }
                 if pull.positive {
                     for score in &mut work {
                         score.get_or_insert(Score::new(1));
@@ -220,23 +224,20 @@ impl Model<'_> {
         table
     }
 
-    /// What must be promoted where this goes should not be sent where it cannot be promoted, if another node will do.
-    /// Goes beyond Pacemaker, which would wait there forever.
-    fn only_promotable(&self, ix: ColocIx, factor: f32, pull: Pull, work: &mut Table) {
-        let c = &self.colocs[ix];
-        // A clone's own table does not know yet what its instances follow.
-        let mandatory = c.score == Score::INF && factor > 0.0 && !pull.positive;
-        if self.props.exact || !mandatory || c.dependent_role != Some(Role::Promoted) {
-            return;
-        }
-        let Some(can) = self.promotable_nodes(c.dependent) else { return };
-        let narrowed: Table = work
-            .iter()
-            .zip(can)
-            .map(|(score, can)| if can { *score } else { Some(Score::NEG_INF) })
-            .collect();
-        if self.any_open(&narrowed) {
-            *work = narrowed;
+    /// What must be promoted where `r` goes should not be sent where it cannot be promoted, if another node will do. Those that have just been
+    /// heard choose among what all others leave open: else `r` would go where something must stop without which the promotable could not run,
+    /// and back as soon as that has stopped. Goes beyond Pacemaker, which would wait there forever.
+    pub(super) fn keep_promotable(&mut self, r: RscIx) {
+        for clone in std::mem::take(&mut self.voices.promoters) {
+            let Some(can) = self.promotable_nodes(clone).filter(|_| !self.props.exact) else {
+                continue;
+            };
+            let scores = self.rscs[r].scores.iter().zip(can);
+            let narrowed: Vec<Score> =
+                scores.map(|(score, can)| if can { *score } else { Score::NEG_INF }).collect();
+            if self.any_available(&narrowed) {
+                *self.rscs[r].scores = narrowed;
+            }
         }
     }
 }

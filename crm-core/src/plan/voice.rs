@@ -92,6 +92,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Voices {
     pub(super) changes: Changes,
+    /// Promotable clones that must be promoted where what is listening to its dependents goes: noted by the walk.
+    pub(super) promoters: Vec<RscIx>,
     by_key: BTreeMap<Key, usize>,
     entries: Vec<Entry>,
     /// Entries that were made from a resource's scores.
@@ -204,7 +206,7 @@ impl Model<'_> {
             return Some(silent);
         }
         if !self.props.exact && c.score == Score::INF && c.dependent_role == Some(Role::Promoted) {
-            // It also leaves out nodes where nothing can be promoted.
+            // It is also to be remembered, for the nodes where it can be promoted.
             return None;
         }
         let source = self.speaker_of(c.dependent);

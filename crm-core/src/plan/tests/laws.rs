@@ -202,3 +202,22 @@ fn what_is_promoted_with_a_resource_does_not_drive_it_in_circles() {
     world.settle();
     assert!(world.running("n10").contains("p0") && world.running("n10").contains("c0p"));
 }
+
+/// A group that two follow, the promoted one in last place.
+#[test]
+fn what_is_promoted_with_a_group_does_not_drive_it_in_circles() {
+    let shape = Shape {
+        prims: 0,
+        groups: 1,
+        clones: 1,
+        ms: 1,
+        locations: vec![(0, 1, -1_000_000), (1, 0, -1_000_000)],
+        colocations: vec![(0, 2, 1_000_000, true), (1, 0, 1_000_000, false)],
+        orders: vec![(1, 2, true)],
+        stickiness: 0,
+        events: Vec::new(),
+    };
+    let mut world = World::new(&NODES, build(&shape));
+    world.settle();
+    assert!(world.running("n10").contains("g0m2") && world.running("n10").contains("c0p"));
+}
