@@ -1,10 +1,11 @@
 //! `crm demo`: its words and what they call.
 
 use crate::client::{self, Question};
+use crate::cluster::Profile;
 use crate::down::down;
-use crate::lab::Lab;
+use crate::lab::{Lab, VOLUME};
 use crate::rootless::{self, Ground};
-use crate::up::{Plan, up};
+use crate::up::{Plan, bare, up};
 use crate::{bench, cluster, init, loopback, net, node, ns, script, ui, view};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -49,12 +50,19 @@ struct Build {
     /// No namespaces: nodes on loopback addresses, a volume without a file system (what is left where nothing else is allowed)
     #[arg(long, conflicts_with = "debian_agents", global = true)]
     loopback: bool,
+    /// How fast the nodes notice failures [default: normal]
+    #[arg(long, global = true)]
+    profile: Option<Profile>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Word {
     /// Build the lab and start the client
-    Up,
+    Up {
+        /// Nodes and a cluster only: no volume, no service, no client
+        #[arg(long)]
+        plain: bool,
+    },
     /// Show it once
     Status,
     /// Move everything off a node
@@ -125,7 +133,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn run(demo: Demo) -> Result<()> {
     let lab = Lab::new(demo.dir)?;
     // What is built anew need not stand where the old one stands.
-    let fresh = matches!(demo.command, None | Some(Word::Up)) && lab.is_loopback();
+    let fresh = matches!(demo.command, None | Some(Word::Up { .. })) && lab.is_loopback();
     if fresh {
         down(&lab)?;
     }
@@ -147,14 +155,18 @@ fn run(demo: Demo) -> Result<()> {
         return bench::run(&lab, &plan, out);
     }
     match demo.command {
-        None if demo.script => run_script(&lab, &plan, &ground, demo.keep),
+        None if demo.script => {
+            let built = build(&lab, &plan, &ground, demo.build.profile);
+            run_script(&lab, built, demo.keep)
+        }
         None => {
-            build(&lab, &plan, &ground)?;
+            build(&lab, &plan, &ground, demo.build.profile)?;
             client::start(&lab, "/srv")?;
             view::watch(&lab, None)
         }
-        Some(Word::Up) => {
-            build(&lab, &plan, &ground)?;
+        Some(Word::Up { plain: true }) => plain(&lab, &plan, demo.build.profile),
+        Some(Word::Up { plain: false }) => {
+            build(&lab, &plan, &ground, demo.build.profile)?;
             client::start(&lab, "/srv")?;
             ui::say(&view::picture(&lab)?);
             Ok(())
@@ -165,7 +177,7 @@ fn run(demo: Demo) -> Result<()> {
 
 fn run_word(lab: &Lab, word: Word) -> Result<()> {
     match word {
-        Word::Up => Ok(()),
+        Word::Up { .. } => Ok(()),
         Word::Status => {
             ui::say(&view::picture(lab)?);
             Ok(())
@@ -198,7 +210,17 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
     }
 }
 
-fn build(lab: &Lab, plan: &Plan, ground: &Ground) -> Result<()> {
+/// Nodes and a cluster of them, nothing else: what it is to run is configured by whoever asked for it.
+fn plain(lab: &Lab, plan: &Plan, profile: Option<Profile>) -> Result<()> {
+    bare(lab, plan)?;
+    let nodes = lab.nodes()?;
+    cluster::form(lab, &nodes)?;
+    profile.map_or(Ok(()), |profile| cluster::set_profile(lab, profile))?;
+    ui::say(&format!("  cluster   {} nodes online", nodes.len()));
+    Ok(())
+}
+
+fn build(lab: &Lab, plan: &Plan, ground: &Ground, profile: Option<Profile>) -> Result<()> {
     let start = Instant::now();
     ui::say(&format!("demo: {} nodes, files in {}", plan.nodes, lab.dir().display()));
     match ground {
@@ -210,12 +232,13 @@ fn build(lab: &Lab, plan: &Plan, ground: &Ground) -> Result<()> {
         Ground::Namespaces => {}
     }
     up(lab, plan)?;
+    profile.map_or(Ok(()), |profile| cluster::set_profile(lab, profile))?;
     ui::say(&format!("  ready     in {:.1} s", start.elapsed().as_secs_f64()));
     Ok(())
 }
 
-fn run_script(lab: &Lab, plan: &Plan, ground: &Ground, keep: bool) -> Result<()> {
-    let result = build(lab, plan, ground).and_then(|()| script::run(lab));
+fn run_script(lab: &Lab, built: Result<()>, keep: bool) -> Result<()> {
+    let result = built.and_then(|()| script::run(lab));
     if keep {
         return result;
     }
@@ -269,7 +292,12 @@ fn heal(lab: &Lab) -> Result<()> {
         }
     }
     cluster::wait_for_members(lab, &nodes)?;
-    cluster::wait_for_sync(lab, &nodes)?;
-    ui::say("  all nodes are online, the volume is in sync");
-    Ok(())
+    let asked = cluster::any_on(lab)?;
+    if node::status(lab, &asked)?.state.cib.volume(VOLUME).is_some() {
+        cluster::wait_for_sync(lab, &nodes)?;
+        ui::say("  all nodes are online, the volume is in sync");
+    } else {
+        ui::say("  all nodes are online");
+    }
+    cluster::wait_idle(lab, &asked)
 }

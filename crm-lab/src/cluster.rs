@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use crm_core::cib::Role;
 use crm_proto::block::{Connection, DiskState, Request, VolumeStatus};
 use crm_proto::local;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,56 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 const SYNC_LIMIT: Duration = Duration::from_secs(120);
 /// How long resources may take to run, or to move.
 pub const MOVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How fast nodes notice failures: `profile` in `node.yaml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Dead after 0.5 s.
+    Fast,
+    /// Dead after 1 s.
+    Normal,
+    /// Dead after 4 s.
+    Wan,
+}
+
+/// The settings with this profile in place of theirs.
+fn with_profile(settings: &str, profile: Profile) -> String {
+    let word = match profile {
+        Profile::Fast => "fast",
+        Profile::Normal => "normal",
+        Profile::Wan => "wan",
+    };
+    let others = settings.lines().filter(|line| !line.starts_with("profile:"));
+    let kept: String = others.map(|line| format!("{line}\n")).collect();
+    format!("{kept}profile: {word}\n")
+}
+
+/// Gives all nodes this profile: it is read at the start only, so every crmd is killed and started anew by its supervisor.
+///
+/// # Errors
+/// When the settings cannot be written, or the members do not find each other again.
+pub fn set_profile(lab: &Lab, profile: Profile) -> Result<()> {
+    let nodes = lab.nodes()?;
+    for name in &nodes {
+        let path = lab.node_dir(name).join("etc-crm/node.yaml");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        fs::write(&path, with_profile(&text, profile))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    for name in &nodes {
+        let old = node::daemon_pids(lab, name, "daemon")?;
+        let words = ["kill", "-9"].into_iter().chain(old.iter().map(String::as_str));
+        node::exec(lab, name, &words.collect::<Vec<&str>>())?;
+        wait::until(&format!("crmd of {name} to be started anew"), JOIN_LIMIT, || {
+            let now = node::daemon_pids(lab, name, "daemon")?;
+            Ok(now.iter().all(|pid| !old.contains(pid)).then_some(()))
+        })?;
+    }
+    for name in &nodes {
+        node::wait_for_daemons(lab, name)?;
+    }
+    wait_for_members(lab, &nodes)
+}
 
 /// Makes the cluster, the volume, the file system on it, and loads the configuration.
 pub(crate) fn build(lab: &Lab, plan: &up::Plan) -> Result<()> {
@@ -341,4 +392,17 @@ pub fn wait_idle(lab: &Lab, asked: &str) -> Result<()> {
             other => bail!("crmd on {asked} answered {other:?}"),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Profile, with_profile};
+
+    #[test]
+    fn a_profile_replaces_the_one_in_the_settings_and_nothing_else() {
+        let text = "name: alpha\nprofile: normal\nseats:\n- name: alpha\n";
+        let fast = with_profile(text, Profile::Fast);
+        assert_eq!(fast, "name: alpha\nseats:\n- name: alpha\nprofile: fast\n");
+        assert_eq!(with_profile(&fast, Profile::Wan).matches("profile:").count(), 1);
+    }
 }
