@@ -1,6 +1,12 @@
-//! `cargo xtask bench`: gaps, disk speed and commits, or the policy engine, as JSON with the machine's line.
+//! `cargo xtask bench`: gaps, disk speed and commits, the policy engine, or failover beside the peer, as JSON with the machine's line.
 //!
 //! The lab measures (`crm demo bench`); this adds the machine and the place where results are kept.
+
+mod cost;
+mod failover;
+mod figures;
+mod probe;
+mod side;
 
 use crate::exec::{self, cargo, command, read, root, say};
 use crate::setup;
@@ -23,12 +29,16 @@ fn machine() -> Result<String, String> {
     Ok(format!("{model}, {cores} cores, {} GiB, Linux {}", kib >> 20, kernel.trim()))
 }
 
-/// `cargo xtask bench [scheduler [EXECUTABLE]]`.
+/// `cargo xtask bench [scheduler [EXECUTABLE] | failover ...]`.
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
+    let rest = words.get(1..).unwrap_or_default();
     match words.first().map(String::as_str) {
         None => whole(),
         Some("scheduler") => scheduler(words.get(1).map(PathBuf::from)),
-        Some(other) => Err(format!("there is no bench `{other}`: `cargo xtask bench [scheduler]`")),
+        Some("failover") => failover::run(rest),
+        Some(other) => failover::part(other, rest).unwrap_or_else(|| {
+            Err(format!("there is no bench `{other}`: `cargo xtask bench [scheduler|failover]`"))
+        }),
     }
 }
 
