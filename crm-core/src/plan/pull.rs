@@ -100,6 +100,11 @@ impl Model<'_> {
         } else {
             let mut work = table.clone();
             self.add_matching(source, ix, factor, pull, &mut work);
+            if factor < 0.0 && !self.props.exact && !self.any_open(&work) {
+                // What keeps away and would leave nothing is not heard itself. What is bound to it is, for that goes by where this one can be:
+                // else one that stays where it is would drown now and then what others must have, and all would change places for ever.
+                work.clone_from(table);
+            }
             if self.pull_further(source, factor, pull, &mut work) {
                 let c = &self.colocs[ix];
                 // Along the whole way, not only at its end: what is bound by a wish can go its own way.

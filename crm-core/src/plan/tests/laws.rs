@@ -221,3 +221,24 @@ fn what_is_promoted_with_a_group_does_not_drive_it_in_circles() {
     world.settle();
     assert!(world.running("n10").contains("g0m2") && world.running("n10").contains("c0p"));
 }
+
+/// What follows stays where it is, and what must keep away from that in turn has its own place: that is heard in every state.
+#[test]
+fn what_stays_does_not_drown_what_is_bound_to_it() {
+    let shape = Shape {
+        prims: 2,
+        groups: 0,
+        clones: 1,
+        ms: 0,
+        locations: vec![(0, 2, -101), (2, 2, 1_000_000)],
+        colocations: vec![(0, 1, -1_000_000, false), (2, 1, -1_000_000, false)],
+        orders: Vec::new(),
+        stickiness: 100,
+        events: Vec::new(),
+    };
+    let mut world = World::new(&NODES, build(&shape));
+    world.settle();
+    world.kill("n1", true);
+    world.settle();
+    assert!(world.running("n10").contains("c0p"));
+}
