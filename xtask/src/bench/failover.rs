@@ -87,14 +87,29 @@ fn load() -> Result<f64, String> {
     first.parse().map_err(|e| format!("/proc/loadavg: {e}"))
 }
 
+/// Held while a bench runs: two at once would take each other's clusters away and measure each other.
+const LOCK: &str = "/var/tmp/crm-bench.lock";
+/// More load than this before anything has begun is other people's.
+const QUIET: f64 = 0.5;
+
+fn lock() -> Result<fs::File, String> {
+    let file = fs::File::create(LOCK).map_err(|e| format!("{LOCK}: {e}"))?;
+    file.try_lock().map_err(|e| format!("another bench runs ({LOCK}: {e})"))?;
+    Ok(file)
+}
+
 /// `[EXECUTABLE] [--rounds N] [--hogs MINUTES] [--only PART,..]`.
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let wish = Wish::parse(words)?;
     if !is_root() {
         return Err("the bench makes namespaces: it needs root".to_owned());
     }
-    let mut whole = Figures::default();
-    let mut troubles = Vec::new();
+    let _only_one = lock()?;
+    let before = load()?;
+    if before > QUIET {
+        say(&format!("NOT QUIET: load {before}; what follows is no better than that"));
+    }
+    let (mut whole, mut troubles) = (Figures::default(), Vec::new());
     let binary = wish.executable.clone().map_or_else(exec::build_release, Ok)?;
     let ours = |profile, whole| Whose::Ours { binary: binary.clone(), profile, whole };
     let mut sides = vec![
