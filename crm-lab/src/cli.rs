@@ -301,3 +301,20 @@ fn heal(lab: &Lab) -> Result<()> {
     }
     cluster::wait_idle(lab, &asked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Demo, Profile, Word};
+    use clap::Parser;
+
+    #[test]
+    fn a_plain_lab_with_a_profile_is_asked_for_as_the_bench_does() {
+        let words = ["up", "--profile", "fast", "--dir", "/var/tmp/x", "--plain"];
+        let demo = Demo::try_parse_from(words).unwrap();
+        assert!(matches!(demo.command, Some(Word::Up { plain: true })));
+        assert_eq!(demo.build.profile, Some(Profile::Fast));
+        let demo = Demo::try_parse_from(["up"]).unwrap();
+        assert!(matches!(demo.command, Some(Word::Up { plain: false })));
+        assert!(Demo::try_parse_from(["kill", "alpha", "--plain"]).is_err());
+    }
+}
