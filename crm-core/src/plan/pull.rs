@@ -240,10 +240,18 @@ impl Model<'_> {
             let scores = self.rscs[r].scores.iter().zip(can);
             let narrowed: Vec<Score> =
                 scores.map(|(score, can)| if can { *score } else { Score::NEG_INF }).collect();
-            if self.any_available(&narrowed) {
+            // A node is worth infinity when others must have it so: then none of less worth will do.
+            let must = self.best_available(&self.rscs[r].scores) == Some(Score::INF);
+            let best = self.best_available(&narrowed).filter(|s| *s == Score::INF || !must);
+            if best.is_some_and(|s| s >= Score::ZERO) {
                 *self.rscs[r].scores = narrowed;
             }
         }
+    }
+
+    fn best_available(&self, scores: &[Score]) -> Option<Score> {
+        let usable = scores.iter().zip(&self.nodes).filter(|(_, n)| n.available());
+        usable.map(|(s, _)| *s).max()
     }
 }
 

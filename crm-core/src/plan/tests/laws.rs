@@ -242,3 +242,27 @@ fn what_stays_does_not_drown_what_is_bound_to_it() {
     world.settle();
     assert!(world.running("n10").contains("c0p"));
 }
+
+/// What would have to make way runs before the promotable, which has to stop with it: being promoted there is not worth that.
+#[test]
+fn what_is_promoted_with_a_resource_does_not_drive_out_what_runs_before_it() {
+    let never = -1_000_000;
+    let shape = Shape {
+        prims: 2,
+        groups: 0,
+        clones: 0,
+        ms: 1,
+        locations: vec![(0, 2, never), (1, 1, never), (1, 2, never)],
+        colocations: vec![(0, 1, never, false), (0, 2, 1_000_000, true)],
+        orders: vec![(1, 2, true)],
+        stickiness: 0,
+        events: Vec::new(),
+    };
+    let mut world = World::new(&NODES, build(&shape));
+    world.settle();
+    assert!(
+        world.running("n1").contains("p1") && world.running("n2").contains("p0"),
+        "{:?}",
+        world.truth
+    );
+}
