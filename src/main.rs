@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     }
     let first = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
     match (called.as_str(), first) {
+        ("fence_lab", _) => crm_lab::power::agent(),
         ("crmd", _) | (_, "daemon") => crmd::main(),
         ("crm-blockd", _) => crm_block::main(text(&args, 1)),
         (_, "blockd") => crm_block::main(text(&args, 2)),

@@ -49,7 +49,7 @@ impl AgentCatalog for Catalog {
         for (provider, kind, _) in STAND_INS {
             names.push(format!("ocf:{provider}:{kind}"));
         }
-        names.extend(fence::installed(Path::new(fence::DIR)).map(|name| format!("stonith:{name}")));
+        names.extend(fence::installed(&fence::dir()).map(|name| format!("stonith:{name}")));
         names.sort();
         names.dedup();
         names
@@ -61,7 +61,7 @@ fn fence_info(kind: &str) -> Option<AgentInfo> {
     if kind == fence::WATCHDOG {
         return Some(AgentInfo::default());
     }
-    let path = fence::path(Path::new(fence::DIR), kind).filter(|path| path.is_file())?;
+    let path = fence::path(&fence::dir(), kind).filter(|path| path.is_file())?;
     let text = cached("stonith", kind, &path, || {
         exec::call(&path.display().to_string(), &["-o", "metadata"]).ok()
     })?;

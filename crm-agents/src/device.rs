@@ -59,9 +59,9 @@ async fn check(agent: &str, spec: &OpSpec) -> Result {
     if agent == fence::WATCHDOG {
         return done(Ok(()));
     }
-    let installed = fence::path(Path::new(fence::DIR), agent).is_some_and(|path| path.is_file());
+    let installed = fence::path(&fence::dir(), agent).is_some_and(|path| path.is_file());
     if !installed {
-        let text = format!("{}/{agent} is not there", fence::DIR);
+        let text = format!("{} is not there", fence::dir().join(agent).display());
         return (ExecStatus::NotInstalled, rc::ERR_INSTALLED, text);
     }
     let params = Params(spec.params.clone());
@@ -74,7 +74,7 @@ async fn check(agent: &str, spec: &OpSpec) -> Result {
         params: params.of_agent(),
         limit_ms: limit.unwrap_or(spec.timeout_ms).max(1),
     };
-    let answer = fence::run(Path::new(fence::DIR), &call).await;
+    let answer = fence::run(&fence::dir(), &call).await;
     match answer.exit {
         Some(0) => done(Ok(())),
         Some(_) => (ExecStatus::Complete, rc::ERR_GENERIC, answer.message),

@@ -32,6 +32,8 @@ pub struct Job {
     pub args: Vec<String>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
+    /// It is killed when nobody waits for it any more. (Operations of resources go on without their daemon.)
+    pub leashed: bool,
 }
 
 /// How it ended.
@@ -85,6 +87,8 @@ pub async fn run_with(job: &Job, input: String, limit: Duration) -> Outcome {
         tokio::spawn(feed(pipe, input));
     }
     let group = child.id().and_then(|id| i32::try_from(id).ok());
+    // A run that is called off (the future is dropped) leaves nothing behind.
+    let mut leash = Leash(group.filter(|_| job.leashed));
     let mut out = Tail::new(child.stdout.take());
     let mut err = Tail::new(child.stderr.take());
     let (mut phase, mut until) = (Phase::Running, Instant::now() + limit);
@@ -122,12 +126,22 @@ pub async fn run_with(job: &Job, input: String, limit: Duration) -> Outcome {
         // A daemon started by the agent may keep the pipe open for ever; what was said so far is kept.
         tracing::debug!(program = job.program, "something that it started holds its output");
     }
+    leash.0 = None;
     let ended = match (phase, status) {
         (Phase::Running, Some(Ok(status))) => Ended::Exit(exit_code(status)),
         (Phase::Running, Some(Err(error))) => Ended::NotStarted(error),
         (Phase::Running | Phase::Asked | Phase::Killed, _) => Ended::Timeout,
     };
     Outcome { ended, stdout: out.text(), stderr: err.text() }
+}
+
+/// Kills a process group that is not waited for any more.
+struct Leash(Option<i32>);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        signal_group(self.0.take(), Signal::SIGKILL);
+    }
 }
 
 /// Gives a child its input and closes it. One that does not want all of it has ended, or will: its exit code tells.

@@ -135,14 +135,19 @@ impl Executor {
         let mut env = self.environment(spec, provider, kind);
         if let Some(name) = self.native_name(spec, provider, kind) {
             let program = self.config.self_exe.display().to_string();
-            return Ok(Job { program, args: vec!["agent".to_owned(), name, spec.op.clone()], env });
+            return Ok(Job {
+                program,
+                args: vec!["agent".to_owned(), name, spec.op.clone()],
+                env,
+                leashed: false,
+            });
         }
         let script = format!("{OCF_ROOT}/resource.d/{provider}/{kind}");
         if !Path::new(&script).is_file() {
             return Err(format!("{script} is not there (agent {} not installed)", spec.agent));
         }
         env.insert("OCF_ROOT".to_owned(), OCF_ROOT.to_owned());
-        Ok(Job { program: script, args: vec![spec.op.clone()], env })
+        Ok(Job { program: script, args: vec![spec.op.clone()], env, leashed: false })
     }
 
     /// The native agent that answers for `ocf:provider:kind` here, if one does.
@@ -223,13 +228,13 @@ fn systemd(spec: &OpSpec, unit: &str) -> Job {
         other => other,
     };
     let args = vec![verb.to_owned(), "--quiet".to_owned(), unit.to_owned()];
-    Job { program: "systemctl".to_owned(), args, env: plain_environment() }
+    Job { program: "systemctl".to_owned(), args, env: plain_environment(), leashed: false }
 }
 
 fn lsb(spec: &OpSpec, script: &str) -> Job {
     let verb = if spec.op == "monitor" { "status" } else { spec.op.as_str() };
     let program = format!("/etc/init.d/{script}");
-    Job { program, args: vec![verb.to_owned()], env: plain_environment() }
+    Job { program, args: vec![verb.to_owned()], env: plain_environment(), leashed: false }
 }
 
 fn judge(spec: &OpSpec, outcome: Outcome) -> (ExecStatus, i32, String) {

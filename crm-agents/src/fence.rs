@@ -12,6 +12,12 @@ use std::time::Duration;
 
 /// Where Debian puts fence agents.
 pub const DIR: &str = "/usr/sbin";
+/// The directory in use: `CRM_FENCE_DIR`, else [`DIR`].
+#[must_use]
+pub fn dir() -> PathBuf {
+    std::env::var_os("CRM_FENCE_DIR").map_or_else(|| PathBuf::from(DIR), PathBuf::from)
+}
+
 /// The device that nothing is run for ([`crm_core::fencing::Kind::Watchdog`]).
 pub const WATCHDOG: &str = "fence_watchdog";
 /// Time that an agent has to describe itself.
@@ -217,7 +223,7 @@ pub async fn run(dir: &Path, call: &Call) -> Answer {
 fn job(path: &Path) -> Job {
     let env = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Job { program: path.display().to_string(), args: Vec::new(), env }
+    Job { program: path.display().to_string(), args: Vec::new(), env, leashed: true }
 }
 
 /// The outcome in the words of the fencer: what stderr said last, else stdout; without secrets.

@@ -52,6 +52,9 @@ pub(crate) enum Cmd {
     /// Resources: start, stop, clean up, show.
     #[command(subcommand)]
     Resource(ResourceCmd),
+    /// Fencing: devices, what they reach, what was done.
+    #[command(subcommand)]
+    Fence(FenceCmd),
     /// Replicated volumes: make, show, resolve.
     #[command(subcommand)]
     Volume(VolumeCmd),
@@ -329,12 +332,52 @@ pub(crate) enum NodeCmd {
     Maintenance(NodeArgs),
     /// End of maintenance.
     Ready(NodeArgs),
+    /// Cut a node off, with the fence devices; or say that it is off (`--confirm`).
+    Fence(FenceArgs),
     /// Configured nodes and their attributes.
     #[command(visible_alias = "list")]
     Show {
         /// Only this one.
         node: Option<String>,
     },
+}
+
+/// `crm fence`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FenceCmd {
+    /// Which devices reach which nodes, what is under way, what has been done and why.
+    Status {
+        /// Output.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// What is to be done to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FenceAction {
+    /// Switch it off.
+    Off,
+    /// Switch it off and on.
+    Reboot,
+    /// Give it its access back.
+    On,
+}
+
+/// `crm node fence`.
+#[derive(Debug, Args)]
+pub(crate) struct FenceArgs {
+    /// The node.
+    pub(crate) node: String,
+    /// What to do; `stonith-action` without it.
+    #[arg(long, value_enum)]
+    pub(crate) action: Option<FenceAction>,
+    /// Do nothing: I have seen that the node is off. Said of a node that runs, this destroys data.
+    #[arg(long, conflicts_with = "action")]
+    pub(crate) confirm: bool,
+    /// How long to wait at most.
+    #[arg(long, value_parser = duration_ms, default_value = "120s", value_name = "TIME")]
+    pub(crate) timeout: u64,
 }
 
 /// Which node.

@@ -2,9 +2,11 @@
 
 use crate::fail::{Fail, version_of};
 use crm_core::cib::Cib;
-use crm_core::store::{Edit, Outcome, Revision};
+use crm_core::fencing::{Coverage, History, Record};
+use crm_core::store::{Edit, FenceRequest, Outcome, Revision};
 use crm_proto::line::{CallError, Line};
 use crm_proto::local::{Reply, Request, StatusReply};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,7 +41,9 @@ impl Socket {
 impl Daemon for Socket {
     fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
         let extra = match request {
-            Request::WaitIdle { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+            Request::WaitIdle { timeout_ms, .. } | Request::Fence { timeout_ms, .. } => {
+                Duration::from_millis(*timeout_ms)
+            }
             _ => Duration::ZERO,
         };
         Line::call(&self.path, Some(ANSWER_LIMIT + extra), request)
@@ -119,6 +123,27 @@ impl dyn Daemon + '_ {
         }
     }
 
+    /// Fences a node, or says that it is off. `None`: it has not ended in time.
+    pub(crate) fn fence(
+        &mut self,
+        request: FenceRequest,
+        timeout_ms: u64,
+    ) -> Result<Option<Record>, Fail> {
+        match self.ask(&Request::Fence { request, timeout_ms })? {
+            Reply::Fenced(record) => Ok(Some(*record)),
+            Reply::Waited { .. } => Ok(None),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Devices, nodes that are being fenced, and what came of fencing.
+    pub(crate) fn fencing(&mut self) -> Result<(Coverage, BTreeSet<String>, History), Fail> {
+        match self.ask(&Request::Fencing)? {
+            Reply::Fencing { coverage, pending, history } => Ok((coverage, pending, *history)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Volumes as this node's blockd sees them.
     pub(crate) fn volumes(&mut self) -> Result<Vec<crm_proto::block::VolumeStatus>, Fail> {
         match self.block(&Request::Volumes)? {
@@ -154,6 +179,8 @@ fn unexpected(reply: &Reply) -> Fail {
         Reply::Attr(_) => "an attribute",
         Reply::Token(_) => "a token",
         Reply::Revision(_) => "a revision",
+        Reply::Fenced(_) => "the end of fencing",
+        Reply::Fencing { .. } => "what is known of fencing",
         Reply::Block(_) => "blockd's answer",
         Reply::Refused { .. } => "a refusal",
     };

@@ -7,6 +7,7 @@ mod commit;
 mod configure;
 mod daemon;
 mod fail;
+mod fence;
 mod node;
 mod offline;
 mod preview;

@@ -27,6 +27,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: NodeCmd) -> Result<(), Fail> {
             let (node, version) = set(shell, &args, "maintenance", "off", "ready")?;
             settled(shell, version, args.wait, &format!("{node} is managed again"))
         }
+        NodeCmd::Fence(args) => crate::fence::node(shell, args),
         NodeCmd::Show { node } => show(shell, node.as_deref()),
     }
 }

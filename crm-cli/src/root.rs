@@ -22,6 +22,7 @@ pub(crate) fn command(shell: &mut Shell<'_>, command: Cmd) -> Result<(), Fail> {
         Cmd::Node(command) => node::run(shell, command),
         Cmd::Resource(command) => resource::run(shell, command),
         Cmd::Volume(command) => volume::run(shell, command),
+        Cmd::Fence(command) => crate::fence::run(shell, command),
         Cmd::Cluster(command) => cluster::run(shell, command),
         Cmd::Apply(args) => offline::apply(shell, &args),
         Cmd::Export => offline::export(shell),
@@ -96,6 +97,8 @@ fn monitor(shell: &mut Shell<'_>, output: Format) -> Result<(), Fail> {
             | Reply::Attr(_)
             | Reply::Token(_)
             | Reply::Revision(_)
+            | Reply::Fenced(_)
+            | Reply::Fencing { .. }
             | Reply::Block(_) => {}
         }
         refused.is_none() && !ui.closed()

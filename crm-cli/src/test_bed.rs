@@ -4,6 +4,7 @@ use crate::daemon::Daemon;
 use crate::ui::Ui;
 use crate::{Hooks, InitArgs, JoinArgs, Shell, run};
 use crm_core::cib::{Cib, Role};
+use crm_core::fencing::{Answers, Config};
 use crm_core::plan::{Instance, Placement, Plan};
 use crm_core::status::{NodeStatus, ResourceHistory};
 use crm_core::store::{Command, Member, Outcome, State};
@@ -11,7 +12,7 @@ use crm_core::text::{AgentCatalog, AgentInfo, ListedAgents};
 use crm_proto::line::CallError;
 use crm_proto::local::{Mode, NodeLine, Reply, Request, StatusReply};
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 /// Seed 002's statements, as pasted.
@@ -213,6 +214,16 @@ impl Daemon for Bed {
                 Reply::Block(crm_proto::block::Reply::Refused { code, why })
             }
             Request::Block(_) => Reply::Block(crm_proto::block::Reply::Ok),
+            Request::Fence { request, .. } => {
+                self.state.apply(Command::AskFencing { request: request.clone() });
+                Reply::Waited { idle: false }
+            }
+            Request::Fencing => {
+                let config = Config::read(&self.state.cib, &BTreeMap::new(), 0);
+                let coverage = config.coverage(&Answers::default(), &BTreeSet::new(), when_ms);
+                let history = Box::new(self.state.fencing.history.clone());
+                Reply::Fencing { coverage, pending: BTreeSet::new(), history }
+            }
             Request::SetAttr { .. } | Request::GetAttr { .. } => {
                 Reply::Refused { why: "not asked in tests".to_owned(), remedy: String::new() }
             }

@@ -6,7 +6,7 @@ use crate::down::down;
 use crate::lab::{Lab, VOLUME};
 use crate::rootless::{self, Ground};
 use crate::up::{Plan, bare, up};
-use crate::{bench, cluster, init, loopback, net, node, ns, script, ui, view};
+use crate::{bench, cluster, init, loopback, net, node, ns, power, script, ui, view};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -101,6 +101,8 @@ enum Word {
     Spawn { name: String, kind: String },
     #[command(hide = true)]
     NodeInit { name: String },
+    #[command(hide = true)]
+    Power,
     #[command(hide = true)]
     Hold { name: String },
     #[command(hide = true)]
@@ -205,6 +207,7 @@ fn run_word(lab: &Lab, word: Word) -> Result<()> {
         Word::Down => down(lab),
         Word::Spawn { name, kind } => ns::spawn(lab, &name, &kind),
         Word::NodeInit { name } => init::node(lab, &name),
+        Word::Power => power::run(lab),
         Word::Hold { name } => init::hold(lab, &name),
         Word::Client { export } => client::run(lab, &client::Options { export }),
     }

@@ -3,7 +3,7 @@
 //! Also the first process of the hub and of the client, which only wait.
 
 use crate::lab::Lab;
-use crate::{loopback, ns, rootless, shell};
+use crate::{loopback, ns, power, rootless, shell};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -149,6 +149,7 @@ impl Service {
         let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
         let mut command = shell::command(lab.executable());
         command.arg(self.word).env("PATH", path).env("RUST_BACKTRACE", "1");
+        command.env("CRM_FENCE_DIR", power::agents(lab));
         command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(error);
         // Children inherit the mask, and a daemon must hear of its own children. What ends meanwhile is reaped right after.
         let mask = child_mask();

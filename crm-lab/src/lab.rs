@@ -7,6 +7,7 @@
 //! DIR/run/NAME.pid      pid and start time of each namespace's first process
 //! DIR/NODE/etc-crm, DIR/NODE/lib-crm, DIR/NODE/lib-nfs, DIR/NODE/log   the node's lasting state
 //! DIR/NODE/run          its sockets, on loopback addresses
+//! DIR/fence/            fence agents, ours for the power strip (`power.sock`) and the machine's
 //! DIR/client/           the client's log of acknowledged records, its socket and its result
 //! ```
 

@@ -16,6 +16,7 @@ pub mod net;
 pub mod node;
 mod ns;
 mod pid;
+pub mod power;
 mod rootless;
 pub mod script;
 mod shell;

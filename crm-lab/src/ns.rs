@@ -4,7 +4,7 @@
 //! process dies the kernel kills all others inside and the mounts vanish: killing it is pulling the plug.
 
 use crate::lab::Lab;
-use crate::{loopback, pid, shell, wait};
+use crate::{loopback, pid, power, shell, wait};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::setsid;
@@ -70,7 +70,8 @@ pub(crate) fn open_log(path: &Path) -> Result<fs::File> {
 /// A command that will run inside namespace `name`; on loopback addresses, with the node's places in its environment.
 pub(crate) fn inside(lab: &Lab, name: &str) -> Result<Command> {
     let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
-    let words = ["HOME=/root", "TERM=dumb", "LC_ALL=C.UTF-8"];
+    let fence = format!("CRM_FENCE_DIR={}", power::agents(lab).display());
+    let words = ["HOME=/root", "TERM=dumb", "LC_ALL=C.UTF-8", fence.as_str()];
     if lab.is_loopback() {
         let mut command = shell::command("env");
         command.arg("-i").arg(format!("PATH={path}")).args(words);

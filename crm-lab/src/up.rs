@@ -3,7 +3,7 @@
 use crate::down::{down, make_mount_points};
 use crate::lab::{Built, Lab, MOUNT_POINTS, NODES};
 use crate::ns::{self, CLIENT, HUB};
-use crate::{cluster, loopback, net, node, rootless, ui};
+use crate::{cluster, loopback, net, node, power, rootless, ui};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
@@ -57,6 +57,7 @@ pub fn bare(lab: &Lab, plan: &Plan) -> Result<()> {
     let made = if reduced { Vec::new() } else { make_mount_points(&MOUNT_POINTS)? };
     let (debian_agents, loopback) = (plan.debian_agents, plan.loopback);
     lab.note_built(&Built { nodes: nodes.clone(), debian_agents, loopback, made })?;
+    power::start(lab)?;
     if !loopback {
         ns::start(lab, HUB, "hold")?;
         net::build_hub(lab)?;

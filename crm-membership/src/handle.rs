@@ -14,6 +14,7 @@ use crate::site::Site;
 use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
 use crate::{birth, durable, duties};
+use crm_core::fencing::Answer;
 use crm_core::store::{Command, Member, Outcome, State};
 use crm_proto::{pb, peer};
 use crm_quorum::Timing;
@@ -127,6 +128,15 @@ pub struct Incoming {
     pub reply: oneshot::Sender<Result<(), String>>,
 }
 
+/// A run of a fence agent that another node wants. Called off when nobody listens to the answer any more.
+#[derive(Debug)]
+pub struct FenceWork {
+    /// What.
+    pub call: peer::FenceCall,
+    /// For the answer.
+    pub reply: oneshot::Sender<Answer>,
+}
+
 /// The membership of this node. Clones share it.
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
@@ -140,6 +150,7 @@ struct Inner {
     failure: watch::Receiver<Option<String>>,
     inbox: mpsc::Sender<Incoming>,
     orders: Mutex<Option<mpsc::Receiver<Incoming>>>,
+    fencing: Mutex<Option<mpsc::Receiver<FenceWork>>>,
     stop: watch::Sender<bool>,
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -231,7 +242,9 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
     let (tell_leadership, leadership) = watch::channel(Leadership::default());
     let (tell_failure, failure) = watch::channel(None);
     let stop = watch::Sender::new(false);
-    let service = PeerService { proposer: proposer.clone(), orders: inbox.clone() };
+    let (agents, fencing) = mpsc::channel(ORDERS_WAITING);
+    let service =
+        PeerService { proposer: proposer.clone(), orders: inbox.clone(), fencing: agents };
     let serving = serve(
         site.keys.server(),
         listener,
@@ -257,6 +270,7 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
         failure,
         inbox,
         orders: Mutex::new(Some(orders)),
+        fencing: Mutex::new(Some(fencing)),
         stop,
         runtime: Mutex::new(None),
         tasks: Mutex::new(tasks),
@@ -471,6 +485,32 @@ impl Handle {
     #[must_use]
     pub fn orders(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.0.orders.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Has another node run a fence agent. Dropping the future calls it off there.
+    ///
+    /// # Errors
+    /// When the node is not a member or cannot be reached, or its answer cannot be read.
+    pub async fn fence(&self, node: &str, call: &peer::FenceCall) -> Result<Answer, ExecuteError> {
+        let site = &self.0.proposer.site;
+        let node = node.to_owned();
+        let found = site.members().into_iter().find(|(_, peer)| peer.name == node);
+        let Some((raft_id, peer)) = found else {
+            return Err(ExecuteError::NoSuchNode { node });
+        };
+        let lost = |why: String| ExecuteError::Unreachable { node: node.clone(), why };
+        let body = serde_json::to_vec(call).map_err(|e| lost(e.to_string()))?;
+        let channel = site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?;
+        let mut client = pb::peer_client::PeerClient::new(channel);
+        let answer = client.fence(pb::Fence { body }).await;
+        let answer = answer.map_err(|status| lost(status.to_string()))?.into_inner();
+        serde_json::from_slice(&answer.body).map_err(|e| lost(e.to_string()))
+    }
+
+    /// Runs of fence agents that other nodes want of this one; `None` when they were taken before.
+    #[must_use]
+    pub fn fencing(&self) -> Option<mpsc::Receiver<FenceWork>> {
+        self.0.fencing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The members as the state has them.

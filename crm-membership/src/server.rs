@@ -3,7 +3,7 @@
 
 use crate::admission::Admission;
 use crate::consensus::{Snapshot, SnapshotMeta, Types, Vote, network};
-use crate::handle::Incoming;
+use crate::handle::{FenceWork, Incoming};
 use crate::proposer::{Ask, Attempt, Proposer};
 use crate::site::{LeaderSign, Site};
 use crm_proto::pb;
@@ -23,6 +23,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct PeerService {
     pub(crate) proposer: Proposer,
     pub(crate) orders: mpsc::Sender<Incoming>,
+    pub(crate) fencing: mpsc::Sender<FenceWork>,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -178,6 +179,19 @@ impl pb::peer_server::Peer for PeerService {
             Err(why) => why,
         };
         Ok(Response::new(pb::Accepted { accepted: why.is_empty(), why }))
+    }
+
+    async fn fence(&self, request: Request<pb::Fence>) -> Result<Response<pb::Fenced>, Status> {
+        self.caller(&request)?;
+        let call = serde_json::from_slice(&request.into_inner().body)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        self.fencing
+            .try_send(FenceWork { call, reply })
+            .map_err(|_| Status::unavailable("the node is not ready to run fence agents"))?;
+        let answer = answer.await.map_err(|_| Status::aborted("the node's daemon ends"))?;
+        let body = serde_json::to_vec(&answer).map_err(internal)?;
+        Ok(Response::new(pb::Fenced { body }))
     }
 }
 

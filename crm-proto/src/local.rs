@@ -1,10 +1,11 @@
 //! The control socket of `crmd` (`/run/crm/crmd.sock`): JSON lines. Used by `crm`, by agents' shims (`crm_attribute`, ...) and by tests.
 
 use crm_core::cib::Cib;
+use crm_core::fencing::{Coverage, History, Record};
 use crm_core::plan::Plan;
-use crm_core::store::{Edit, Outcome, State};
+use crm_core::store::{Edit, FenceRequest, Outcome, State};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Default path of the control socket.
@@ -132,6 +133,15 @@ pub enum Request {
         /// Version.
         version: u64,
     },
+    /// Fence a node, or say that it is off; answered with [`Reply::Fenced`] when it has ended, with [`Reply::Waited`] after the limit.
+    Fence {
+        /// What.
+        request: FenceRequest,
+        /// Limit in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Devices, and what came of fencing.
+    Fencing,
     /// Volumes as this node's blockd sees them.
     Volumes,
     /// Pass a request to this node's blockd.
@@ -165,6 +175,17 @@ pub enum Reply {
     Token(String),
     /// A revision; `None` = not kept any more.
     Revision(Option<Box<crm_core::store::Revision>>),
+    /// Fencing that was asked for has ended.
+    Fenced(Box<Record>),
+    /// Devices, and what came of fencing.
+    Fencing {
+        /// Which devices reach which nodes.
+        coverage: Coverage,
+        /// Nodes that are being fenced.
+        pending: BTreeSet<String>,
+        /// What has ended.
+        history: Box<History>,
+    },
     /// blockd's answer.
     Block(crate::block::Reply),
     /// Not possible now; the reason, and the command that mends it.

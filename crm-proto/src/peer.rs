@@ -1,5 +1,6 @@
 //! Bodies of the peer API that are ours: orders from the leader to a node.
 
+use crm_core::fencing::Task;
 use crm_core::plan::OpSpec;
 use serde::{Deserialize, Serialize};
 
@@ -37,4 +38,13 @@ pub enum Work {
         /// Interval.
         interval_ms: u64,
     },
+}
+
+/// What a node is asked to do with a fence device. It makes the agent's parameters from its own copy of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceCall {
+    /// Device, action, target.
+    pub task: Task,
+    /// Time limit in milliseconds.
+    pub limit_ms: u64,
 }

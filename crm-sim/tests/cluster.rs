@@ -118,6 +118,19 @@ fn with_vm(nodes: usize) -> Cib {
     cib
 }
 
+/// The seed with a fence device that reaches all nodes, and without a word on quorum: two nodes go on with what they have, and take over what
+/// is confirmed off.
+fn with_fencing(nodes: usize) -> Cib {
+    let mut cib = seed(nodes);
+    let mut device = primitive("power", "none", "fence_sim", &[], "60s");
+    device.agent =
+        AgentName { class: "stonith".to_owned(), provider: None, kind: "fence_sim".to_owned() };
+    device.params = nv(&[("pcmk_host_list", "alpha bravo delta")]);
+    cib.resources.push(Resource::Primitive(device));
+    cib.properties = nv(&[("stonith-enabled", "true")]);
+    cib
+}
+
 fn boot(seed_number: u64, nodes: &[&str]) -> World {
     boot_with(seed_number, nodes, seed(nodes.len()))
 }
@@ -401,4 +414,65 @@ fn wide_storms() {
     (30_000..30_040).for_each(returned_peer_disturbs_nobody);
     (40_000..40_060).for_each(|n| moving_storm(n, TWO));
     (50_000..50_060).for_each(|n| moving_storm(n, THREE));
+}
+
+#[test]
+fn the_survivor_of_two_takes_over_when_the_other_is_confirmed_off() {
+    for number in 0..40 {
+        let mut world = boot_with(number, &["alpha", "delta"], with_fencing(2));
+        assert_eq!(on(&world, "fs_nfs"), ["alpha"], "{}", world.describe());
+        world.inject(&Fault::Kill("alpha".to_owned()));
+        pass(&mut world, 8_000);
+        assert_eq!(world.fencings().first().map(String::as_str), Some("alpha"), "{number}");
+        assert_eq!(on(&world, "fs_nfs"), ["delta"], "{number}\n{}", world.describe());
+        // It was rebooted, joins and takes nothing back.
+        pass(&mut world, 20_000);
+        assert_eq!(on(&world, "fs_nfs"), ["delta"], "{number}\n{}", world.describe());
+        assert_eq!(world.fencings(), ["alpha"], "{number}");
+        assert_eq!(world.violations(), [], "{number}");
+    }
+}
+
+#[test]
+fn nothing_is_taken_over_from_what_cannot_be_fenced_until_a_person_says_that_it_is_off() {
+    let mut world = boot_with(3, &["alpha", "delta"], with_fencing(2));
+    world.inject(&Fault::Device { works: false });
+    world.inject(&Fault::Kill("alpha".to_owned()));
+    pass(&mut world, 60_000);
+    assert_eq!(on(&world, "fs_nfs"), Vec::<String>::new(), "{}", world.describe());
+    assert!(world.describe().contains("crm node fence alpha --confirm"), "{}", world.describe());
+    world.inject(&Fault::Confirm("delta".to_owned(), "alpha".to_owned()));
+    pass(&mut world, 5_000);
+    assert_eq!(on(&world, "fs_nfs"), ["delta"], "{}", world.describe());
+    assert_eq!(world.violations(), []);
+}
+
+#[test]
+fn of_two_that_lose_each_other_one_survives_and_has_the_service() {
+    for number in 0..60 {
+        let mut world = boot_with(number, &["alpha", "delta"], with_fencing(2));
+        world.inject(&Fault::Isolate("alpha".to_owned()));
+        pass(&mut world, 6_000);
+        world.inject(&Fault::Heal);
+        pass(&mut world, 30_000);
+        assert_eq!(on(&world, "fs_nfs").len(), 1, "{number}\n{}", world.describe());
+        assert!(!world.fencings().is_empty(), "{number}");
+        assert_eq!(world.violations(), [], "{number}");
+    }
+}
+
+#[test]
+fn of_three_the_majority_fences_the_one_that_is_cut_off() {
+    for number in 0..30 {
+        let mut world = boot_with(number, &["alpha", "bravo", "delta"], with_fencing(3));
+        assert_eq!(on(&world, "fs_nfs"), ["alpha"], "{}", world.describe());
+        world.inject(&Fault::Isolate("alpha".to_owned()));
+        pass(&mut world, 8_000);
+        assert_eq!(world.fencings(), ["alpha"], "{number}\n{}", world.describe());
+        assert_eq!(on(&world, "fs_nfs").len(), 1, "{number}\n{}", world.describe());
+        world.inject(&Fault::Heal);
+        pass(&mut world, 20_000);
+        assert_eq!(world.fencings(), ["alpha"], "{number}\n{}", world.describe());
+        assert_eq!(world.violations(), [], "{number}");
+    }
 }

@@ -4,7 +4,8 @@ use crate::daemon::{Daemon, Input};
 use crate::{block, boot};
 use anyhow::Context;
 use crm_core::controller::{Event, Mode};
-use crm_core::store::{Command, State};
+use crm_core::fencing::Record;
+use crm_core::store::{Command, FenceRequest, State};
 use crm_membership::{Handle, ProposeError};
 use crm_proto::local::{self, NodeLine, Reply, Request, StatusReply};
 use std::collections::BTreeMap;
@@ -31,6 +32,15 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     version: u64,
+    until: Instant,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// Somebody waits for the end of fencing.
+#[derive(Debug)]
+pub(crate) struct FenceWaiter {
+    target: String,
+    since_ms: u64,
     until: Instant,
     reply: oneshot::Sender<Reply>,
 }
@@ -153,6 +163,8 @@ impl Client {
             | Request::SetAttr { .. }
             | Request::GetAttr { .. }
             | Request::Revision { .. }
+            | Request::Fence { .. }
+            | Request::Fencing
             | Request::Watch => self.ask_daemon(request).await,
         }
     }
@@ -255,6 +267,14 @@ impl Daemon {
                 let mut revisions = self.controller.view().revisions.into_iter();
                 Reply::Revision(revisions.find(|r| r.version == version).map(Box::new))
             }
+            Request::Fence { request, timeout_ms } => {
+                return self.fence(request, timeout_ms, reply);
+            }
+            Request::Fencing => Reply::Fencing {
+                coverage: self.controller.fencing_coverage(),
+                pending: self.controller.fencing_now(),
+                history: Box::new(self.controller.fencing_history()),
+            },
             Request::Commit { .. }
             | Request::Edit { .. }
             | Request::Cleanup { .. }
@@ -265,6 +285,54 @@ impl Daemon {
         };
         if reply.send(answer).is_err() {
             tracing::debug!("a local client did not wait for its answer");
+        }
+    }
+
+    fn fence(&mut self, request: FenceRequest, timeout_ms: u64, reply: oneshot::Sender<Reply>) {
+        let known = self.controller.view().members.contains_key(&request.target);
+        let refusal = match self.controller.mode() {
+            _ if !known => Some(refused(
+                &format!("there is no node `{}`", request.target),
+                "see `crm node show`",
+            )),
+            Mode::Leader | Mode::Follower | Mode::Alone => None,
+            Mode::Joining | Mode::NoQuorum => {
+                let why = self.controller.waiting().unwrap_or_else(|| "no quorum".to_owned());
+                Some(refused(&why, "run it on a node that has a quorum"))
+            }
+        };
+        if let Some(refusal) = refusal {
+            if reply.send(refusal).is_err() {
+                tracing::debug!("a local client did not wait for its answer");
+            }
+            return;
+        }
+        let until = Instant::now() + Duration::from_millis(timeout_ms);
+        let (target, since_ms) = (request.target.clone(), boot::wall_ms());
+        self.fence_waiters.push(FenceWaiter { target, since_ms, until, reply });
+        self.wake_at(until);
+        self.step(Event::FencingAsked(request));
+    }
+
+    /// Answers those whose fencing has ended, or whose time is over.
+    fn answer_fence_waiters(&mut self) {
+        if self.fence_waiters.is_empty() {
+            return;
+        }
+        let (now, history) = (Instant::now(), self.controller.fencing_history());
+        for waiter in std::mem::take(&mut self.fence_waiters) {
+            let meant = |r: &&Record| r.target == waiter.target && r.ended_ms >= waiter.since_ms;
+            let answer = match history.records().rev().find(meant) {
+                Some(record) => Reply::Fenced(Box::new(record.clone())),
+                None if now >= waiter.until => Reply::Waited { idle: false },
+                None => {
+                    self.fence_waiters.push(waiter);
+                    continue;
+                }
+            };
+            if waiter.reply.send(answer).is_err() {
+                tracing::debug!("a waiting client went away");
+            }
         }
     }
 
@@ -280,6 +348,7 @@ impl Daemon {
 
     /// Answers those whose wait is over.
     pub(crate) fn answer_waiters(&mut self) {
+        self.answer_fence_waiters();
         if self.waiters.is_empty() {
             return;
         }

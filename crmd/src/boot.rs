@@ -64,6 +64,13 @@ pub(crate) fn set_current(dir: &Path) -> anyhow::Result<()> {
     std::fs::rename(&temporary, mark(dir)).context("rename the mark")
 }
 
+/// A number that nobody can foresee.
+pub(crate) fn dice() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // Keyed by the operating system's randomness.
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
 fn records(dir: &Path) -> PathBuf {
     dir.join("volume-records.json")
 }

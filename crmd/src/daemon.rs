@@ -1,6 +1,7 @@
 //! The daemon's one task: events in, effects out. Everything else feeds it or works for it.
 
 use crate::api::{self, Call};
+use crate::fencing::{Agents, Runs};
 use crate::{block, boot, propose};
 use anyhow::Context;
 use crm_agents::{Executor, ExecutorConfig};
@@ -38,10 +39,13 @@ pub(crate) struct Daemon {
     pub(crate) handle: Handle,
     pub(crate) controller: Controller,
     pub(crate) waiters: Vec<api::Waiter>,
+    pub(crate) fence_waiters: Vec<api::FenceWaiter>,
     data_dir: PathBuf,
     /// Why no more effects may be carried out; the daemon ends with it.
     broken: Option<anyhow::Error>,
     executor: Arc<Executor>,
+    agents: Agents,
+    runs: Runs,
     start: Instant,
     events: mpsc::UnboundedSender<Input>,
     proposals: mpsc::UnboundedSender<propose::Entry>,
@@ -73,6 +77,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     tokio::spawn(propose::run(handle.clone(), queue, generation_seen, events.clone()));
     tokio::spawn(block::run(volumes_seen, events.clone()));
     forward(&handle, &events)?;
+    let agents = Agents::new(handle.clone(), me.clone());
+    tokio::spawn(agents.clone().watch(events.clone()));
+    let wanted = handle.fencing().context("the fence agents are asked for already")?;
+    tokio::spawn(agents.clone().serve(wanted));
     api::listen(handle.clone(), events.clone(), changes_seen).context("open the local socket")?;
     let start = Instant::now();
     let records = boot::kept_records(&data_dir).context("read this node's volume records")?;
@@ -81,6 +89,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         session: boot::wall_ms(),
         current: boot::is_current(&run_dir),
         records,
+        dice: boot::dice(),
         now_ms: 0,
     });
     tracing::info!(node = me, "crmd is up");
@@ -91,7 +100,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         handle,
         controller,
         waiters: Vec::new(),
+        fence_waiters: Vec::new(),
         executor,
+        agents,
+        runs: Runs::new(),
         start,
         events,
         proposals,
@@ -300,6 +312,18 @@ impl Daemon {
                 self.broken = kept.context("keep this node's volume records").err();
             }
             Effect::DropPeers { volume, peers, epoch } => drop_peers(volume, peers, epoch),
+            Effect::Fence { call, node, task, limit_ms } => {
+                let run = (call, node, task, limit_ms);
+                self.agents.begin(&mut self.runs, self.events.clone(), run);
+            }
+            Effect::CancelFence { call, node } => {
+                if let Some(run) = self.runs.remove(&call) {
+                    tracing::info!(node, "fencing called off");
+                    run.abort();
+                }
+            }
+            Effect::Fenced { sentence, ok: true } => tracing::warn!("{sentence}"),
+            Effect::Fenced { sentence, ok: false } => tracing::error!("{sentence}"),
             Effect::BecameCurrent => {
                 if let Err(error) = boot::set_current(&boot::run_dir()) {
                     tracing::error!(

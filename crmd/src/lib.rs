@@ -4,6 +4,7 @@ mod api;
 mod block;
 mod boot;
 mod daemon;
+mod fencing;
 mod propose;
 
 use std::process::ExitCode;

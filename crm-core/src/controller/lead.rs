@@ -183,6 +183,7 @@ impl Controller {
         }
         self.lead.recheck_ms = self.now_ms + RECHECK_MS;
         let plan = self.make_plan();
+        self.plan_wants(&plan.fences);
         if plan.is_empty() {
             self.lead.planned_from = Some((basis, seen));
             return;

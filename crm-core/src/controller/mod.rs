@@ -4,14 +4,17 @@
 //! node's own operations one at a time per resource, and guards promotion of replicated volumes by the
 //! in-sync record. Events in, effects out; time is an argument.
 
+mod fences;
 mod lead;
 mod own;
 mod view;
 mod volumes;
 
+use crate::fencing::{Abilities, Answer, Task};
 use crate::plan::{ActionKind, OpSpec, Plan};
 use crate::status::{NodeStatus, OpResult, Token};
-use crate::store::{Command, State, VolumeRecord};
+use crate::store::{Command, FenceRequest, State, VolumeRecord};
+use fences::Fences;
 use lead::Lead;
 use own::Own;
 use serde::{Deserialize, Serialize};
@@ -129,6 +132,17 @@ pub enum Event {
         /// Value; `None` removes.
         value: Option<String>,
     },
+    /// What the fence agents of the configured devices can do.
+    FenceAgents(BTreeMap<String, Abilities>),
+    /// An attempt to fence has ended.
+    FenceAnswered {
+        /// Which.
+        call: u64,
+        /// How.
+        answer: Answer,
+    },
+    /// A person on this node wants a node fenced, or says that it is off.
+    FencingAsked(FenceRequest),
     /// Time passed.
     Tick,
 }
@@ -179,6 +193,31 @@ pub enum Effect {
         /// Epoch of the record that says so.
         epoch: u64,
     },
+    /// Have `node` run a fence agent. Answered by [`Event::FenceAnswered`].
+    Fence {
+        /// For the answer.
+        call: u64,
+        /// Who runs it.
+        node: String,
+        /// What is asked of which device.
+        task: Task,
+        /// Time limit in milliseconds.
+        limit_ms: u64,
+    },
+    /// The answer is not wanted any more: kill the agent.
+    CancelFence {
+        /// Which.
+        call: u64,
+        /// Who runs it.
+        node: String,
+    },
+    /// Fencing has ended: for the journal.
+    Fenced {
+        /// What came of it, in words.
+        sentence: String,
+        /// It is done.
+        ok: bool,
+    },
     /// Remember (until the next reboot) that this node has been part of a quorate cluster since it booted.
     BecameCurrent,
 }
@@ -194,6 +233,8 @@ pub struct Start {
     pub current: bool,
     /// What [`Effect::KeepRecords`] kept last.
     pub records: BTreeMap<String, VolumeRecord>,
+    /// Random, for delays.
+    pub dice: u64,
     /// Now.
     pub now_ms: u64,
 }
@@ -222,6 +263,7 @@ pub struct Controller {
     /// All of `gone` is proposed to the log.
     told_gone: bool,
     lead: Lead,
+    fences: Fences,
     pending: VecDeque<Command>,
     effects: VecDeque<Effect>,
 }
@@ -250,6 +292,7 @@ impl Controller {
             gone: BTreeMap::new(),
             told_gone: true,
             lead: Lead::default(),
+            fences: Fences::with_dice(start.dice),
             pending: VecDeque::new(),
             effects: VecDeque::new(),
         };
@@ -280,6 +323,9 @@ impl Controller {
                 self.pending.pop_front();
             }
             Event::SetAttr { name, value } => self.set_attr(&name, value),
+            Event::FenceAgents(abilities) => self.fence_agents_told(abilities),
+            Event::FenceAnswered { call, answer } => self.fence_answered(call, answer),
+            Event::FencingAsked(request) => self.fencing_asked(request),
             Event::Tick => {}
         }
         self.settle();
@@ -299,7 +345,10 @@ impl Controller {
         let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
         let hears = self.hears_until();
         let own = self.own.next_due();
-        [grace, listening, hears, own, self.lead.deadline()].into_iter().flatten().min()
+        [grace, listening, hears, own, self.lead.deadline(), self.fence_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The mode.
@@ -356,6 +405,7 @@ impl Controller {
 
     fn settle(&mut self) {
         self.update_mode();
+        self.settle_fencing();
         self.note_gone();
         // The records first: whoever sees this node's status has to know already which replicas it left behind.
         if self.publish_local_records() {
@@ -518,9 +568,11 @@ impl Controller {
     }
 
     fn may_go_alone(&self) -> bool {
+        // Two nodes: with fencing the survivor goes on, and takes over when the other one is confirmed off (votequorum's two_node). Without it,
+        // only where the operator has said that it may.
+        let ignores = self.state.cib.properties.get("no-quorum-policy") == Some("ignore");
         self.state.members.len() == 2
-            && self.state.cib.properties.get("no-quorum-policy") == Some("ignore")
-            && !self.fencing_wanted()
+            && (ignores || self.fencing_wanted())
             && self.others().all(|n| !self.alive(n))
     }
 
@@ -558,14 +610,15 @@ impl Controller {
                 "waiting for {missing} (wait_for_all): this node has not been in a quorate cluster since it booted"
             )),
             Mode::Joining => Some("waiting for a leader".to_owned()),
+            Mode::Alone if self.fencing_wanted() && !self.node_view(&missing).clean => {
+                Some(self.fencing_words(&missing))
+            }
+            Mode::Alone if self.fencing_wanted() => Some(format!(
+                "{missing} was fenced: running on alone; the configuration is read-only until it is back"
+            )),
             Mode::Alone => Some(format!(
                 "{missing} is gone: running on alone (no-quorum-policy=ignore, fencing off); the configuration is read-only until it is back"
             )),
-            Mode::NoQuorum if self.state.members.len() == 2 && self.fencing_wanted() => {
-                Some(format!(
-                    "no quorum: {missing} is not confirmed off (fencing is on and no device has confirmed it)"
-                ))
-            }
             Mode::NoQuorum if missing.is_empty() => {
                 Some("no quorum: the others live, and there is no leader".to_owned())
             }

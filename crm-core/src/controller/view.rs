@@ -26,7 +26,10 @@ impl Controller {
             return NodeView::PENDING;
         }
         let never_seen = self.state.status.nodes.get(node).is_none_or(|n| n.session == 0);
-        if never_seen || !self.fencing_wanted() { NodeView::GONE } else { NodeView::LOST }
+        let unheard = self.peers.get(node).is_none_or(|p| p.session == 0);
+        let spared = unheard && self.state.cib.properties.flag("startup-fencing") == Some(false);
+        let harmless = spared || never_seen || !self.fencing_wanted() || self.is_fenced(node);
+        if harmless { NodeView::GONE } else { NodeView::LOST }
     }
 
     fn synced(&self, node: &str, session: u64) -> bool {
@@ -45,6 +48,7 @@ impl Controller {
             version: self.state.version,
             status: self.state.status.clone(),
             volumes: self.state.volumes.clone(),
+            fencing: self.state.fencing.clone(),
             revisions: Vec::new(),
         };
         if !self.leadership.quorate || !self.published {
@@ -67,7 +71,9 @@ impl Controller {
             // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
             state.cib.properties.set("no-quorum-policy", "stop");
         } else if self.mode == Mode::NoQuorum
-            && state.cib.properties.get("no-quorum-policy") == Some("ignore")
+            && state.members.len() == 2
+            && (self.fencing_wanted()
+                || state.cib.properties.get("no-quorum-policy") == Some("ignore"))
         {
             // The other of two lives and cannot be asked: what runs here goes on, and nothing is begun that may run there.
             state.cib.properties.set("no-quorum-policy", "freeze");

@@ -265,7 +265,10 @@ impl Controller {
             self.propose(Command::VolumeInSync { volume: volume.to_owned(), epoch, in_sync });
             return false;
         }
-        if self.mode != Mode::Alone {
+        let leaves = |node: &&String| !in_sync.contains(*node);
+        let unclean = record.in_sync.iter().filter(leaves).any(|node| !self.node_view(node).clean);
+        if self.mode != Mode::Alone || unclean {
+            // One that may live could be promoted with what it has: it is left behind when it is confirmed off.
             return false;
         }
         let floor = self.volumes.floor.get(volume).copied().unwrap_or_default();

@@ -219,6 +219,13 @@ impl History {
     /// switched off then, not rebooted once more.
     #[must_use]
     pub fn looping(&self, node: &str, now_ms: u64) -> Option<usize> {
+        let times = self.fencings(node, now_ms);
+        (times >= LOOP_MAX).then_some(times)
+    }
+
+    /// How often a node was fenced by the cluster within the last hour and since it was last healthy.
+    #[must_use]
+    pub fn fencings(&self, node: &str, now_ms: u64) -> usize {
         let since = now_ms.saturating_sub(LOOP_WINDOW_MS);
         let since = since.max(self.healthy.get(node).copied().unwrap_or(0));
         let counts = |r: &&Record| {
@@ -228,7 +235,6 @@ impl History {
                 && r.ended_ms >= since
                 && r.evidence().is_some_and(|e| e.means != Means::Hand)
         };
-        let times = self.records.iter().filter(counts).count();
-        (times >= LOOP_MAX).then_some(times)
+        self.records.iter().filter(counts).count()
     }
 }

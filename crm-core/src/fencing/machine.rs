@@ -166,6 +166,11 @@ impl Fencer {
         Self { history, ..Self::default() }
     }
 
+    /// Takes over what the cluster has kept, in place of what is known here.
+    pub fn remember(&mut self, history: History) {
+        self.history = history;
+    }
+
     /// All that has ended.
     #[must_use]
     pub const fn history(&self) -> &History {

@@ -45,11 +45,11 @@ impl Lint<'_> {
                 "make the machine a member with `crm cluster join`",
             );
         }
-        if p.agent.class == "stonith" && self.cib.fencing_enabled() {
+        if p.agent.class == "stonith" && p.agent.kind == "fence_watchdog" {
             self.not_done(
                 &p.id,
-                "the device is started and monitored, and no node is fenced with it: what a lost node ran waits until that node is back",
-                "leave this cluster to Pacemaker until fencing is carried out, or run it without fencing (stonith-enabled=false)",
+                "the nodes' watchdogs are not armed by us, and nobody relies on them",
+                "configure a fence device that another node can use",
             );
         }
         for op in &p.ops {

@@ -120,13 +120,15 @@ impl Reader<'_> {
         match own.or_else(|| self.op_defaults.get("on-fail")) {
             Some("ignore") => OnFail::Ignore,
             Some("block") => OnFail::Block,
-            // Fencing is decided in `fence`; without it Pacemaker stops the resource instead.
-            Some("fence") if self.props.exact && self.props.fencing => OnFail::Fence,
+            // Without fencing Pacemaker stops the resource instead.
+            Some("fence") if self.props.fencing && self.props.fence_device => OnFail::Fence,
             Some("demote") => OnFail::Demote,
             Some("stop" | "fence") => OnFail::Stop,
             Some("standby") => OnFail::Standby,
             Some("restart") if failure.op != "stop" => OnFail::Restart,
-            Some(_) | None if failure.op == "stop" && self.props.exact && self.props.fencing => {
+            Some(_) | None
+                if failure.op == "stop" && self.props.fencing && self.props.fence_device =>
+            {
                 OnFail::Fence
             }
             Some(_) | None if failure.op == "stop" => OnFail::Block,
@@ -282,7 +284,12 @@ impl Reader<'_> {
                 finding.standby = Some(format!("on-fail=standby: {}", words(failure)));
             }
             OnFail::Fence => {
-                finding.fence = Some(format!("{} failed there", failure.resource));
+                // It may run there until the node is confirmed off.
+                seen.blocked = true;
+                finding.fence =
+                    Some(format!("{} failed there: {}", failure.resource, words(failure)));
+                let text = format!("waits until its node is fenced: {}", words(failure));
+                finding.note = Some(("blocked", text));
             }
             OnFail::Demote => {
                 seen.demote_only = seen.role == Role::Promoted;

@@ -124,11 +124,12 @@ fn make(input: &Input<'_>, mut model: Model<'_>) -> Explained {
     graph::merge(&mut table);
     let actions = graph::emit(&mut model, &table, input.only);
     let placements = placements(&model);
+    let fences = model.fences.into_iter().map(|(n, why)| (n.to_owned(), why)).collect();
     let mut reasons = model.reasons;
     reasons.sort_by(|a, b| key(a).cmp(&key(b)));
     reasons.dedup();
     let scores = model.trace.unwrap_or_default();
-    Explained { plan: Plan { actions, placements, reasons, summary }, scores }
+    Explained { plan: Plan { actions, placements, reasons, summary, fences }, scores }
 }
 
 fn key(reason: &Reason) -> (&str, Option<&str>, &str, &str) {

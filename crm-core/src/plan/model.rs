@@ -499,6 +499,8 @@ pub(super) struct Model<'a> {
     /// What the nodes have left of each capacity, when capacities count.
     pub(super) free: Vec<BTreeMap<&'a str, i64>>,
     pub(super) reasons: Vec<Reason>,
+    /// Nodes that live and have to be fenced, and why.
+    pub(super) fences: BTreeMap<&'a str, String>,
     /// Scores as they were when something was placed; only when they are asked for.
     pub(super) trace: Option<Vec<ScoreRow>>,
     /// What dependents say, kept while it holds.

@@ -43,6 +43,7 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             failures: Vec::new(),
             free: Vec::new(),
             reasons: Vec::new(),
+            fences: BTreeMap::new(),
             trace: None,
             voices: super::voice::Voices::default(),
             patience: PATIENCE,
@@ -535,6 +536,10 @@ impl<'a> Builder<'a> {
                 if let Some(code) = how {
                     let text = "its parameters are not those it was started with".to_owned();
                     self.model.because(first, Some(n), code, text);
+                }
+                if let Some(text) = finding.fence {
+                    let name = self.model.nodes[n].name;
+                    self.model.fences.entry(name).or_insert(text);
                 }
                 if let Some(text) = finding.standby {
                     self.model.because(first, Some(n), "standby", text);

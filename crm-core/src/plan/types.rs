@@ -352,6 +352,9 @@ pub struct Plan {
     pub reasons: Vec<Reason>,
     /// One line per change in Pacemaker's words: `* Move fs_nfs ( alpha -> delta )`.
     pub summary: Vec<String>,
+    /// Nodes that have to be fenced although they live, and why (our own plans; Pacemaker's have an action for it).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fences: BTreeMap<String, String>,
 }
 
 impl Plan {

@@ -3,6 +3,7 @@
 mod removed;
 
 use crate::cib::{Cib, Volume};
+use crate::fencing::{Action, History, Record};
 use crate::status::{NodeStatus, OpResult, Pending, Status, Token};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,6 +189,49 @@ pub enum Command {
         /// New set.
         in_sync: BTreeSet<String>,
     },
+    /// A person wants a node fenced, or says that it is off: the leader sees to it.
+    AskFencing {
+        /// What.
+        request: FenceRequest,
+    },
+    /// Fencing has ended.
+    Fenced {
+        /// With what.
+        record: Box<Record>,
+        /// Requests of people that it answers.
+        requests: Vec<u64>,
+    },
+    /// A node has been a member without interruption long enough ([`crate::fencing::HEALTHY_AFTER_MS`]).
+    NodeHealthy {
+        /// Node name.
+        node: String,
+        /// When, milliseconds since the epoch.
+        when_ms: u64,
+    },
+}
+
+/// A person wants a node fenced, or says that it is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceRequest {
+    /// The node.
+    pub target: String,
+    /// What is to be done; `None`: `stonith-action`.
+    pub action: Option<Action>,
+    /// Who asks.
+    pub by: String,
+    /// Nothing is done: the person says that the node is off.
+    pub confirm: bool,
+}
+
+/// Fencing as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fencing {
+    /// What came of requests.
+    pub history: History,
+    /// Requests of people that have not ended.
+    pub requests: BTreeMap<u64, FenceRequest>,
+    /// Number of the last request.
+    pub last: u64,
 }
 
 /// What a command came to.
@@ -229,6 +273,9 @@ pub struct State {
     pub status: Status,
     /// Authority over volumes, by name.
     pub volumes: BTreeMap<String, VolumeRecord>,
+    /// Fencing: what came of it, and what people have asked for.
+    #[serde(default)]
+    pub fencing: Fencing,
     /// Last revisions, oldest first.
     pub revisions: Vec<Revision>,
 }
@@ -295,6 +342,29 @@ impl State {
                     return Outcome::Stale;
                 }
                 *record = VolumeRecord { epoch, in_sync };
+                self.done()
+            }
+            Command::AskFencing { request } => {
+                if !self.members.contains_key(&request.target) {
+                    return Outcome::Refused {
+                        why: format!("there is no node `{}`", request.target),
+                    };
+                }
+                self.fencing.last += 1;
+                self.fencing.requests.insert(self.fencing.last, request);
+                self.done()
+            }
+            Command::Fenced { record, requests } => {
+                for id in requests {
+                    self.fencing.requests.remove(&id);
+                }
+                if !self.fencing.history.records().any(|known| *known == *record) {
+                    self.fencing.history.push(*record);
+                }
+                self.done()
+            }
+            Command::NodeHealthy { node, when_ms } => {
+                self.fencing.history.healthy(&node, when_ms);
                 self.done()
             }
         }

@@ -47,6 +47,8 @@ pub(super) struct Machine {
     pub(super) away: BTreeSet<String>,
     /// Its heartbeats are heard from then on.
     pub(super) heard_from: u64,
+    /// A tick for its daemon is on the way for this time.
+    pub(super) tick_at: Option<u64>,
     /// Operations that ended here, as `stop fs_nfs`, but for monitors.
     pub(super) log: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl Machine {
             kept: BTreeMap::new(),
             away: BTreeSet::new(),
             heard_from: 0,
+            tick_at: None,
             log: Vec::new(),
         }
     }

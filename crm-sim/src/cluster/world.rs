@@ -3,9 +3,10 @@
 use super::machine::{Machine, result};
 use crm_core::cib::{Cib, Replica as ReplicaDef, Role, Volume};
 use crm_core::controller::{Controller, Effect, Event, Leadership, Peer, Start, VolumeSeen};
+use crm_core::fencing::{Answer, Task, Verb};
 use crm_core::plan::{ActionKind, OpSpec};
 use crm_core::status::{Token, rc};
-use crm_core::store::{Command, Edit, Member, State};
+use crm_core::store::{Command, Edit, FenceRequest, Member, State};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -35,6 +36,13 @@ pub enum Fault {
     Standby(String),
     /// `crm node online`.
     Online(String),
+    /// From now on the fence device does what it is told, or does not.
+    Device {
+        /// It works.
+        works: bool,
+    },
+    /// `crm node fence NODE --confirm`, said on the first node.
+    Confirm(String, String),
 }
 
 /// Something that must never happen.
@@ -58,6 +66,10 @@ enum Happening {
     DaemonStarts(String, u64),
     DataStarts(String, u64),
     SyncDone(String, String),
+    /// A machine that was fenced comes back.
+    PowerOn(String),
+    /// The fence device has had its time: who asked, in which life, call, who runs it, what.
+    FenceEnds(String, u64, u64, String, Task),
     /// A resource moves to another machine by live migration: from, outages of that one so far, to, which.
     Leaves(String, u64, String, String),
 }
@@ -82,6 +94,11 @@ pub struct World {
     next_order: u64,
     acked: u64,
     asked: BTreeSet<String>,
+    /// Fencing is on: what is cut off counts like the rest.
+    fenced: bool,
+    device_works: bool,
+    /// Nodes that the device has cut off, in order.
+    fencings: Vec<String>,
     violations: Vec<Violation>,
 }
 
@@ -89,6 +106,7 @@ impl World {
     /// A cluster of `nodes` with this CIB; all machines are off.
     #[must_use]
     pub fn new(seed: u64, nodes: &[&str], mut cib: Cib) -> Self {
+        let fenced = cib.properties.get("stonith-enabled") == Some("true");
         let mut state = State::default();
         state.apply(Command::Found { name: "sim".to_owned(), uuid: "sim".to_owned() });
         for (id, name) in (1u64..).zip(nodes) {
@@ -129,6 +147,9 @@ impl World {
             next_order: 0,
             acked: 0,
             asked: BTreeSet::new(),
+            fenced,
+            device_works: true,
+            fencings: Vec::new(),
             violations: Vec::new(),
         };
         world.at(1, Happening::Write);
@@ -224,6 +245,12 @@ impl World {
                 self.isolated.insert(node.clone());
             }
             Fault::Heal => self.isolated.clear(),
+            Fault::Device { works } => self.device_works = *works,
+            Fault::Confirm(on, target) => {
+                let (target, by) = (target.clone(), "root".to_owned());
+                let request = FenceRequest { target, action: None, by, confirm: true };
+                self.event(on, Event::FencingAsked(request));
+            }
             Fault::Standby(node) => self.edit(node, "on"),
             Fault::Online(node) => self.edit(node, "off"),
         }
@@ -337,9 +364,46 @@ impl World {
                 }
             }
             Happening::SyncDone(primary, peer) => self.sync_done(&primary, &peer),
+            Happening::PowerOn(node) => {
+                self.power_on(&node);
+                self.look();
+            }
+            Happening::FenceEnds(asker, life, call, runner, task) => {
+                self.fence_ends(&asker, life, call, &runner, &task);
+            }
             Happening::Leaves(from, outages, to, resource) => {
                 self.leaves(&from, outages, &to, &resource);
             }
+        }
+    }
+
+    /// Nodes that the device has cut off, in order.
+    #[must_use]
+    pub fn fencings(&self) -> &[String] {
+        &self.fencings
+    }
+
+    /// The device is reached by every node, also by one that is cut off from the others (it has a network of its own).
+    fn fence_ends(&mut self, asker: &str, life: u64, call: u64, runner: &str, task: &Task) {
+        let ran = self.on(runner) && (runner == asker || self.linked(asker, runner));
+        let works = ran && self.device_works;
+        if works
+            && let Some(target) = &task.target
+            && matches!(task.verb, Verb::Off | Verb::Reboot)
+        {
+            self.fencings.push(target.clone());
+            self.power_off(target);
+            if task.verb == Verb::Reboot {
+                let target = target.clone();
+                let at = self.now_ms + 500 + self.draw(4_000);
+                self.at(at, Happening::PowerOn(target));
+            }
+            self.look();
+        }
+        if self.life(asker) == life {
+            let exit = if works { Some(0) } else { Some(1) };
+            let answer = Answer { exit, ..Answer::default() };
+            self.event(asker, Event::FenceAnswered { call, answer });
         }
     }
 
@@ -373,7 +437,7 @@ impl World {
     }
 
     fn start_daemon(&mut self, node: &str) {
-        let (session, now_ms) = (self.now_ms, self.now_ms);
+        let (session, now_ms, dice) = (self.now_ms, self.now_ms, self.draw(u64::MAX));
         // Raft may be through before the first heartbeat is.
         let heard_from = now_ms + self.draw(600);
         self.at(heard_from, Happening::Look);
@@ -381,7 +445,9 @@ impl World {
         let Some(machine) = self.machines.get_mut(node) else { return };
         let (me, current, records) = (node.to_owned(), machine.current, machine.kept.clone());
         machine.heard_from = heard_from;
-        machine.daemon = Some(Controller::new(Start { me, session, current, records, now_ms }));
+        machine.tick_at = None;
+        machine.daemon =
+            Some(Controller::new(Start { me, session, current, records, dice, now_ms }));
         let state = Arc::new(self.state.clone());
         self.event(node, Event::State(state));
         self.report_volume(node);
@@ -398,8 +464,12 @@ impl World {
         while let Some(effect) = daemon.poll() {
             effects.push(effect);
         }
-        if let Some(due) = daemon.deadline() {
-            self.at(due.max(now_ms + 1), Happening::Tick(node.to_owned(), life));
+        let due = daemon.deadline().map(|due| due.max(now_ms + 1));
+        // One tick is enough; a later one is asked for when it has come.
+        let due = due.filter(|due| machine.tick_at.is_none_or(|at| at <= now_ms || *due < at));
+        if let Some(due) = due {
+            machine.tick_at = Some(due);
+            self.at(due, Happening::Tick(node.to_owned(), life));
         }
         for effect in effects {
             self.effect(node, life, effect);
@@ -451,6 +521,13 @@ impl World {
                 }
                 self.asked.remove(node);
             }
+            Effect::Fence { call, node: runner, task, limit_ms: _ } => {
+                let takes = 50 + self.draw(800);
+                let end = Happening::FenceEnds(node.to_owned(), life, call, runner, task);
+                self.at(self.now_ms + takes, end);
+            }
+            // What was begun is done; the answer finds nobody.
+            Effect::CancelFence { .. } | Effect::Fenced { .. } => {}
             Effect::BecameCurrent => {
                 if let Some(machine) = self.machines.get_mut(node) {
                     machine.current = true;
@@ -790,10 +867,12 @@ impl World {
         let linked_primaries = self
             .machines
             .iter()
-            .filter(|(n, m)| m.on && m.replica.primary && !self.isolated.contains(*n))
+            .filter(|(n, m)| {
+                m.on && m.replica.primary && (self.fenced || !self.isolated.contains(*n))
+            })
             .count();
         if linked_primaries > 1 {
-            let what = format!("{primaries} primaries that can talk to each other");
+            let what = format!("{primaries} primaries where one is allowed");
             self.violations.push(Violation { at_ms: self.now_ms, what });
         }
         for resource in ["fs_nfs", "nfs", "vm"] {
@@ -801,7 +880,8 @@ impl World {
                 .machines
                 .iter()
                 .filter(|(n, m)| {
-                    m.on && !self.isolated.contains(*n) && m.active.contains_key(resource)
+                    m.on && (self.fenced || !self.isolated.contains(*n))
+                        && m.active.contains_key(resource)
                 })
                 .map(|(n, _)| n.clone())
                 .collect();

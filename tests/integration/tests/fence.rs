@@ -1,0 +1,112 @@
+//! Seed 002 with fencing: what is lost is cut off by a device before anything of it is taken over.
+
+use anyhow::{Result, ensure};
+use crm_integration::{Stage, TWO};
+use crm_lab::cluster::{self, MOVE_LIMIT};
+use crm_lab::{net, node, power, wait};
+use std::time::Duration;
+
+/// For what happens within a few heartbeats.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A fence device for all nodes of the lab, and fencing on. Without a word on quorum: two nodes go on with what they have.
+const FENCING: &str = "\
+primitive power stonith:fence_lab params pcmk_host_list=\"alpha delta gamma\" op monitor interval=30s
+property stonith-enabled=true no-quorum-policy=stop
+commit
+quit
+";
+
+fn fencing(stage: &Stage) -> Result<()> {
+    cluster::configure(&stage.lab, FENCING)?;
+    let any = cluster::any_on(&stage.lab)?;
+    wait::until("the fence device to be started", SOON, || {
+        let text = node::exec(&stage.lab, &any, &["crm", "status"])?;
+        ensure!(text.contains("stonith:fence_lab") && text.contains("Started"), "{text}");
+        Ok(Some(()))
+    })
+}
+
+fn history(stage: &Stage, on: &str) -> Result<String> {
+    node::exec(&stage.lab, on, &["crm", "fence", "status"])
+}
+
+#[test]
+fn a_dead_node_is_fenced_and_then_its_service_goes_on() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-kill", TWO)? else { return Ok(()) };
+    fencing(&stage)?;
+    let active = stage.active()?;
+    let other = stage.other(&active)?;
+    stage.scene("kill, with fencing", || {
+        node::kill(&stage.lab, &active)?;
+        wait::until("the service on the other node", MOVE_LIMIT, || {
+            Ok(cluster::active(&stage.lab)?.filter(|on| *on == other))
+        })?;
+        Ok(String::new())
+    })?;
+    let told = history(&stage, &other)?;
+    ensure!(told.contains(&format!("{active} was rebooted by power")), "{told}");
+    // The device has started it again: it joins, and takes nothing back.
+    cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
+    cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
+    // The log has it for all, also for the one that was fenced.
+    wait::until("the history on the node that was fenced", SOON, || {
+        let told = history(&stage, &active)?;
+        ensure!(told.contains(&format!("{active} was rebooted by power")), "{told}");
+        Ok(Some(()))
+    })?;
+    stage.finish().map(|_| ())
+}
+
+#[test]
+fn of_two_that_lose_each_other_one_is_fenced_and_the_client_loses_nothing() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-race", TWO)? else { return Ok(()) };
+    fencing(&stage)?;
+    let lonely = stage.active()?;
+    net::cut(&stage.lab, &lonely)?;
+    wait::until("somebody to be fenced", MOVE_LIMIT, || {
+        let nodes = stage.lab.nodes()?;
+        let told = |n: &String| history(&stage, n).is_ok_and(|text| text.contains("was rebooted"));
+        Ok(nodes.iter().any(told).then_some(()))
+    })?;
+    for name in stage.lab.nodes()? {
+        // Both may have shot; whoever is down is started again by the device.
+        wait::until("both nodes to be on", MOVE_LIMIT, || {
+            Ok(node::is_on(&stage.lab, &name).then_some(()))
+        })?;
+        net::mend(&stage.lab, &name)?;
+    }
+    cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
+    stage.active()?;
+    cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
+    stage.finish().map(|_| ())
+}
+
+#[test]
+fn what_cannot_be_fenced_keeps_its_services_until_a_person_says_that_it_is_off() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-broken", TWO)? else { return Ok(()) };
+    fencing(&stage)?;
+    let active = stage.active()?;
+    let other = stage.other(&active)?;
+    std::fs::write(power::broken(&stage.lab), "")?;
+    let refused = node::exec(&stage.lab, &other, &["crm", "node", "fence", &active, "--confirm"]);
+    let refused = format!("{:#}", refused.err().map_or_else(String::new, |e| format!("{e:#}")));
+    ensure!(refused.contains("is alive"), "a node that lives was confirmed to be off: {refused}");
+    node::kill(&stage.lab, &active)?;
+    wait::until("the device to fail", MOVE_LIMIT, || {
+        let told = history(&stage, &other)?;
+        Ok(told.contains("the strip is broken").then_some(()))
+    })?;
+    ensure!(cluster::active(&stage.lab)?.is_none(), "taken over from a node that may live");
+    let status = node::exec(&stage.lab, &other, &["crm", "cluster", "status"])?;
+    ensure!(status.contains(&format!("crm node fence {active} --confirm")), "{status}");
+    node::exec(&stage.lab, &other, &["crm", "node", "fence", &active, "--confirm"])?;
+    wait::until("the service on the other node", MOVE_LIMIT, || {
+        Ok(cluster::active(&stage.lab)?.filter(|on| *on == other))
+    })?;
+    std::fs::remove_file(power::broken(&stage.lab))?;
+    node::start(&stage.lab, &active)?;
+    cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
+    cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
+    stage.finish().map(|_| ())
+}
