@@ -43,7 +43,7 @@ impl Alpha {
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         let (me, session, current) = ("alpha".to_owned(), 1, true);
-        let start = Start { me, session, current, records: BTreeMap::new(), now_ms: 0 };
+        let start = Start { me, session, current, records: BTreeMap::new(), dice: 0, now_ms: 0 };
         let mut alpha = Self {
             controller: Controller::new(start),
             state,

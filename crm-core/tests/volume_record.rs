@@ -75,7 +75,7 @@ impl Alpha {
 
     fn with_records(state: &State, records: BTreeMap<String, VolumeRecord>) -> Self {
         let (me, session) = ("alpha".to_owned(), 1);
-        let start = Start { me, session, current: true, records, now_ms: 0 };
+        let start = Start { me, session, current: true, records, dice: 0, now_ms: 0 };
         let mut alpha = Self { controller: Controller::new(start), now: 0, first: Vec::new() };
         alpha.happens(Event::State(Arc::new(state.clone())));
         alpha.first = alpha.happens(led(true)).1;

@@ -41,6 +41,12 @@ pub fn broken(lab: &Lab) -> PathBuf {
     lab.dir().join("power.broken")
 }
 
+/// What the strip was told, a line each: `ACTION NODE`.
+#[must_use]
+pub fn log(lab: &Lab) -> PathBuf {
+    lab.dir().join("run").join("power.log")
+}
+
 /// The directory with the agents that the lab's daemons find: ours and those of the machine.
 pub(crate) fn agents(lab: &Lab) -> PathBuf {
     lab.dir().join("fence")
@@ -57,11 +63,11 @@ pub(crate) fn start(lab: &Lab) -> Result<()> {
             symlink(entry.path(), dir.join(entry.file_name())).context("link a fence agent")?;
         }
     }
-    let log = ns::open_log(&lab.dir().join("run").join("power.log"))?;
-    let error = log.try_clone().context("share the log")?;
+    let out = ns::open_log(&log(lab))?;
+    let error = out.try_clone().context("share the log")?;
     let mut strip = shell::command("setsid");
     strip.arg(lab.executable()).args(["demo", POWER, "--dir"]).arg(lab.dir());
-    strip.stdin(Stdio::null()).stdout(log).stderr(error);
+    strip.stdin(Stdio::null()).stdout(out).stderr(error);
     strip.spawn().context("start the power strip")?;
     crate::wait::until("the power strip", std::time::Duration::from_secs(10), || {
         Ok(UnixStream::connect(socket(lab.dir())).ok().map(drop))
@@ -128,6 +134,10 @@ pub fn agent() -> ExitCode {
 }
 
 fn answer() -> Result<ExitCode> {
+    if std::env::args().skip(1).eq(["-o", "metadata"]) {
+        ui::say(METADATA.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut input = String::new();
     std::io::stdin().read_to_string(&mut input).context("read the parameters")?;
     let params: BTreeMap<&str, &str> =

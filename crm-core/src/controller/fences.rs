@@ -361,22 +361,30 @@ impl Controller {
         if delay_ms == 0 || self.state.members.len() != 2 {
             return 0;
         }
-        let state = self.local_state();
-        let weight_of = |node: &str| -> i64 {
-            let status = state.status.nodes.get(node);
-            let histories = status.into_iter().flat_map(|s| &s.resources);
-            histories
-                .filter_map(|(id, history)| {
-                    let role = history.role.filter(|r| *r != Role::Stopped)?;
-                    let id = id.split(':').next().unwrap_or(id);
-                    let priority = state.cib.primitive(id)?.meta.get("priority");
-                    let priority = priority.or_else(|| state.cib.rsc_defaults.get("priority"));
-                    let priority = priority.and_then(|p| p.parse().ok()).unwrap_or(0);
-                    Some(weight(priority, role == Role::Promoted))
-                })
-                .sum()
-        };
-        priority_delay_ms(delay_ms, (&self.me, weight_of(&self.me)), (target, weight_of(target)))
+        let (mut here, mut there) = (self.weights(&self.me), self.weights(target));
+        if (here.0, there.0) == (0, 0) {
+            // Nobody has said what matters: what runs does.
+            (here.0, there.0) = (here.1, there.1);
+        }
+        priority_delay_ms(delay_ms, (&self.me, here.0), (target, there.0))
+    }
+
+    /// What runs on a node: the sum of its priorities, and its number.
+    fn weights(&self, node: &str) -> (i64, i64) {
+        let own = (node == self.me).then_some(&self.own.status);
+        let status = own.or_else(|| self.state.status.nodes.get(node));
+        let (cib, mut sum, mut number) = (&self.state.cib, 0_i64, 0_i64);
+        for (id, history) in status.into_iter().flat_map(|s| &s.resources) {
+            let role = history.role.filter(|role| *role != Role::Stopped);
+            let primitive = cib.primitive(id.split(':').next().unwrap_or(id));
+            let (Some(role), Some(primitive)) = (role, primitive) else { continue };
+            let priority = primitive.meta.get("priority");
+            let priority = priority.or_else(|| cib.rsc_defaults.get("priority"));
+            let priority = priority.and_then(|p| p.parse().ok()).unwrap_or(0);
+            sum = sum.saturating_add(weight(priority, role == Role::Promoted));
+            number += 1 + i64::from(role == Role::Promoted);
+        }
+        (sum, number)
     }
 
     /// A node that has been online long enough may be rebooted again when it is lost.

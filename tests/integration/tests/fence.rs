@@ -58,16 +58,18 @@ fn a_dead_node_is_fenced_and_then_its_service_goes_on() -> Result<()> {
     stage.finish().map(|_| ())
 }
 
-#[test]
-fn of_two_that_lose_each_other_one_is_fenced_and_the_client_loses_nothing() -> Result<()> {
-    let Some(stage) = Stage::playing("fence-race", TWO)? else { return Ok(()) };
-    fencing(&stage)?;
-    let lonely = stage.active()?;
-    net::cut(&stage.lab, &lonely)?;
-    wait::until("somebody to be fenced", MOVE_LIMIT, || {
-        let nodes = stage.lab.nodes()?;
-        let told = |n: &String| history(&stage, n).is_ok_and(|text| text.contains("was rebooted"));
-        Ok(nodes.iter().any(told).then_some(()))
+/// Who was shot, in order.
+fn shots(stage: &Stage) -> Result<Vec<String>> {
+    let log = std::fs::read_to_string(power::log(&stage.lab))?;
+    Ok(log.lines().filter_map(|l| l.strip_prefix("reboot ")).map(str::to_owned).collect())
+}
+
+/// Cuts the node with the service off and waits until the cluster is whole again; who was shot.
+fn race(stage: &Stage) -> Result<Vec<String>> {
+    fencing(stage)?;
+    net::cut(&stage.lab, &stage.active()?)?;
+    let shot = wait::until("somebody to be fenced", MOVE_LIMIT, || {
+        Ok(Some(shots(stage)?).filter(|shot| !shot.is_empty()))
     })?;
     for name in stage.lab.nodes()? {
         // Both may have shot; whoever is down is started again by the device.
@@ -79,6 +81,25 @@ fn of_two_that_lose_each_other_one_is_fenced_and_the_client_loses_nothing() -> R
     cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
     stage.active()?;
     cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
+    Ok(shot)
+}
+
+#[test]
+fn of_two_that_lose_each_other_somebody_is_fenced_and_the_client_loses_nothing() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-race", TWO)? else { return Ok(()) };
+    race(&stage)?;
+    stage.finish().map(|_| ())
+}
+
+#[test]
+fn with_a_delay_the_one_that_runs_the_service_wins_the_race() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-delay", TWO)? else { return Ok(()) };
+    let active = stage.active()?;
+    let other = stage.other(&active)?;
+    cluster::configure(&stage.lab, "property priority-fencing-delay=5s\ncommit\nquit\n")?;
+    let shot = race(&stage)?;
+    ensure!(shot == [other.clone()], "{active} had the service, and shot was {shot:?}");
+    ensure!(stage.active()? == active, "the service moved");
     stage.finish().map(|_| ())
 }
 
