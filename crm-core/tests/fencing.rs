@@ -79,12 +79,18 @@ impl Alpha {
 
     fn happens(&mut self, event: Event) {
         self.controller.handle(self.now, self.now, event);
+        let mut orders = Vec::new();
         while let Some(effect) = self.controller.poll() {
             match effect {
                 Effect::Propose(command) => self.proposed.push(*command),
                 Effect::Fence { call, node, task, .. } => self.attempts.push((call, node, task)),
+                Effect::Order { token, .. } => orders.push(token),
                 _ => {}
             }
+        }
+        // Nobody does anything here but fence.
+        for token in orders {
+            self.happens(Event::OrderAnswered { token, accepted: false });
         }
     }
 
