@@ -182,6 +182,7 @@ fn a_timeout_ends_the_whole_group() {
             "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000".to_owned(),
         ],
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        leashed: false,
     };
     // On a busy machine the shell may not have come to its word in so short a time: then it gets longer.
     let (outcome, child, limit) = [300, 1_000, 3_000, 10_000]
@@ -205,6 +206,7 @@ fn a_daemon_left_behind_does_not_hold_the_operation() {
         program: "/bin/sh".to_owned(),
         args: vec!["-c".to_owned(), "sleep 5 & echo started; exit 3".to_owned()],
         env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        leashed: false,
     };
     let began = Instant::now();
     let outcome = runtime.block_on(exec::run(&job, Duration::from_secs(10)));

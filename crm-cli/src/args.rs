@@ -343,7 +343,7 @@ pub(crate) enum NodeCmd {
 }
 
 /// `crm fence`.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum FenceCmd {
     /// Which devices reach which nodes, what is under way, what has been done and why.
     Status {

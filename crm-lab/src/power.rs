@@ -156,7 +156,7 @@ fn answer() -> Result<ExitCode> {
     strip.write_all(request.as_bytes()).context("ask the power strip")?;
     let mut reply = String::new();
     strip.read_to_string(&mut reply).context("hear the power strip")?;
-    match reply.trim().split_once(' ').unwrap_or((reply.trim(), "")) {
+    match reply.trim().split_once(' ').unwrap_or_else(|| (reply.trim(), "")) {
         ("ok", words) if action == "list" => {
             for word in words.split(' ') {
                 ui::say(&format!("{word},"));

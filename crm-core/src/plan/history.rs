@@ -269,35 +269,39 @@ impl Reader<'_> {
             seen.role = Role::Started;
         }
         seen.failed = true;
-        match on_fail {
-            OnFail::Block => {
-                seen.blocked = true;
-                let text = format!("blocked until cleaned up: {}", words(failure));
-                finding.note = Some(("blocked", text));
-            }
-            OnFail::Stop => {
-                seen.halt = true;
-                let text = format!("stopped until cleaned up (on-fail=stop): {}", words(failure));
-                finding.note = Some(("failed", text));
-            }
-            OnFail::Standby => {
-                finding.standby = Some(format!("on-fail=standby: {}", words(failure)));
-            }
-            OnFail::Fence => {
-                // It may run there until the node is confirmed off.
-                seen.blocked = true;
-                finding.fence =
-                    Some(format!("{} failed there: {}", failure.resource, words(failure)));
-                let text = format!("waits until its node is fenced: {}", words(failure));
-                finding.note = Some(("blocked", text));
-            }
-            OnFail::Demote => {
-                seen.demote_only = seen.role == Role::Promoted;
-                finding.note = Some(("failed", words(failure)));
-            }
-            OnFail::Restart | OnFail::Ignore => {
-                finding.note = Some(("failed", words(failure)));
-            }
+        consequence(on_fail, failure, seen, finding);
+    }
+}
+
+/// What `on-fail` makes of a failure.
+fn consequence(on_fail: OnFail, failure: &OpResult, seen: &mut Seen, finding: &mut Finding) {
+    match on_fail {
+        OnFail::Block => {
+            seen.blocked = true;
+            let text = format!("blocked until cleaned up: {}", words(failure));
+            finding.note = Some(("blocked", text));
+        }
+        OnFail::Stop => {
+            seen.halt = true;
+            let text = format!("stopped until cleaned up (on-fail=stop): {}", words(failure));
+            finding.note = Some(("failed", text));
+        }
+        OnFail::Standby => {
+            finding.standby = Some(format!("on-fail=standby: {}", words(failure)));
+        }
+        OnFail::Fence => {
+            // It may run there until the node is confirmed off.
+            seen.blocked = true;
+            finding.fence = Some(format!("{} failed there: {}", failure.resource, words(failure)));
+            let text = format!("waits until its node is fenced: {}", words(failure));
+            finding.note = Some(("blocked", text));
+        }
+        OnFail::Demote => {
+            seen.demote_only = seen.role == Role::Promoted;
+            finding.note = Some(("failed", words(failure)));
+        }
+        OnFail::Restart | OnFail::Ignore => {
+            finding.note = Some(("failed", words(failure)));
         }
     }
 }

@@ -20,7 +20,6 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
     let mut props = meta::properties(input.cib);
     props.exact = input.pacemaker.is_some();
     props.habits = input.pacemaker.map(|p| p.habits).unwrap_or_default();
-    let nodes = read_nodes(input, implicit);
     let mut builder = Builder {
         model: Model {
             cib: input.cib,
@@ -28,7 +27,7 @@ pub(super) fn read<'a>(input: &Input<'a>, implicit: &'a Implicit) -> Model<'a> {
             quorate: input.quorate,
             pacemaker: input.pacemaker,
             props,
-            nodes,
+            nodes: read_nodes(input, implicit),
             rscs: Vec::new(),
             tops: Vec::new(),
             by_id: BTreeMap::new(),

@@ -344,30 +344,32 @@ impl State {
                 *record = VolumeRecord { epoch, in_sync };
                 self.done()
             }
-            Command::AskFencing { request } => {
-                if !self.members.contains_key(&request.target) {
-                    return Outcome::Refused {
-                        why: format!("there is no node `{}`", request.target),
-                    };
-                }
-                self.fencing.last += 1;
-                self.fencing.requests.insert(self.fencing.last, request);
-                self.done()
-            }
-            Command::Fenced { record, requests } => {
-                for id in requests {
-                    self.fencing.requests.remove(&id);
-                }
-                if !self.fencing.history.records().any(|known| *known == *record) {
-                    self.fencing.history.push(*record);
-                }
-                self.done()
-            }
+            Command::AskFencing { request } => self.ask_fencing(request),
+            Command::Fenced { record, requests } => self.fenced(*record, &requests),
             Command::NodeHealthy { node, when_ms } => {
                 self.fencing.history.healthy(&node, when_ms);
                 self.done()
             }
         }
+    }
+
+    fn ask_fencing(&mut self, request: FenceRequest) -> Outcome {
+        if !self.members.contains_key(&request.target) {
+            return Outcome::Refused { why: format!("there is no node `{}`", request.target) };
+        }
+        self.fencing.last += 1;
+        self.fencing.requests.insert(self.fencing.last, request);
+        self.done()
+    }
+
+    fn fenced(&mut self, record: Record, requests: &[u64]) -> Outcome {
+        for id in requests {
+            self.fencing.requests.remove(id);
+        }
+        if !self.fencing.history.records().any(|known| *known == record) {
+            self.fencing.history.push(record);
+        }
+        self.done()
     }
 
     const fn done(&self) -> Outcome {

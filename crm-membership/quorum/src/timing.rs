@@ -40,7 +40,7 @@ pub struct Timing {
 }
 
 impl Failover {
-    /// The times. The ratios are the same for all three: 10 beats to death, 4 to a link's, 3 to 4 to an
+    /// The times. The ratios are the same for all three: 9 beats to death, 4 to a link's, 3 to 4 to an
     /// election (measured for openraft; see design/membership.md 2.2).
     #[must_use]
     pub const fn timing(self) -> Timing {
@@ -49,11 +49,11 @@ impl Failover {
             Self::Normal => 100,
             Self::Wan => 400,
         };
-        let dead_after_ms = 10 * interval_ms;
+        let dead_after_ms = 9 * interval_ms;
         Timing {
             interval_ms,
             link_down_ms: MISSES * interval_ms,
-            late_after_ms: dead_after_ms / 4 * 3,
+            late_after_ms: dead_after_ms * 3 / 4,
             dead_after_ms,
             raft_heartbeat_ms: interval_ms,
             election_min_ms: 3 * interval_ms,
@@ -105,9 +105,9 @@ mod tests {
         let table = [
             "heartbeat 50 100 400",
             "link-down 200 400 1600",
-            "late 375 750 3000",
-            "node-dead 500 1000 4000",
-            "noticed 550 1100 4400",
+            "late 337 675 2700",
+            "node-dead 450 900 3600",
+            "noticed 500 1000 4000",
             "raft-heartbeat 50 100 400",
             "election-min 150 300 1200",
             "election-max 200 400 1600",

@@ -147,7 +147,7 @@ fn a_new_run_of_a_dead_peer_revives_it() {
     assert_eq!(detector.heard(0, "b", 0, beat(1, 5)), Heard::Returned);
     let deaths: BTreeSet<u64> =
         (0..40).map(|n| n * 50).filter(|now| !detector.tick(*now).died.is_empty()).collect();
-    assert_eq!(deaths, BTreeSet::from([500]));
+    assert_eq!(deaths, BTreeSet::from([450]));
     assert_eq!(detector.heard(2000, "b", 1, beat(2, 1)), Heard::Returned);
     assert!(alive(&detector));
 }
