@@ -185,8 +185,8 @@ fn a_node_that_cannot_stop_a_resource_is_fenced_though_it_lives() -> Result<(), 
         peer: None,
     };
     let mut status = NodeStatus { session: 7, ..NodeStatus::default() };
-    let mut history = ResourceHistory::default();
-    history.role = Some(crm_core::cib::Role::Started);
+    let role = Some(crm_core::cib::Role::Started);
+    let history = ResourceHistory { role, ..ResourceHistory::default() };
     status.resources.insert("web".to_owned(), history);
     status.take_result(None, &failed);
     let (node, status) = ("beta".to_owned(), Box::new(status));

@@ -5,7 +5,7 @@ use crate::consensus::log::{LogError, LogStore};
 use crate::consensus::machine::Machine;
 use crate::consensus::network::{MESSAGE_MAX, Network};
 use crate::consensus::{Peer, Raft};
-use crate::heartbeat::{Heartbeats, PeerHealth, Setup};
+use crate::heartbeat::{Change, Heartbeats, PeerHealth, Setup};
 use crate::leadership::{self, Leadership};
 use crate::proposer::{ProposeError, Proposer};
 use crate::server::{JoinService, PeerService, give};
@@ -225,17 +225,7 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
         birth::done(&dir).map_err(state)?;
     }
     let (changes, changed) = mpsc::unbounded_channel();
-    let setup = Setup {
-        raft_id: site.settings.raft_id,
-        incarnation: next_incarnation(&dir).map_err(state)?,
-        timing: site.settings.profile.timing(),
-        key: site.keys.heartbeat().clone(),
-        socket,
-        realtime: site.settings.realtime,
-    };
-    let heartbeats = Heartbeats::start(setup, changes)
-        .map_err(|e| StartError::SetUp { what: "heartbeats", why: e.to_string() })?;
-    let heartbeats = Arc::new(heartbeats);
+    let heartbeats = Arc::new(beat(&site, &dir, socket, changes)?);
     let proposer = Proposer { site: Arc::clone(&site), raft: raft.clone() };
     let admission = Arc::new(Admission { proposer: proposer.clone(), tokens });
     let (inbox, orders) = mpsc::channel(ORDERS_WAITING);
@@ -275,6 +265,26 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
         runtime: Mutex::new(None),
         tasks: Mutex::new(tasks),
     })
+}
+
+/// Starts the heartbeats.
+fn beat(
+    site: &Site,
+    dir: &Path,
+    socket: UdpSocket,
+    changes: mpsc::UnboundedSender<Change>,
+) -> Result<Heartbeats, StartError> {
+    let state = |source| StartError::State { dir: dir.to_owned(), source };
+    let setup = Setup {
+        raft_id: site.settings.raft_id,
+        incarnation: next_incarnation(dir).map_err(state)?,
+        timing: site.settings.profile.timing(),
+        key: site.keys.heartbeat().clone(),
+        socket,
+        realtime: site.settings.realtime,
+    };
+    Heartbeats::start(setup, changes)
+        .map_err(|e| StartError::SetUp { what: "heartbeats", why: e.to_string() })
 }
 
 /// The TCP and the UDP socket, on the same number.
