@@ -193,7 +193,7 @@ mod tests {
         let leads = View { leads: true, sign: None, acked: Some(start), ..view(start) };
         let mut judge = judge();
         let at = |ms| start + Duration::from_millis(ms);
-        let seen: Vec<(bool, bool)> = [0, 400, 401, 1000, 1001]
+        let seen: Vec<(bool, bool)> = [0, 400, 401, 900, 901]
             .map(|ms| judge.judge(at(ms), &leads))
             .iter()
             .map(|j| (j.me_leader, j.quorate))
