@@ -251,3 +251,20 @@ fn without_fencing_nobody_is_fenced() -> Result<(), String> {
     assert_eq!(alpha.state.status.nodes["beta"].session, 0, "gone without it");
     Ok(())
 }
+
+#[test]
+fn a_daemon_that_ends_says_that_nothing_runs_only_when_nothing_does() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    let session = alpha.state.status.nodes["alpha"].session;
+    let farewell = Command::NodeGone { node: "alpha".to_owned(), session };
+    assert_eq!(alpha.controller.farewell(), Some(farewell));
+    let role = Some(crm_core::cib::Role::Started);
+    let history = ResourceHistory { role, ..ResourceHistory::default() };
+    let mut status = alpha.state.status.nodes["alpha"].clone();
+    status.resources.insert("web".to_owned(), history);
+    let (node, status) = ("alpha".to_owned(), Box::new(status));
+    alpha.state.apply(Command::SyncNode { node, status });
+    alpha.publish();
+    assert_eq!(alpha.controller.farewell(), None, "it runs something");
+    Ok(())
+}

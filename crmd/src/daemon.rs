@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Longest pause between two looks at the clock.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How long a daemon that ends waits to be heard.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// What reaches the daemon's task.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -196,8 +199,20 @@ impl Daemon {
             self.answer_waiters();
         }
         tracing::info!("crmd is told to end; what it manages goes on");
+        self.take_leave().await;
         self.handle.shutdown().await;
         Ok(())
+    }
+
+    async fn take_leave(&self) {
+        let Some(command) = self.controller.farewell() else { return };
+        match tokio::time::timeout(LEAVE_LIMIT, self.handle.propose(command)).await {
+            Ok(Ok(_)) => tracing::info!("nothing runs here, and the others know it"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the others do not know that nothing runs here");
+            }
+            Err(_) => tracing::warn!("the others may not know that nothing runs here"),
+        }
     }
 
     fn until_deadline(&self) -> Duration {

@@ -10,9 +10,10 @@ mod own;
 mod view;
 mod volumes;
 
+use crate::cib::Role;
 use crate::fencing::{Abilities, Answer, Task};
 use crate::plan::{ActionKind, OpSpec, Plan};
-use crate::status::{NodeStatus, OpResult, Token};
+use crate::status::{NodeStatus, OpResult, ResourceHistory, Token};
 use crate::store::{Command, FenceRequest, State, VolumeRecord};
 use fences::Fences;
 use lead::Lead;
@@ -365,6 +366,18 @@ impl Controller {
         State { revisions: self.state.revisions.clone(), ..state }
     }
 
+    /// What a daemon that is told to end tells the others first: that nothing runs on its node. Then nobody has to fence it. `None` when
+    /// something runs or is being done here (it goes on without its daemon), or nobody would hear it.
+    #[must_use]
+    pub fn farewell(&self) -> Option<Command> {
+        let runs = |history: &ResourceHistory| {
+            history.pending.is_some() || history.role.is_some_and(|role| role != Role::Stopped)
+        };
+        let quiet = !self.own.changing() && !self.own.status.resources.values().any(runs);
+        let heard = self.leadership.quorate && self.published;
+        (quiet && heard).then(|| Command::NodeGone { node: self.me.clone(), session: self.session })
+    }
+
     /// The plan that this node would make now; empty when there is nothing to do.
     #[must_use]
     pub fn plan_now(&self) -> Plan {
@@ -614,7 +627,7 @@ impl Controller {
                 Some(self.fencing_words(&missing))
             }
             Mode::Alone if self.fencing_wanted() => Some(format!(
-                "{missing} was fenced: running on alone; the configuration is read-only until it is back"
+                "{missing} is gone and runs nothing: running on alone; the configuration is read-only until it is back"
             )),
             Mode::Alone => Some(format!(
                 "{missing} is gone: running on alone (no-quorum-policy=ignore, fencing off); the configuration is read-only until it is back"

@@ -131,3 +131,38 @@ fn what_cannot_be_fenced_keeps_its_services_until_a_person_says_that_it_is_off()
     cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
     stage.finish().map(|_| ())
 }
+
+#[test]
+fn a_drained_node_whose_daemon_is_told_to_end_is_not_fenced() -> Result<()> {
+    let Some(stage) = Stage::playing("fence-leave", TWO)? else { return Ok(()) };
+    fencing(&stage)?;
+    let active = stage.active()?;
+    let other = stage.other(&active)?;
+    node::exec(&stage.lab, &other, &["crm", "node", "standby", "--wait"])?;
+    // The node's first process would start the daemon again.
+    let first = std::fs::read_to_string(stage.lab.dir().join("run").join(format!("{other}.pid")))?;
+    let first = first.split(' ').next().unwrap_or_default().parse()?;
+    let first = nix::unistd::Pid::from_raw(first);
+    nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGSTOP)?;
+    for pid in node::daemon_pids(&stage.lab, &other, "daemon")? {
+        node::exec(&stage.lab, &other, &["kill", "-TERM", &pid])?;
+    }
+    wait::until("the daemon to be missed", SOON, || {
+        let picture = node::status(&stage.lab, &active)?;
+        Ok(picture.nodes.get(&other).is_some_and(|line| !line.alive).then_some(()))
+    })?;
+    // Whoever decides would have shot by the time it says that it runs on alone.
+    wait::until("the other one to go on alone", SOON, || {
+        let waiting = node::status(&stage.lab, &active)?.waiting.unwrap_or_default();
+        ensure!(waiting.contains("running on alone"), "{waiting}");
+        Ok(Some(()))
+    })?;
+    ensure!(shots(&stage)?.is_empty(), "shot: {:?}", shots(&stage)?);
+    ensure!(stage.active()? == active, "the service moved");
+    nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGCONT)?;
+    cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
+    node::exec(&stage.lab, &other, &["crm", "node", "online", "--wait"])?;
+    cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
+    ensure!(shots(&stage)?.is_empty(), "shot: {:?}", shots(&stage)?);
+    stage.finish().map(|_| ())
+}
