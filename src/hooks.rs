@@ -1,15 +1,75 @@
 //! What `crm` needs of packages that it may not depend on.
 
 use anyhow::Context;
-use crm_cli::{InitArgs, JoinArgs};
+use crm_agents::fence;
+use crm_cli::{FenceAgent, FenceParameter, FenceTrial, InitArgs, JoinArgs};
+use crm_core::fencing::{Call, Params, Verb, is_own_parameter};
 use crm_core::text::AgentCatalog;
 use crm_membership::bootstrap::{self, Dirs};
+use std::collections::BTreeMap;
 
 /// Port of the cluster when none is given.
 const PORT: u16 = 7631;
+/// How long a device may take to say that it is there, in milliseconds.
+const TRIAL_LIMIT_MS: u64 = 60_000;
 
 pub(crate) fn agent_catalog() -> Box<dyn AgentCatalog> {
     Box::new(crm_agents::catalog::Catalog::installed())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
+}
+
+pub(crate) fn fence_agents() -> Vec<(String, String)> {
+    let mut names: Vec<String> = fence::installed(&fence::dir()).collect();
+    names.sort();
+    let Ok(runtime) = runtime() else { return Vec::new() };
+    let about = |name: String| {
+        let found = runtime.block_on(fence::metadata(&fence::dir(), &name));
+        let words =
+            found.map_or_else(|_| "(does not describe itself)".to_owned(), |found| found.about);
+        (name, words)
+    };
+    names.into_iter().map(about).collect()
+}
+
+pub(crate) fn fence_agent(agent: &str) -> anyhow::Result<FenceAgent> {
+    let found = runtime()?.block_on(fence::metadata(&fence::dir(), agent))?;
+    let fit = found.params.into_iter().filter(|(_, p)| !p.deprecated && !p.by_cluster);
+    let params = fit.map(|(name, p)| FenceParameter {
+        name,
+        required: p.required,
+        about: p.about,
+        default: p.default,
+    });
+    Ok(FenceAgent { about: found.about, params: params.collect() })
+}
+
+pub(crate) fn fence_try(
+    agent: &str,
+    params: &BTreeMap<String, String>,
+) -> anyhow::Result<FenceTrial> {
+    let runtime = runtime()?;
+    let metadata = runtime.block_on(fence::metadata(&fence::dir(), agent))?;
+    let wrong = metadata.validate(agent, &Params(params.clone()));
+    if !wrong.is_empty() {
+        return Ok(FenceTrial::Wrong(wrong));
+    }
+    let own = params.clone().into_iter().filter(|(name, _)| !is_own_parameter(name));
+    let call = Call {
+        agent: agent.to_owned(),
+        verb: Verb::Monitor,
+        action: Verb::Monitor.word().to_owned(),
+        params: Params(own.collect()),
+        limit_ms: TRIAL_LIMIT_MS,
+    };
+    let answer = runtime.block_on(fence::run(&fence::dir(), &call));
+    Ok(match (answer.exit, answer.message.as_str()) {
+        (Some(0), _) => FenceTrial::Works,
+        (Some(code), "") => FenceTrial::Silent(format!("exit code {code}")),
+        _ => FenceTrial::Silent(answer.message),
+    })
 }
 
 pub(crate) fn cluster_init(args: InitArgs) -> anyhow::Result<String> {
@@ -23,10 +83,7 @@ pub(crate) fn cluster_init(args: InitArgs) -> anyhow::Result<String> {
 
 pub(crate) fn cluster_join(args: JoinArgs) -> anyhow::Result<String> {
     let address = args.address.unwrap_or_else(|| format!("{}:{PORT}", args.node));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
+    let runtime = runtime()?;
     let dirs = Dirs::usual();
     let joined = bootstrap::join(&dirs, &args.node, &address, Some(&args.peer), &args.token);
     let settings = runtime.block_on(joined)?;

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
                 agent_catalog: hooks::agent_catalog,
                 cluster_init: hooks::cluster_init,
                 cluster_join: hooks::cluster_join,
+                fence_agents: hooks::fence_agents,
+                fence_agent: hooks::fence_agent,
+                fence_try: hooks::fence_try,
             },
         ),
     }

@@ -186,4 +186,26 @@ mod tests {
         assert!(matches!(call, Err(AuthError::Proof)));
         assert!(answer.is_err());
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn nobody_meets_without_the_key_whatever_he_says(
+            names in proptest::array::uniform3("[a-z]{0,40}"),
+            magic: bool,
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let (mut stranger, mut server) = UnixStream::pair().unwrap();
+            let mut said = if magic { MAGIC.to_vec() } else { Vec::new() };
+            said.extend(FEATURES.to_le_bytes());
+            for name in &names {
+                put_name(&mut said, name).unwrap();
+            }
+            said.extend(rest);
+            stranger.write_all(&said).unwrap();
+            stranger.shutdown(std::net::Shutdown::Write).unwrap();
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]);
+            assert!(answer(&mut server, &key, |_| true).is_err());
+        }
+    }
 }

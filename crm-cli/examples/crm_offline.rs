@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         agent_catalog: || -> Box<dyn AgentCatalog> { Box::new(ListedAgents::default()) },
         cluster_init: |_| Err(anyhow::anyhow!("this executable has no cluster in it: use `crm`")),
         cluster_join: |_| Err(anyhow::anyhow!("this executable has no cluster in it: use `crm`")),
+        fence_agents: Vec::new,
+        fence_agent: |_| Err(anyhow::anyhow!("this executable knows no fence agents: use `crm`")),
+        fence_try: |_, _| Err(anyhow::anyhow!("this executable knows no fence agents: use `crm`")),
     };
     crm_cli::main(std::env::args_os().collect(), hooks)
 }

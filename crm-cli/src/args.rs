@@ -55,6 +55,10 @@ pub(crate) enum Cmd {
     /// Fencing: devices, what they reach, what was done.
     #[command(subcommand)]
     Fence(FenceCmd),
+    /// Keep the cluster's hands off for a time: nothing is fenced, recovered or started; what runs goes on.
+    Disarm(DisarmArgs),
+    /// End of `disarm`: the cluster acts again.
+    Arm,
     /// Replicated volumes: make, show, resolve.
     #[command(subcommand)]
     Volume(VolumeCmd),
@@ -342,9 +346,72 @@ pub(crate) enum NodeCmd {
     },
 }
 
+/// `crm disarm`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It ends by itself, whatever happens. A node that loses its quorum meanwhile does what no-quorum-policy says:\n\
+    it cannot know whether the cluster has been armed again. `crm node fence` works all the same."
+)]
+pub(crate) struct DisarmArgs {
+    /// How long: `30min`, `1h`.
+    #[arg(long = "for", value_parser = duration_ms, value_name = "TIME")]
+    pub(crate) span: u64,
+    /// Why; shown in the status.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// `crm fence test`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --yes no node is touched: each device is asked whether it is there (monitor) and sees the node (status).\n\
+    On a terminal it then asks whether to reboot the node for real; elsewhere --yes says so."
+)]
+pub(crate) struct FenceTestArgs {
+    /// The node.
+    pub(crate) node: String,
+    /// Only this device.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Then reboot the node for real: it is cut off without a shutdown, and what runs there is started elsewhere.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// How long to wait for the reboot at most.
+    #[arg(long, value_parser = duration_ms, default_value = "120s", value_name = "TIME")]
+    pub(crate) timeout: u64,
+}
+
+/// `crm fence setup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without AGENT: lists the agents installed here. On a terminal it asks for what is missing.\n\
+    The device is asked whether it is there before anything is written.\n\
+    Example: crm fence setup fence_ipmilan ip=10.0.0.9 username=crm password=... lanplus=1 --for delta"
+)]
+pub(crate) struct FenceSetupArgs {
+    /// The agent, `fence_ipmilan`.
+    pub(crate) agent: Option<String>,
+    /// Its parameters.
+    #[arg(value_name = "NAME=VALUE")]
+    pub(crate) params: Vec<String>,
+    /// The node that it fences (`pcmk_host_list`); several times for several nodes.
+    #[arg(long = "for", value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// Id of the device; made of the agent's name without it.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Also switch fencing on (`stonith-enabled=true`).
+    #[arg(long)]
+    pub(crate) enable: bool,
+}
+
 /// `crm fence`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum FenceCmd {
+    /// Ask the devices of a node whether they work; with `--yes`, reboot it for real.
+    Test(FenceTestArgs),
+    /// Make a fence device: choose an agent, give its parameters, try it, write it.
+    Setup(FenceSetupArgs),
     /// Which devices reach which nodes, what is under way, what has been done and why.
     Status {
         /// Output.
@@ -505,11 +572,41 @@ pub(crate) enum ClusterCmd {
         #[command(flatten)]
         here: HereArgs,
     },
+    /// Remove a node for good. It comes back only with a new token, as a new member.
+    #[command(
+        after_help = "Refused while the node runs something (`crm node standby NODE --wait` first), has a replica of a volume,\n\
+        or is needed for the quorum. --force is for a node that is off and stays off: what it was last known to run does not count.\n\
+        What names the node (locations, fencing levels) goes with it; `crm log` has the version before."
+    )]
+    Remove {
+        /// The node.
+        node: String,
+        /// The node is off and stays off: remove it whatever it was last known to run.
+        #[arg(long)]
+        force: bool,
+    },
+    /// This node leaves the cluster, and its crmd ends. Drain it first: `crm node standby --wait`.
+    Leave,
+    /// Give nodes a new key and certificate; nothing stops, and the old certificate is revoked.
+    Rotate {
+        /// The node.
+        #[arg(required_unless_present = "all")]
+        node: Option<String>,
+        /// All members, one after the other.
+        #[arg(long, conflicts_with = "node")]
+        all: bool,
+    },
     /// Make a token with which a node may join.
     Token {
         /// How long it is good for.
         #[arg(long, value_parser = duration_ms, default_value = "1h", value_name = "TIME")]
         ttl: u64,
+    },
+    /// Go on without the other voters, in a disaster. The others must be off: `crm node fence NODE --confirm`.
+    Force {
+        /// Go on though the others may live and have gone on themselves. Two clusters may come of it: then one of the two is removed and joins anew.
+        #[arg(long)]
+        accept_divergence: bool,
     },
     /// Members, mode, leader.
     Status {

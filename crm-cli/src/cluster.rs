@@ -1,11 +1,12 @@
 //! `crm cluster`: founding and joining (done by the daemon's package through hooks), tokens, members.
 
+use crate::admin;
 use crate::args::{ClusterCmd, Format, HereArgs};
 use crate::fail::Fail;
 use crate::ui::table;
 use crate::{InitArgs, JoinArgs, Shell};
 use anyhow::Context;
-use crm_proto::local::{Mode, StatusReply};
+use crm_proto::local::{Mode, Request, StatusReply};
 
 /// Carries out one command.
 pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail> {
@@ -22,9 +23,17 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail
             shell.ui.say(&words);
             Ok(())
         }
+        ClusterCmd::Remove { node, force } => admin::remove(shell, node, force),
+        ClusterCmd::Leave => admin::leave(shell),
+        ClusterCmd::Rotate { node, all: _ } => admin::rotate(shell, node),
         ClusterCmd::Token { ttl } => {
             let token = shell.daemon.token(ttl.div_ceil(1000).max(1))?;
             shell.ui.data(&token);
+            Ok(())
+        }
+        ClusterCmd::Force { accept_divergence } => {
+            let standing = shell.daemon.done(&Request::Force { accept_divergence })?;
+            shell.ui.say(&standing);
             Ok(())
         }
         ClusterCmd::Status { output } => {
@@ -77,6 +86,12 @@ pub(crate) fn text(status: &StatusReply) -> String {
     if let Some(waiting) = &status.waiting {
         out.push_str(&format!("waiting: {waiting}\n"));
     }
+    if !status.standing.is_empty() {
+        out.push_str(&format!("standing: {}\n", status.standing));
+    }
+    for generation in &status.generations {
+        out.push_str(&format!("  {generation}\n"));
+    }
     let mut rows =
         vec![["MEMBER", "ID", "ADDRESS", "HEARTBEAT", "ONLINE"].map(str::to_owned).to_vec()];
     for (name, member) in &state.members {
@@ -103,6 +118,8 @@ fn json(status: &StatusReply) -> serde_json::Value {
         "leader": status.leader,
         "quorate": status.quorate,
         "waiting": status.waiting,
+        "standing": status.standing,
+        "generations": status.generations,
         "members": status.state.members.iter().map(|(name, member)| {
             let line = status.nodes.get(name);
             serde_json::json!({

@@ -2,7 +2,7 @@
 
 use crate::fail::{Fail, version_of};
 use crm_core::cib::Cib;
-use crm_core::fencing::{Coverage, History, Record};
+use crm_core::fencing::{Answer, Coverage, History, Record, Task};
 use crm_core::store::{Edit, FenceRequest, Outcome, Revision};
 use crm_proto::line::{CallError, Line};
 use crm_proto::local::{Reply, Request, StatusReply};
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Longest wait for an answer that needs no waiting on the other side. A commit needs a majority to write it down.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a fence device may take to say how it is, in milliseconds.
+const DEVICE_LIMIT_MS: u64 = 30_000;
 
 /// Who answers requests.
 pub(crate) trait Daemon {
@@ -44,6 +47,7 @@ impl Daemon for Socket {
             Request::WaitIdle { timeout_ms, .. } | Request::Fence { timeout_ms, .. } => {
                 Duration::from_millis(*timeout_ms)
             }
+            Request::FenceCheck { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
             _ => Duration::ZERO,
         };
         Line::call(&self.path, Some(ANSWER_LIMIT + extra), request)
@@ -144,6 +148,22 @@ impl dyn Daemon + '_ {
         }
     }
 
+    /// Asks a fence device something that does nobody any harm.
+    pub(crate) fn check_device(&mut self, task: Task) -> Result<Answer, Fail> {
+        match self.ask(&Request::FenceCheck { task, timeout_ms: DEVICE_LIMIT_MS })? {
+            Reply::FenceAnswer(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A request that is answered in words.
+    pub(crate) fn done(&mut self, request: &Request) -> Result<String, Fail> {
+        match self.ask(request)? {
+            Reply::Said(words) => Ok(words),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Volumes as this node's blockd sees them.
     pub(crate) fn volumes(&mut self) -> Result<Vec<crm_proto::block::VolumeStatus>, Fail> {
         match self.block(&Request::Volumes)? {
@@ -181,6 +201,8 @@ fn unexpected(reply: &Reply) -> Fail {
         Reply::Revision(_) => "a revision",
         Reply::Fenced(_) => "the end of fencing",
         Reply::Fencing { .. } => "what is known of fencing",
+        Reply::FenceAnswer(_) => "a fence device's answer",
+        Reply::Said(_) => "words",
         Reply::Block(_) => "blockd's answer",
         Reply::Refused { .. } => "a refusal",
     };

@@ -4,8 +4,10 @@ use crate::Shell;
 use crate::args::{FenceAction, FenceArgs, FenceCmd, Format};
 use crate::fail::Fail;
 use crate::node::known;
+use crate::ui::table;
+use crm_core::cib::Role;
 use crm_core::fencing::{Action, Coverage, History, Reached};
-use crm_core::store::FenceRequest;
+use crm_core::store::{FenceRequest, State};
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 
@@ -14,20 +16,69 @@ const SHOWN: usize = 10;
 
 /// `crm fence`.
 pub(crate) fn run(shell: &mut Shell<'_>, command: FenceCmd) -> Result<(), Fail> {
-    let FenceCmd::Status { output } = command;
-    let (coverage, pending, history) = shell.daemon.fencing()?;
+    let output = match command {
+        FenceCmd::Test(args) => return crate::fence_test::run(shell, &args),
+        FenceCmd::Setup(args) => return crate::fence_setup::run(shell, &args),
+        FenceCmd::Status { output } => output,
+    };
     match output {
         Format::Json => {
+            let (coverage, pending, history) = shell.daemon.fencing()?;
             let records: Vec<_> = history.records().collect();
             shell.json(&serde_json::json!({
                 "coverage": coverage, "pending": pending, "history": records,
             }))
         }
-        Format::Text => {
-            shell.ui.data(&text(&coverage, &pending, &history, &shell.zone));
-            Ok(())
+        Format::Text => show(shell),
+    }
+}
+
+/// The table of what covers what, what is under way and what was done.
+pub(crate) fn show(shell: &mut Shell<'_>) -> Result<(), Fail> {
+    let (coverage, pending, history) = shell.daemon.fencing()?;
+    let state = shell.daemon.status()?.state;
+    let mut out = String::new();
+    if !state.cib.fencing_enabled() {
+        out.push_str("Fencing is OFF, waived in writing (stonith-enabled=false): lost nodes are taken for dead\n");
+    }
+    out.push_str(&text(&coverage, &pending, &history, &shell.zone));
+    let devices = devices(&state);
+    if !devices.is_empty() {
+        out.push_str(&format!("\nDevices:\n{}", table(&devices, "  ")));
+    }
+    shell.ui.data(&out);
+    Ok(())
+}
+
+/// Where each device is started, and what its last monitor said.
+fn devices(state: &State) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for device in state.cib.primitives().into_iter().filter(|p| p.agent.class == "stonith") {
+        let known = state.status.nodes.iter().filter_map(|(node, status)| {
+            let history = status.resources.get(&device.id)?;
+            (history.role.is_some_and(|r| r != Role::Stopped) || history.failure.is_some())
+                .then_some((node, history))
+        });
+        let before = rows.len();
+        for (node, history) in known {
+            let monitor = history.monitors.values().flatten().next_back();
+            let last = history.failure.as_ref().or(monitor);
+            let word = match last {
+                Some(result) if result.failed() => format!("FAILED: {}", result.reason),
+                Some(_) => "ok".to_owned(),
+                None => "not yet".to_owned(),
+            };
+            rows.push(vec![device.id.clone(), device.agent.kind.clone(), node.clone(), word]);
+        }
+        if rows.len() == before {
+            let nowhere = "not started".to_owned();
+            rows.push(vec![device.id.clone(), device.agent.kind.clone(), nowhere, "-".to_owned()]);
         }
     }
+    if !rows.is_empty() {
+        rows.insert(0, ["DEVICE", "AGENT", "WATCHED BY", "MONITOR"].map(str::to_owned).to_vec());
+    }
+    rows
 }
 
 /// `crm node fence`.

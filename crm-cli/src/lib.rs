@@ -1,5 +1,6 @@
 //! Worldly: `crm`, the command. Sessions, one-shot commands, status, YAML apply; talks to `crmd` over its local socket and never decides.
 
+mod admin;
 mod args;
 mod audit;
 mod cluster;
@@ -8,6 +9,8 @@ mod configure;
 mod daemon;
 mod fail;
 mod fence;
+mod fence_setup;
+mod fence_test;
 mod node;
 mod offline;
 mod preview;
@@ -35,6 +38,7 @@ use anyhow::Context;
 use clap::Parser;
 use crm_core::text::AgentCatalog;
 use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -53,6 +57,45 @@ pub struct Hooks {
     pub cluster_init: fn(InitArgs) -> anyhow::Result<String>,
     /// Joins this node to a cluster; the words to show.
     pub cluster_join: fn(JoinArgs) -> anyhow::Result<String>,
+    /// The fence agents installed on this node, each with what it is.
+    pub fence_agents: fn() -> Vec<(String, String)>,
+    /// What a fence agent says of itself.
+    pub fence_agent: fn(&str) -> anyhow::Result<FenceAgent>,
+    /// Checks parameters against the agent's own words, then asks the device whether it is there.
+    pub fence_try: fn(&str, &BTreeMap<String, String>) -> anyhow::Result<FenceTrial>,
+}
+
+/// What a fence agent says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceAgent {
+    /// One line about it.
+    pub about: String,
+    /// What can be given to it, without what the cluster gives.
+    pub params: Vec<FenceParameter>,
+}
+
+/// A parameter of a fence agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceParameter {
+    /// Its name.
+    pub name: String,
+    /// It has to be given.
+    pub required: bool,
+    /// One line about it.
+    pub about: String,
+    /// Default, where there is one.
+    pub default: Option<String>,
+}
+
+/// What came of trying a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FenceTrial {
+    /// It answers.
+    Works,
+    /// The parameters do not fit the agent: what is wrong.
+    Wrong(Vec<String>),
+    /// It was asked and did not say that it is well.
+    Silent(String),
 }
 
 /// Arguments of `crm cluster init`.

@@ -22,6 +22,8 @@ pub(crate) fn command(shell: &mut Shell<'_>, command: Cmd) -> Result<(), Fail> {
         Cmd::Node(command) => node::run(shell, command),
         Cmd::Resource(command) => resource::run(shell, command),
         Cmd::Volume(command) => volume::run(shell, command),
+        Cmd::Disarm(args) => crate::admin::disarm(shell, args),
+        Cmd::Arm => crate::admin::arm(shell),
         Cmd::Fence(command) => crate::fence::run(shell, command),
         Cmd::Cluster(command) => cluster::run(shell, command),
         Cmd::Apply(args) => offline::apply(shell, &args),
@@ -99,6 +101,8 @@ fn monitor(shell: &mut Shell<'_>, output: Format) -> Result<(), Fail> {
             | Reply::Revision(_)
             | Reply::Fenced(_)
             | Reply::Fencing { .. }
+            | Reply::FenceAnswer(_)
+            | Reply::Said(_)
             | Reply::Block(_) => {}
         }
         refused.is_none() && !ui.closed()

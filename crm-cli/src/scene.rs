@@ -145,7 +145,7 @@ fn live(shell: &mut Shell<'_>, args: &SceneArgs, at: Option<u64>) -> Result<Docu
 
 /// The daemon's picture as a document.
 pub(crate) fn of_reply(reply: &StatusReply) -> Document {
-    let cib = reply.state.cib.clone();
+    let cib = Cib::clone(&reply.state.cib);
     let mut status = reply.state.status.clone();
     let records = crm_core::lrm::of_status(&mut status);
     Document {

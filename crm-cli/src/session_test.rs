@@ -126,14 +126,14 @@ fn a_script_enters_levels_and_keeps_its_line_numbers() {
 #[test]
 fn load_update_replaces_what_has_the_same_name_and_keeps_the_rest() {
     let mut bed = Bed::seeded();
-    let new = "primitive nfs nfsserver params nfs_ip=10.0.0.9\nproperty stonith-enabled=true\nprimitive d Dummy\n";
+    let new = "primitive nfs nfsserver params nfs_ip=10.0.0.9\nproperty no-quorum-policy=stop\nprimitive d Dummy\n";
     let file = Scratch::new("new.crm", new);
     let (code, _, words) = bed.crm(&["configure", "load", "update", &file.path()]);
     assert_eq!(code, 0, "{words}");
     let cib = &bed.state.cib;
     assert_eq!(cib.primitive("nfs").unwrap().params.get("nfs_ip"), Some("10.0.0.9"));
-    assert_eq!(cib.properties.get("no-quorum-policy"), Some("ignore"));
-    assert_eq!(cib.properties.get("stonith-enabled"), Some("true"));
+    assert_eq!(cib.properties.get("no-quorum-policy"), Some("stop"));
+    assert_eq!(cib.properties.get("stonith-enabled"), Some("false"));
     assert_eq!(cib.top_of("nfs").unwrap().id(), "HA");
     assert!(cib.primitive("d").is_some());
     assert_eq!(cib.constraints.len(), 4);

@@ -2,12 +2,12 @@
 
 use crate::daemon::Daemon;
 use crate::ui::Ui;
-use crate::{Hooks, InitArgs, JoinArgs, Shell, run};
+use crate::{FenceAgent, FenceTrial, Hooks, InitArgs, JoinArgs, Shell, run};
 use crm_core::cib::{Cib, Role};
-use crm_core::fencing::{Answers, Config};
+use crm_core::fencing::{Answer, Answers, Config};
 use crm_core::plan::{Instance, Placement, Plan};
 use crm_core::status::{NodeStatus, ResourceHistory};
-use crm_core::store::{Command, Member, Outcome, State};
+use crm_core::store::{Command, Disarmed, Member, Outcome, State};
 use crm_core::text::{AgentCatalog, AgentInfo, ListedAgents};
 use crm_proto::line::CallError;
 use crm_proto::local::{Mode, NodeLine, Reply, Request, StatusReply};
@@ -53,6 +53,7 @@ fn catalog() -> Box<dyn AgentCatalog> {
         agent("ocf:heartbeat:Filesystem", &["device", "directory", "fstype", "options"]),
         agent("ocf:heartbeat:nfsserver", &["nfs_init_script", "nfs_shared_infodir", "nfs_ip"]),
         agent("ocf:heartbeat:Dummy", &["state", "fake"]),
+        agent("stonith:fence_x", &["ip"]),
     ])))
 }
 
@@ -62,6 +63,22 @@ fn no_init(_: InitArgs) -> anyhow::Result<String> {
 
 fn no_join(_: JoinArgs) -> anyhow::Result<String> {
     anyhow::bail!("joined already")
+}
+
+fn described(agent: &str) -> anyhow::Result<FenceAgent> {
+    anyhow::ensure!(agent == "fence_x", "there is no agent `{agent}`");
+    Ok(FenceAgent { about: "a test device".to_owned(), params: Vec::new() })
+}
+
+fn tried(_: &str, params: &BTreeMap<String, String>) -> anyhow::Result<FenceTrial> {
+    let other = params.keys().find(|name| *name != "ip" && !name.starts_with("pcmk_"));
+    Ok(match other {
+        Some(name) => FenceTrial::Wrong(vec![format!("fence_x has no parameter `{name}`")]),
+        None if params.values().any(|value| value == "silent") => {
+            FenceTrial::Silent("login refused".to_owned())
+        }
+        None => FenceTrial::Works,
+    })
 }
 
 /// The cluster alpha and delta.
@@ -74,6 +91,8 @@ pub(crate) struct Bed {
     pub(crate) mode: Mode,
     /// How often blockd is still busy.
     pub(crate) busy: u32,
+    /// What fence devices say instead of being well.
+    pub(crate) device_fails: Option<String>,
 }
 
 impl Bed {
@@ -86,7 +105,7 @@ impl Bed {
             let member = Member { raft_id, address: format!("{name}:5406") };
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
-        Self { state, busy: 0, meanwhile: None, mode: Mode::Leader }
+        Self { state, busy: 0, device_fails: None, meanwhile: None, mode: Mode::Leader }
     }
 
     /// With seed 002's configuration committed through the command itself.
@@ -100,7 +119,14 @@ impl Bed {
 
     /// Runs the command; exit code, data, words.
     pub(crate) fn crm(&mut self, words: &[&str]) -> (u8, String, String) {
-        let hooks = Hooks { agent_catalog: catalog, cluster_init: no_init, cluster_join: no_join };
+        let hooks = Hooks {
+            agent_catalog: catalog,
+            cluster_init: no_init,
+            cluster_join: no_join,
+            fence_agents: || vec![("fence_x".to_owned(), "a test device".to_owned())],
+            fence_agent: described,
+            fence_try: tried,
+        };
         let mut ui = Ui::memory();
         let mut args = vec![OsString::from("crm")];
         args.extend(words.iter().map(OsString::from));
@@ -122,6 +148,21 @@ impl Bed {
     pub(crate) fn history(&mut self, node: &str) -> &mut BTreeMap<String, ResourceHistory> {
         let status: &mut NodeStatus = self.state.status.nodes.entry(node.to_owned()).or_default();
         &mut status.resources
+    }
+
+    fn fencing(&self, now_ms: u64) -> Reply {
+        let config = Config::read(&self.state.cib, &BTreeMap::new(), 0);
+        let coverage = config.coverage(&Answers::default(), &BTreeSet::new(), now_ms);
+        let history = Box::new(self.state.fencing.history.clone());
+        Reply::Fencing { coverage, pending: BTreeSet::new(), history }
+    }
+
+    fn device_says(&self) -> Reply {
+        Reply::FenceAnswer(Answer {
+            exit: Some(i32::from(self.device_fails.is_some())),
+            stdout: String::new(),
+            message: self.device_fails.clone().unwrap_or_default(),
+        })
     }
 
     /// The picture that the daemon would give.
@@ -158,6 +199,8 @@ impl Bed {
             leader: (!alone).then(|| "delta".to_owned()),
             quorate: !alone,
             waiting: None,
+            standing: String::new(),
+            generations: Vec::new(),
             version: "0.1.0".to_owned(),
             nodes: ["alpha", "delta"].into_iter().map(|n| (n.to_owned(), line(n))).collect(),
             state: self.state.clone(),
@@ -175,7 +218,8 @@ impl Daemon for Bed {
         Ok(match request {
             Request::Status | Request::Watch => Reply::Status(Box::new(self.picture())),
             Request::Cib => {
-                Reply::Cib { version: self.state.version, cib: Box::new(self.state.cib.clone()) }
+                let cib = Box::new(self.state.cib.as_ref().clone());
+                Reply::Cib { version: self.state.version, cib }
             }
             Request::Commit { base, cib, message } => {
                 if let Some(command) = self.meanwhile.take() {
@@ -204,9 +248,10 @@ impl Daemon for Bed {
             }
             Request::Revision { version } => {
                 let found = self.state.revisions.iter().find(|r| r.version == *version);
-                Reply::Revision(found.map(|r| Box::new(r.clone())))
+                Reply::Revision(found.map(|r| Box::new(r.as_ref().clone())))
             }
             Request::Volumes => Reply::Block(crm_proto::block::Reply::Status(Vec::new())),
+            Request::Force { .. } => Reply::Said("forced".to_owned()),
             Request::Token { ttl_s } => Reply::Token(format!("token-for-{ttl_s}s")),
             Request::Block(_) if self.busy > 0 => {
                 self.busy -= 1;
@@ -218,13 +263,22 @@ impl Daemon for Bed {
                 self.state.apply(Command::AskFencing { request: request.clone() });
                 Reply::Waited { idle: false }
             }
-            Request::Fencing => {
-                let config = Config::read(&self.state.cib, &BTreeMap::new(), 0);
-                let coverage = config.coverage(&Answers::default(), &BTreeSet::new(), when_ms);
-                let history = Box::new(self.state.fencing.history.clone());
-                Reply::Fencing { coverage, pending: BTreeSet::new(), history }
+            Request::Fencing => self.fencing(when_ms),
+            Request::FenceCheck { .. } => self.device_says(),
+            Request::Disarm { for_ms, reason } => {
+                let disarmed = for_ms.map(|for_ms| Disarmed {
+                    until_ms: when_ms + for_ms,
+                    since_ms: when_ms,
+                    by: author,
+                    reason: reason.clone(),
+                });
+                Reply::Outcome(self.state.apply(Command::Disarm { disarmed }))
             }
-            Request::SetAttr { .. } | Request::GetAttr { .. } => {
+            Request::SetAttr { .. }
+            | Request::GetAttr { .. }
+            | Request::RemoveNode { .. }
+            | Request::Leave
+            | Request::Renew { .. } => {
                 Reply::Refused { why: "not asked in tests".to_owned(), remedy: String::new() }
             }
         })

@@ -1,9 +1,10 @@
 //! Fencing in the hands of the controller that decides: whom it fences, when, how often, and what it makes of the end.
 
+use crm_core::cib::Role;
 use crm_core::controller::{Controller, Effect, Event, Leadership, Peer, Start};
 use crm_core::fencing::{Answer, Task, Verb};
 use crm_core::status::{ExecStatus, NodeStatus, OpResult, ResourceHistory};
-use crm_core::store::{Command, FenceRequest, Member, State};
+use crm_core::store::{Command, Disarmed, FenceRequest, Member, State};
 use crm_core::text::{Session, read};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ impl Alpha {
             let member = Member { raft_id, address: format!("10.0.0.{raft_id}:7631") };
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
-        let mut session = Session::new(state.cib.clone(), state.version);
+        let mut session = Session::new(state.cib.as_ref().clone(), state.version);
         read("t", &format!("{TEXT}{added}"), &mut session).map_err(|e| format!("{e:?}"))?;
         let cib = session.cib().clone();
         let (author, message) = (String::new(), String::new());
@@ -61,7 +62,8 @@ impl Alpha {
             alpha.hears(&["beta", "gamma"]);
         }
         let leader = Some("alpha".to_owned());
-        let leadership = Leadership { leader, term: 1, quorate: true, me_leader: true };
+        let leadership =
+            Leadership { leader, term: 1, quorate: true, me_leader: true, ..Leadership::default() };
         alpha.happens(Event::Leadership(leadership));
         alpha.settle();
         Ok(alpha)
@@ -92,6 +94,27 @@ impl Alpha {
         for token in orders {
             self.happens(Event::OrderAnswered { token, accepted: false });
         }
+    }
+
+    /// A peer is heard with this session, the others as before.
+    fn hears_as(&mut self, node: &str, session: u64) {
+        let peer = |name: &&str| {
+            let session = if *name == node { session } else { 7 };
+            ((*name).to_owned(), Peer { alive: true, session })
+        };
+        self.happens(Event::Peers(NODES.iter().skip(1).map(peer).collect()));
+    }
+
+    /// The log has these roles of a node's resources.
+    fn knows_of(&mut self, node: &str, roles: &[(&str, Role)]) {
+        let mut status = self.state.status.nodes[node].clone();
+        for (id, role) in roles {
+            let history = ResourceHistory { role: Some(*role), ..ResourceHistory::default() };
+            status.resources.insert((*id).to_owned(), history);
+        }
+        let (node, status) = (node.to_owned(), Box::new(status));
+        self.state.apply(Command::SyncNode { node, status });
+        self.publish();
     }
 
     /// Everything proposed gets into the log.
@@ -185,7 +208,7 @@ fn a_node_that_cannot_stop_a_resource_is_fenced_though_it_lives() -> Result<(), 
         peer: None,
     };
     let mut status = NodeStatus { session: 7, ..NodeStatus::default() };
-    let role = Some(crm_core::cib::Role::Started);
+    let role = Some(Role::Started);
     let history = ResourceHistory { role, ..ResourceHistory::default() };
     status.resources.insert("web".to_owned(), history);
     status.take_result(None, &failed);
@@ -257,14 +280,108 @@ fn a_daemon_that_ends_says_that_nothing_runs_only_when_nothing_does() -> Result<
     let mut alpha = Alpha::new("")?;
     let session = alpha.state.status.nodes["alpha"].session;
     let farewell = Command::NodeGone { node: "alpha".to_owned(), session };
+    assert_eq!(alpha.controller.farewell(), None, "it has not looked yet");
+    alpha.knows_of("alpha", &[("web", Role::Stopped), ("power", Role::Stopped)]);
     assert_eq!(alpha.controller.farewell(), Some(farewell));
-    let role = Some(crm_core::cib::Role::Started);
-    let history = ResourceHistory { role, ..ResourceHistory::default() };
-    let mut status = alpha.state.status.nodes["alpha"].clone();
-    status.resources.insert("web".to_owned(), history);
-    let (node, status) = ("alpha".to_owned(), Box::new(status));
-    alpha.state.apply(Command::SyncNode { node, status });
-    alpha.publish();
+    alpha.knows_of("alpha", &[("web", Role::Started)]);
     assert_eq!(alpha.controller.farewell(), None, "it runs something");
+    Ok(())
+}
+
+#[test]
+fn what_is_confirmed_is_the_end_of_the_session_that_was_meant() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    alpha.hears(&["gamma"]);
+    // The agent is slow: the node has booted and tells what it runs before the agent has ended.
+    let status = Box::new(NodeStatus { session: 9, ..NodeStatus::default() });
+    alpha.state.apply(Command::SyncNode { node: "beta".to_owned(), status });
+    alpha.publish();
+    alpha.hears_as("beta", 9);
+    alpha.ends(0)?;
+    alpha.passes(60_000);
+    assert_eq!(alpha.targets().len(), 1);
+    alpha.hears(&["gamma"]);
+    alpha.passes(1);
+    assert_eq!(alpha.targets(), ["beta", "beta"], "lost again in another session");
+    assert_eq!(alpha.state.status.nodes["beta"].session, 9, "nothing is taken over before");
+    Ok(())
+}
+
+#[test]
+fn a_confirmation_is_void_when_the_node_goes_on_being_heard() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    let (target, by) = ("gamma".to_owned(), "root".to_owned());
+    let request = FenceRequest { target, action: None, by, confirm: false };
+    alpha.happens(Event::FencingAsked(request));
+    alpha.settle();
+    // The device says so; the node does not notice.
+    alpha.ends(0)?;
+    for _ in 0..10 {
+        alpha.passes(1_000);
+    }
+    alpha.hears(&["beta"]);
+    alpha.passes(1);
+    assert_eq!(alpha.state.status.nodes["gamma"].session, 7, "nothing is taken over");
+    assert_eq!(alpha.targets(), ["gamma", "gamma"]);
+    Ok(())
+}
+
+#[test]
+fn one_that_leads_again_can_fence_as_before() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    let lead = |me_leader: bool| {
+        let leader = Some(if me_leader { "alpha" } else { "beta" }.to_owned());
+        Event::Leadership(Leadership {
+            leader,
+            term: 2,
+            quorate: true,
+            me_leader,
+            ..Leadership::default()
+        })
+    };
+    alpha.happens(lead(false));
+    alpha.happens(lead(true));
+    alpha.hears(&["gamma"]);
+    assert_eq!(alpha.targets(), ["beta"]);
+    Ok(())
+}
+
+#[test]
+fn a_disarmed_cluster_fences_and_plans_nothing_until_its_time_is_over() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    let until_ms = alpha.now + 3_600_000;
+    let (by, reason) = ("root@alpha".to_owned(), "the switch is replaced".to_owned());
+    let disarmed = Some(Disarmed { until_ms, since_ms: alpha.now, by, reason });
+    // What is being done when it begins is called off.
+    alpha.hears(&["gamma"]);
+    assert_eq!(alpha.targets(), ["beta"]);
+    alpha.state.apply(Command::Disarm { disarmed });
+    alpha.publish();
+    assert!(alpha.controller.fencing_now().is_empty(), "still being fenced");
+    alpha.passes(1_000_000);
+    assert_eq!(alpha.targets().len(), 1, "fenced while disarmed");
+    let plan = alpha.controller.plan_now();
+    let ops = |plan: &crm_core::plan::Plan| format!("{:?}", plan.actions);
+    assert!(!ops(&plan).contains("\"start\""), "{}", ops(&plan));
+    let due = alpha.controller.deadline().ok_or("a deadline")?;
+    assert!(due <= until_ms, "it sleeps beyond the end");
+    alpha.now = until_ms;
+    alpha.passes(0);
+    assert_eq!(alpha.targets(), ["beta", "beta"], "armed again, and not fenced");
+    Ok(())
+}
+
+#[test]
+fn what_a_person_wants_fenced_is_fenced_in_a_disarmed_cluster_too() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    let (by, reason) = ("root@alpha".to_owned(), String::new());
+    let disarmed = Disarmed { until_ms: alpha.now + 3_600_000, since_ms: alpha.now, by, reason };
+    alpha.state.apply(Command::Disarm { disarmed: Some(disarmed) });
+    alpha.publish();
+    let (target, by) = ("gamma".to_owned(), "root".to_owned());
+    let request = FenceRequest { target, action: None, by, confirm: false };
+    alpha.happens(Event::FencingAsked(request));
+    alpha.settle();
+    assert_eq!(alpha.targets(), ["gamma"]);
     Ok(())
 }

@@ -56,7 +56,13 @@ impl Alpha {
         };
         alpha.publish();
         let leader = Some("beta".to_owned());
-        let leadership = Leadership { leader, term: 1, quorate: true, me_leader: false };
+        let leadership = Leadership {
+            leader,
+            term: 1,
+            quorate: true,
+            me_leader: false,
+            ..Leadership::default()
+        };
         alpha.happens(Event::Leadership(leadership));
         alpha.settle();
         // It runs here, and is watched.
@@ -191,11 +197,18 @@ fn what_was_announced_under_a_session_that_is_over_never_begins() {
     let mut alpha = Alpha::new();
     assert_eq!(alpha.order(spec("migrate_to", 0, Some("beta")), 4), Ok(()));
     let late = std::mem::take(&mut alpha.proposed);
-    let leadership = Leadership { leader: None, term: 1, quorate: false, me_leader: false };
+    let leadership = Leadership {
+        leader: None,
+        term: 1,
+        quorate: false,
+        me_leader: false,
+        ..Leadership::default()
+    };
     alpha.happens(Event::Leadership(leadership));
     late.into_iter().for_each(|command| drop(alpha.state.apply(command)));
     let leader = Some("gamma".to_owned());
-    let leadership = Leadership { leader, term: 2, quorate: true, me_leader: false };
+    let leadership =
+        Leadership { leader, term: 2, quorate: true, me_leader: false, ..Leadership::default() };
     alpha.happens(Event::Leadership(leadership));
     alpha.publish();
     alpha.settle();

@@ -39,7 +39,14 @@ fn state(nodes: &[&str]) -> State {
 
 fn led(quorate: bool) -> Event {
     let leader = quorate.then(|| "delta".to_owned());
-    Event::Leadership(Leadership { leader, term: 1, quorate, me_leader: false })
+    Event::Leadership(Leadership {
+        leader,
+        term: 1,
+        quorate,
+        me_leader: false,
+        voters: ["alpha", "delta"].map(str::to_owned).into(),
+        stale: false,
+    })
 }
 
 fn seen(away: &[&str], primary: bool) -> Event {
@@ -182,8 +189,9 @@ fn managed(nodes: &[&str]) -> State {
         layout: Vec::new(),
     };
     drbd.params.set("volume", "r0");
-    let mut cib = state.cib.clone();
+    let mut cib = Cib::clone(&state.cib);
     cib.resources.push(Resource::Primitive(drbd));
+    cib.properties.set("stonith-enabled", "false");
     let (base, cib) = (state.version, Box::new(cib));
     let (author, message) = ("test".to_owned(), "manage".to_owned());
     state.apply(Command::CommitCib { base, cib, author, message, when_ms: 0 });
@@ -214,7 +222,7 @@ fn a_replica_that_the_record_left_behind_is_not_vouched_for() {
 fn taken_over() -> (State, Alpha) {
     let mut state = managed(&["alpha", "delta"]);
     for (name, value) in [("no-quorum-policy", "ignore"), ("stonith-enabled", "false")] {
-        state.cib.properties.set(name, value);
+        Arc::make_mut(&mut state.cib).properties.set(name, value);
     }
     let promoted = ResourceHistory { role: Some(Role::Promoted), ..ResourceHistory::default() };
     let mut delta = NodeStatus { session: 7, ..NodeStatus::default() };

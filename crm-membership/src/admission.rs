@@ -143,7 +143,12 @@ impl Admission {
 pub(crate) fn fingerprint(pem: &str) -> Result<String, String> {
     let (_, parsed) =
         x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|e| e.to_string())?;
-    Ok(tls::hex(ring::digest::digest(&ring::digest::SHA256, &parsed.contents).as_ref()))
+    Ok(fingerprint_of(&parsed.contents))
+}
+
+/// SHA-256 of a certificate (DER), hex.
+pub(crate) fn fingerprint_of(der: &[u8]) -> String {
+    tls::hex(ring::digest::digest(&ring::digest::SHA256, der).as_ref())
 }
 
 /// What every node certificate says; nothing of it comes from the request.
@@ -160,7 +165,7 @@ pub(crate) fn node_parameters(
 }
 
 /// Signs a request with the CA key. The answer is the chain: node certificate, then CA.
-fn sign(dir: &Path, name: &str, uuid: &str, csr: &str) -> Result<String, AdmitError> {
+pub(crate) fn sign(dir: &Path, name: &str, uuid: &str, csr: &str) -> Result<String, AdmitError> {
     let ca_pem = tls::read(&dir.join(CA_CERT))?;
     let key = KeyPair::from_pem(&tls::read(&dir.join(CA_KEY))?)?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, key)?;

@@ -3,6 +3,7 @@
 
 use crate::admission::{DATA_KEY, fingerprint, node_parameters};
 use crate::birth::{self, Birth};
+use crate::departure;
 use crate::durable;
 use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
@@ -57,7 +58,9 @@ impl Dirs {
 #[derive(Debug, Error)]
 pub enum BootstrapError {
     /// This node is in a cluster already.
-    #[error("`{path}` exists: this node is in a cluster already; remove it first")]
+    #[error(
+        "`{path}` exists: this node is in a cluster already; run `crm cluster leave` first (a node that the others have removed learns it when crmd is started once)"
+    )]
     Exists {
         /// What exists.
         path: PathBuf,
@@ -246,7 +249,7 @@ async fn connect(
 }
 
 /// All causes of an error in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -320,6 +323,8 @@ fn check(dirs: &Dirs, name: &str, address: &str) -> Result<(), BootstrapError> {
     let argument = |why| BootstrapError::Argument { why };
     check_name(name).map_err(argument)?;
     check_address(address).map_err(argument)?;
+    departure::put_aside(dirs)
+        .map_err(|source| BootstrapError::Write { path: dirs.data.clone(), source })?;
     let taken = [
         dirs.settings.clone(),
         dirs.data.join("raft.redb"),
@@ -385,6 +390,7 @@ fn node_settings(
         cluster,
         profile: Failover::Normal,
         realtime: true,
+        watchdog: None,
         seats,
     }
 }

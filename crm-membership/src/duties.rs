@@ -1,11 +1,12 @@
 //! What the leader does for the membership, and what every node does when a peer comes back.
 
-use crate::consensus::{Metrics, Raft, StoredMembership};
+use crate::consensus::{Metrics, Raft, StoredMembership, network};
 use crate::heartbeat::{Change, Heartbeats, Target};
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
 use crate::site::Site;
-use crm_core::store::{Command, Member, State};
+use crm_core::store::{Command, Member, Outcome, State};
+use crm_quorum::takeover::Event;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ enum Duty {
     Propose(Box<Command>),
     Promote(u64),
     Remove(u64),
+    Evict(u64),
 }
 
 /// Founds the cluster's state, promotes learners that have caught up, drops those that were replaced.
@@ -76,7 +78,8 @@ fn next_duty(
         let (name, uuid) = (settings.cluster.name.clone(), settings.cluster.uuid.clone());
         return Some(Duty::Propose(Box::new(Command::Found { name, uuid })));
     }
-    if !state.members.contains_key(&settings.name) {
+    let departed = |id: &u64| state.departed.contains_key(id);
+    if !state.members.contains_key(&settings.name) && !departed(&settings.raft_id) {
         let member = Member { raft_id: settings.raft_id, address: settings.address.clone() };
         let name = settings.name.clone();
         return Some(Duty::Propose(Box::new(Command::SetMember { name, member })));
@@ -87,6 +90,9 @@ fn next_duty(
     }
     let membership = current.membership();
     let learners: BTreeSet<u64> = membership.learner_ids().collect();
+    if let Some((id, _)) = membership.nodes().find(|(id, _)| departed(id)) {
+        return Some(if learners.contains(id) { Duty::Remove(*id) } else { Duty::Evict(*id) });
+    }
     for (id, peer) in membership.nodes().filter(|(id, _)| learners.contains(id)) {
         let Some(member) = state.members.get(&peer.name) else { continue };
         if member.raft_id != *id {
@@ -103,6 +109,8 @@ fn next_duty(
 }
 
 async fn fulfil(proposer: &Proposer, duty: Duty) {
+    // Whoever is not removed stays, also as a learner.
+    let retain = !matches!(duty, Duty::Evict(_));
     let change = match duty {
         Duty::Propose(command) => {
             if let Err(error) = proposer.propose(&command).await {
@@ -112,10 +120,34 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
         }
         Duty::Promote(id) => ChangeMembers::AddVoterIds(BTreeSet::from([id])),
         Duty::Remove(id) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
+        Duty::Evict(id) => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
     };
-    match proposer.raft.change_membership(change, true).await {
+    match proposer.raft.change_membership(change, retain).await {
         Ok(response) => tracing::info!(membership = ?response.membership, "membership changed"),
         Err(error) => tracing::warn!(%error, "membership not changed; will try again"),
+    }
+}
+
+/// Has the state know which certificate this node uses, and whether the CA's key is here, for the node's life.
+pub(crate) async fn tell_certificate(proposer: Proposer) {
+    let site = Arc::clone(&proposer.site);
+    let mut states = site.machine.states();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        let (name, raft_id) = (&site.settings.name, site.settings.raft_id);
+        let member = state.members.get(name).is_some_and(|m| m.raft_id == raft_id);
+        let certificate = site.certificate();
+        if member && state.certificates.get(name) != Some(&certificate) {
+            let command = Command::Certificate { node: name.clone(), raft_id, certificate };
+            match proposer.propose(&command).await {
+                Ok(Outcome::Done { .. }) => {}
+                Ok(outcome) => tracing::error!(?outcome, "the cluster refuses our certificate"),
+                Err(error) => tracing::debug!(%error, "cannot tell our certificate yet"),
+            }
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, states.changed()).await {
+            return;
+        }
     }
 }
 
@@ -156,6 +188,20 @@ pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>
     }
 }
 
+/// Greets the members that raft does not call: they are behind, or have gone on without us.
+pub(crate) async fn seek(raft: Raft, site: Arc<Site>) {
+    let mut pace = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        pace.tick().await;
+        let metrics = raft.metrics().borrow_watched().clone();
+        let known: BTreeSet<u64> =
+            metrics.membership_config.nodes().map(|(id, _)| *id).chain([metrics.id]).collect();
+        for (id, peer) in site.members().into_iter().filter(|(id, _)| !known.contains(id)) {
+            network::greet(&site, id, peer).await;
+        }
+    }
+}
+
 /// A peer that is back gets a new connection and its entries at once, not after raft's back-off.
 pub(crate) async fn welcome(
     raft: Raft,
@@ -163,10 +209,14 @@ pub(crate) async fn welcome(
     mut changes: mpsc::UnboundedReceiver<Change>,
 ) {
     while let Some(change) = changes.recv().await {
-        let (Change::Returned(name) | Change::Died(name)) = &change;
+        let (Change::Returned { name, .. } | Change::Died(name)) = &change;
         let Some(raft_id) = site.raft_id_of(name) else { continue };
         site.drop_channel(raft_id);
-        if let Change::Returned(_) = change
+        site.succession.handle(match change {
+            Change::Returned { incarnation, .. } => Event::Heard { peer: raft_id, incarnation },
+            Change::Died(_) => Event::Lost { peer: raft_id },
+        });
+        if let Change::Returned { .. } = change
             && let Err(fatal) = raft.trigger().reset_backoff([raft_id]).await
         {
             tracing::debug!(%fatal, "raft has stopped");

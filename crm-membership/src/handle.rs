@@ -4,30 +4,38 @@ use crate::admission::{Admission, AdmitError};
 use crate::consensus::log::{LogError, LogStore};
 use crate::consensus::machine::Machine;
 use crate::consensus::network::{MESSAGE_MAX, Network};
-use crate::consensus::{Peer, Raft};
+use crate::consensus::{Peer, Raft, voters_of};
+use crate::greet::METADATA_MAX;
 use crate::heartbeat::{Change, Heartbeats, PeerHealth, Setup};
 use crate::leadership::{self, Leadership};
+use crate::lease;
 use crate::proposer::{ProposeError, Proposer};
+use crate::renewal::{self, RenewError};
 use crate::server::{JoinService, PeerService, give};
 use crate::settings::Settings;
 use crate::site::Site;
+use crate::succession::{self, Begin, Standing, Succession, new_id};
 use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
-use crate::{birth, durable, duties};
+use crate::{birth, departure, durable, duties};
 use crm_core::fencing::Answer;
 use crm_core::store::{Command, Member, Outcome, State};
 use crm_proto::{pb, peer};
 use crm_quorum::Timing;
+use crm_quorum::lineage::{Evidence, How};
+use crm_quorum::takeover::{self, Call, Effect, Refused};
+use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
 /// Orders that wait for the controller at most; more are refused.
 const ORDERS_WAITING: usize = 256;
@@ -66,6 +74,14 @@ pub enum StartError {
     Wiped {
         /// The data directory.
         dir: PathBuf,
+    },
+    /// The others have removed this node.
+    #[error(
+        "{words}: its old membership is over; make a token on a member (`crm cluster token`) and run `crm cluster join` here"
+    )]
+    Departed {
+        /// What they said.
+        words: String,
     },
     /// The address cannot be used.
     #[error("cannot listen on `{address}`")]
@@ -139,12 +155,12 @@ pub struct FenceWork {
 
 /// The membership of this node. Clones share it.
 #[derive(Clone)]
-pub struct Handle(Arc<Inner>);
+pub struct Handle(pub(crate) Arc<Inner>);
 
-struct Inner {
-    proposer: Proposer,
+pub(crate) struct Inner {
+    pub(crate) proposer: Proposer,
     admission: Arc<Admission>,
-    log: LogStore,
+    pub(crate) log: LogStore,
     heartbeats: Arc<Heartbeats>,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
@@ -173,11 +189,12 @@ impl Drop for Inner {
     }
 }
 
-/// Starts this node's membership: consensus, heartbeats, the services on the cluster port.
+/// Starts this node's membership: consensus, heartbeats, the services on the cluster port. `run_dir` is a directory
+/// that a reboot empties.
 ///
 /// # Errors
 /// When a file cannot be used, the address is taken, or the data directory is not this node's.
-pub async fn start(settings: Settings) -> Result<Handle, StartError> {
+pub async fn start(settings: Settings, run_dir: PathBuf) -> Result<Handle, StartError> {
     let set_up = |what| move |e: io::Error| StartError::SetUp { what, why: e.to_string() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -185,7 +202,7 @@ pub async fn start(settings: Settings) -> Result<Handle, StartError> {
         .enable_all()
         .build()
         .map_err(set_up("threads"))?;
-    let starting = runtime.spawn(begin(settings));
+    let starting = runtime.spawn(begin(settings, run_dir));
     match starting.await {
         Ok(Ok(inner)) => {
             *inner.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
@@ -203,21 +220,67 @@ pub async fn start(settings: Settings) -> Result<Handle, StartError> {
 }
 
 /// Everything that happens on the consensus threads.
-async fn begin(settings: Settings) -> Result<Inner, StartError> {
+async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError> {
     let keys = Keys::load(&settings.tls_dir, &settings.cluster.uuid)?;
     let tokens = Tokens::open(&settings.data_dir)?;
     let dir = settings.data_dir.clone();
     let state = |source| StartError::State { dir: dir.clone(), source };
+    if let Some(words) = departure::noted(&dir).map_err(state)? {
+        return Err(StartError::Departed { words });
+    }
     let identity = format!("{} of cluster {}", settings.raft_id, settings.cluster.uuid);
     let (listener, socket) = listen(&settings).await?;
     let log = LogStore::open(&dir, &identity)?;
-    let machine = Machine::open(&dir, &settings.cluster.uuid).map_err(state)?;
+    let machine = Machine::open(&dir).map_err(state)?;
     log.check_end(machine.last_applied())?;
     let founds = birth::check(&dir, log.is_new())
         .map_err(state)?
         .ok_or_else(|| StartError::Wiped { dir: dir.clone() })?;
-    let site = Arc::new(Site::new(settings, keys, machine.clone()));
-    let raft = new_raft(&site, log.clone(), machine).await?;
+    let dial = tonic::transport::Endpoint::connect_lazy;
+    let incarnation = next_incarnation(&dir).map_err(state)?;
+    let failure = watch::Sender::new(None);
+    let (succession, effects) =
+        succeed(&settings, &run_dir, incarnation, (&log, &machine), failure.clone())?;
+    let site = Arc::new(Site::new(settings, keys, machine, succession, dial));
+    // tonic's own `tcp_nodelay` is for listeners that it opens: without it here an answer may wait 40 ms for an acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let config = raft_config(site.settings.profile.timing(), &site.settings.cluster.name);
+    let ground = Ground { site, log, tokens, founds, config, effects, failure };
+    let beat = |site: &Site, changes| beat(site, incarnation, socket, changes);
+    stand_up(ground, beat, incoming).await
+}
+
+/// What a node stands on: its keys, its files, its memory of before.
+pub(crate) struct Ground {
+    pub(crate) site: Arc<Site>,
+    pub(crate) log: LogStore,
+    pub(crate) tokens: Tokens,
+    /// It founds the cluster.
+    pub(crate) founds: bool,
+    pub(crate) config: openraft::Config,
+    /// What the takeover wants done.
+    pub(crate) effects: mpsc::UnboundedReceiver<Effect>,
+    pub(crate) failure: watch::Sender<Option<String>>,
+}
+
+/// Starts everything on it; `incoming` are the connections to the cluster port.
+pub(crate) async fn stand_up<C>(
+    ground: Ground,
+    beat: impl FnOnce(&Site, mpsc::UnboundedSender<Change>) -> Result<Heartbeats, StartError>,
+    incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
+) -> Result<Inner, StartError>
+where
+    C: Connected<ConnectInfo = TcpConnectInfo> + AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Ground { site, log, tokens, founds, config, effects, failure: tell_failure } = ground;
+    let failure = tell_failure.subscribe();
+    log.tell(&site.succession);
+    site.machine.tell(&site.succession);
+    let dir = site.settings.data_dir.clone();
+    let state = |source| StartError::State { dir: dir.clone(), source };
+    let raft = new_raft(&site, config, log.clone()).await?;
+    // The members are known from the log, before anybody leads.
+    site.learn(&raft.metrics().borrow_watched().clone());
     if founds {
         found(&raft, &site).await?;
     }
@@ -225,19 +288,18 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
         birth::done(&dir).map_err(state)?;
     }
     let (changes, changed) = mpsc::unbounded_channel();
-    let heartbeats = Arc::new(beat(&site, &dir, socket, changes)?);
+    let heartbeats = Arc::new(beat(&site, changes)?);
     let proposer = Proposer { site: Arc::clone(&site), raft: raft.clone() };
     let admission = Arc::new(Admission { proposer: proposer.clone(), tokens });
     let (inbox, orders) = mpsc::channel(ORDERS_WAITING);
     let (tell_leadership, leadership) = watch::channel(Leadership::default());
-    let (tell_failure, failure) = watch::channel(None);
     let stop = watch::Sender::new(false);
     let (agents, fencing) = mpsc::channel(ORDERS_WAITING);
     let service =
         PeerService { proposer: proposer.clone(), orders: inbox.clone(), fencing: agents };
     let serving = serve(
-        site.keys.server(),
-        listener,
+        Arc::clone(&site),
+        incoming,
         service,
         JoinService { admission: Arc::clone(&admission) },
         stop.subscribe(),
@@ -249,7 +311,10 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
         tokio::spawn(watching),
         tokio::spawn(duties::lead(proposer.clone(), Arc::clone(&heartbeats), leadership.clone())),
         tokio::spawn(duties::aim(raft.clone(), Arc::clone(&site), Arc::clone(&heartbeats))),
-        tokio::spawn(duties::welcome(raft, site, changed)),
+        tokio::spawn(duties::tell_certificate(proposer.clone())),
+        tokio::spawn(duties::welcome(raft.clone(), Arc::clone(&site), changed)),
+        tokio::spawn(duties::seek(raft.clone(), Arc::clone(&site))),
+        tokio::spawn(succession::carry_out(raft, site, effects)),
     ];
     Ok(Inner {
         proposer,
@@ -267,17 +332,44 @@ async fn begin(settings: Settings) -> Result<Inner, StartError> {
     })
 }
 
+/// Starts what decides who goes on alone, with all that is stored of it.
+pub(crate) fn succeed(
+    settings: &Settings,
+    run_dir: &Path,
+    incarnation: u64,
+    (log, machine): (&LogStore, &Machine),
+    failure: watch::Sender<Option<String>>,
+) -> Result<(Arc<Succession>, mpsc::UnboundedReceiver<Effect>), StartError> {
+    let set_up = |why: String| StartError::SetUp { what: "the takeover", why };
+    let mut logged = machine.generations();
+    logged.extend(log.generations());
+    let at = logged.last().map_or(0, |(at, _)| *at);
+    let effective = log.last_membership().unwrap_or_else(|| machine.membership());
+    let uuid = &settings.cluster.uuid;
+    let begin = Begin {
+        data_dir: &settings.data_dir,
+        run_dir,
+        raft_id: settings.raft_id,
+        incarnation,
+        cluster: uuid.parse().map_err(|e: crm_quorum::lineage::BadId| set_up(e.to_string()))?,
+        effective: voters_of(&effective),
+        logged: (logged.into_iter().map(|(_, g)| g).collect(), at),
+        failure,
+    };
+    let (succession, effects) = Succession::open(begin).map_err(|e| set_up(e.to_string()))?;
+    Ok((Arc::new(succession), effects))
+}
+
 /// Starts the heartbeats.
 fn beat(
     site: &Site,
-    dir: &Path,
+    incarnation: u64,
     socket: UdpSocket,
     changes: mpsc::UnboundedSender<Change>,
 ) -> Result<Heartbeats, StartError> {
-    let state = |source| StartError::State { dir: dir.to_owned(), source };
     let setup = Setup {
         raft_id: site.settings.raft_id,
-        incarnation: next_incarnation(dir).map_err(state)?,
+        incarnation,
         timing: site.settings.profile.timing(),
         key: site.keys.heartbeat().clone(),
         socket,
@@ -299,7 +391,7 @@ async fn listen(settings: &Settings) -> Result<(tokio::net::TcpListener, UdpSock
     Ok((listener, socket))
 }
 
-fn raft_config(timing: Timing, cluster: &str) -> openraft::Config {
+pub(crate) fn raft_config(timing: Timing, cluster: &str) -> openraft::Config {
     openraft::Config {
         cluster_name: cluster.to_owned(),
         heartbeat_interval: timing.raft_heartbeat_ms,
@@ -314,12 +406,16 @@ fn raft_config(timing: Timing, cluster: &str) -> openraft::Config {
     }
 }
 
-async fn new_raft(site: &Arc<Site>, log: LogStore, machine: Machine) -> Result<Raft, StartError> {
+async fn new_raft(
+    site: &Arc<Site>,
+    config: openraft::Config,
+    log: LogStore,
+) -> Result<Raft, StartError> {
     let refused = |why: String| StartError::Raft { why };
-    let config = raft_config(site.settings.profile.timing(), &site.settings.cluster.name)
-        .validate()
-        .map_err(|e| refused(e.to_string()))?;
-    let network = Network(Arc::clone(site));
+    let may_elect = site.succession.brief().may_elect;
+    let config = openraft::Config { enable_elect: may_elect, ..config };
+    let config = config.validate().map_err(|e| refused(e.to_string()))?;
+    let (network, machine) = (Network(Arc::clone(site)), site.machine.clone());
     Raft::new(site.settings.raft_id, Arc::new(config), network, log, machine)
         .await
         .map_err(|e| refused(e.to_string()))
@@ -351,33 +447,57 @@ fn next_incarnation(dir: &Path) -> io::Result<u64> {
     Ok(next)
 }
 
-fn serve(
-    tls: tonic::transport::ServerTlsConfig,
-    listener: tokio::net::TcpListener,
+fn serve<C>(
+    site: Arc<Site>,
+    incoming: impl Stream<Item = io::Result<C>> + Send + 'static,
     peer: PeerService,
     join: JoinService,
     mut stop: watch::Receiver<bool>,
-) -> Result<impl Future<Output = ()> + Send, StartError> {
-    let router = tonic::transport::Server::builder()
-        .tls_config(tls)
-        .map_err(|e| StartError::SetUp { what: "TLS", why: format!("{e:?}") })?
-        .tcp_nodelay(true)
-        .add_service(
-            pb::peer_server::PeerServer::new(peer)
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX),
-        )
-        .add_service(pb::join_server::JoinServer::new(join));
+) -> Result<impl Future<Output = ()> + Send, StartError>
+where
+    C: Connected<ConnectInfo = TcpConnectInfo> + AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut renewals = site.keys.renewals();
+    let (peer, join) = (Arc::new(peer), Arc::new(join));
+    let incoming = Arc::new(tokio::sync::Mutex::new(Box::pin(incoming)));
+    let serving = move || {
+        let router = tonic::transport::Server::builder()
+            .tls_config(site.keys.server())
+            .map_err(|e| StartError::SetUp { what: "TLS", why: format!("{e:?}") })?
+            .http2_max_header_list_size(METADATA_MAX)
+            .add_service(
+                pb::peer_server::PeerServer::from_arc(Arc::clone(&peer))
+                    .max_decoding_message_size(MESSAGE_MAX)
+                    .max_encoding_message_size(MESSAGE_MAX),
+            )
+            .add_service(pb::join_server::JoinServer::from_arc(Arc::clone(&join)));
+        let connections = futures::stream::unfold(Arc::clone(&incoming), |incoming| async move {
+            let next = incoming.lock().await.next().await;
+            next.map(|connection| (connection, incoming))
+        });
+        Ok::<_, StartError>(router.serve_with_incoming(connections))
+    };
+    let mut now = serving()?;
     Ok(async move {
-        let stopped = stop.wait_for(|stop| *stop);
-        tokio::select! {
-            biased;
-            _ = stopped => {}
-            result = router.serve_with_incoming(TcpListenerStream::new(listener)) => {
-                if let Err(error) = result {
-                    tracing::error!(%error, "the cluster port is not served any more");
-                }
+        loop {
+            let ended = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                Ok(()) = renewals.changed() => None,
+                result = now => Some(result),
+            };
+            if let Some(Err(error)) = ended {
+                tracing::error!(%error, "the cluster port is not served any more");
+                return;
             }
+            // New connections see the new certificate; those that are open go on.
+            now = match serving() {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "the cluster port is not served any more");
+                    return;
+                }
+            };
         }
     })
 }
@@ -440,6 +560,23 @@ impl Handle {
         self.0.heartbeats.peers()
     }
 
+    /// Until when whoever leads takes this node for alive, as far as is known: a watchdog that others rely on may be fed until then
+    /// (ADR-0013). `None`: it may be taken for dead already.
+    #[must_use]
+    pub fn lease(&self) -> Option<Instant> {
+        let site = &self.0.proposer.site;
+        let judged = site.judged.lock().unwrap_or_else(PoisonError::into_inner).into_std();
+        let dead_after = Duration::from_millis(site.settings.profile.timing().dead_after_ms);
+        let leadership = self.0.leadership.borrow();
+        lease::ends(&leadership, judged, &self.0.heartbeats.peers().borrow(), dead_after)
+    }
+
+    /// How long after a new leader's election, or after the last word that a leader had of this node, [`Handle::lease`] may still be in force.
+    #[must_use]
+    pub fn lease_lag(&self) -> Duration {
+        lease::lag(self.0.proposer.site.settings.profile.timing())
+    }
+
     /// Why consensus has stopped for good; the daemon must exit then.
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
@@ -482,12 +619,14 @@ impl Handle {
         let body = serde_json::to_vec(order).map_err(|e| refused(e.to_string()))?;
         let channel = site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?;
         let mut client = pb::peer_client::PeerClient::new(channel);
-        let call = client.execute(pb::Execute { body });
+        let question =
+            site.greet(raft_id, pb::Execute { body }).map_err(|e| lost(e.to_string()))?;
+        let call = client.execute(question);
         let answer = tokio::time::timeout(EXECUTE_LIMIT, call)
             .await
-            .map_err(|_| lost("no answer in time".to_owned()))?
-            .map_err(|status| lost(status.to_string()))?
-            .into_inner();
+            .map_err(|_| lost("no answer in time".to_owned()))?;
+        let answer =
+            site.met(Call::Order, raft_id, answer).map_err(|status| lost(status.to_string()))?;
         if answer.accepted { Ok(()) } else { Err(refused(answer.why)) }
     }
 
@@ -512,8 +651,10 @@ impl Handle {
         let body = serde_json::to_vec(call).map_err(|e| lost(e.to_string()))?;
         let channel = site.channel(raft_id, &peer).map_err(|e| lost(e.to_string()))?;
         let mut client = pb::peer_client::PeerClient::new(channel);
-        let answer = client.fence(pb::Fence { body }).await;
-        let answer = answer.map_err(|status| lost(status.to_string()))?.into_inner();
+        let question = site.greet(raft_id, pb::Fence { body }).map_err(|e| lost(e.to_string()))?;
+        let answer = client.fence(question).await;
+        let answer =
+            site.met(Call::Order, raft_id, answer).map_err(|status| lost(status.to_string()))?;
         serde_json::from_slice(&answer.body).map_err(|e| lost(e.to_string()))
     }
 
@@ -521,6 +662,54 @@ impl Handle {
     #[must_use]
     pub fn fencing(&self) -> Option<mpsc::Receiver<FenceWork>> {
         self.0.fencing.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The newest start of a node's daemon that this node has heard of. To be asked when its fencing begins, and given to
+    /// [`Handle::confirmed_off`].
+    #[must_use]
+    pub fn incarnation_of(&self, node: &str) -> u64 {
+        let site = &self.0.proposer.site;
+        site.raft_id_of(node).map_or(0, |id| site.succession.heard_of(id))
+    }
+
+    /// A node was off, or reset, after its fencing began: of two, this one may go on alone (ADR-0010).
+    pub fn confirmed_off(&self, node: &str, incarnation: u64, how: How, at_ms: u64) {
+        let site = &self.0.proposer.site;
+        let Some(peer) = site.raft_id_of(node) else {
+            return tracing::error!(node, "was confirmed off, and is no member");
+        };
+        let metrics = self.0.proposer.raft.metrics().borrow_watched().clone();
+        site.succession.handle(takeover::Event::Voters {
+            effective: voters_of(&metrics.membership_config),
+            committed: voters_of(&metrics.committed_membership_config),
+        });
+        site.succession.confirmed(Evidence { peer, incarnation, how, at_ms });
+    }
+
+    /// What ran on this stale node is stopped: it may be taken back.
+    pub fn stopped(&self) {
+        self.0.proposer.site.succession.handle(takeover::Event::Stopped);
+    }
+
+    /// Goes on without the others, as an operator orders.
+    ///
+    /// # Errors
+    /// When this is not the situation for it, with the reason.
+    pub fn force(&self, operator: &str, accept_divergence: bool) -> Result<(), Refused> {
+        self.0.proposer.site.succession.order(takeover::Order::Force {
+            operator: operator.to_owned(),
+            accept_divergence,
+            id: new_id(),
+            at_ms: now_s().saturating_mul(1000),
+        })
+    }
+
+    /// How this node stands with its peer, and the generations of the cluster.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let site = &self.0.proposer.site;
+        let name = |id| site.name_of(id).unwrap_or_else(|| format!("raft id {id}"));
+        site.succession.standing(name)
     }
 
     /// The members as the state has them.
@@ -536,6 +725,53 @@ impl Handle {
     /// When the name is taken or nobody leads.
     pub async fn add_member(&self, name: &str, address: &str) -> Result<u64, AdmitError> {
         self.0.admission.add_member(name, address).await
+    }
+
+    /// That the others have removed this node: their words.
+    #[must_use]
+    pub fn expelled(&self) -> watch::Receiver<Option<String>> {
+        self.0.proposer.site.expelled.subscribe()
+    }
+
+    /// Notes that this node's membership is over: it does not start again, and a join puts its old files aside.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn lay_down(&self, words: &str) -> io::Result<()> {
+        departure::note(&self.0.proposer.site.settings.data_dir, words)
+    }
+
+    /// Gives the leadership away if this node has it: it is about to leave.
+    pub async fn step_down(&self) {
+        self.hand_over().await;
+    }
+
+    /// Waits until raft's membership is without this id, too. False when that took too long.
+    pub async fn without(&self, raft_id: u64, limit: Duration) -> bool {
+        let mut metrics = self.0.proposer.raft.metrics();
+        let gone = async {
+            loop {
+                let seen = metrics.borrow_watched().clone();
+                if !seen.committed_membership_config.nodes().any(|(id, _)| *id == raft_id) {
+                    return true;
+                }
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(limit, gone).await.unwrap_or(false)
+    }
+
+    /// Gives a node (this one, too) a new key and a new certificate from the CA; nothing stops, and the old certificate is revoked.
+    ///
+    /// # Errors
+    /// When the node or whoever has the CA's key cannot be reached, or a file cannot be written.
+    pub async fn renew(&self, node: &str) -> Result<(), RenewError> {
+        if node == self.name() {
+            return renewal::renew(&self.0.proposer).await.map(|_| ());
+        }
+        renewal::have_renewed(&self.0.proposer.site, node).await
     }
 
     /// Makes a join token for one node, good for `ttl`.
@@ -597,7 +833,7 @@ mod tests {
         drop(probe);
         let mut settings = init(&dirs, "lab", "n1", &address).unwrap();
         settings.realtime = false;
-        let handle = start(settings).await.unwrap();
+        let handle = start(settings, root.to_owned()).await.unwrap();
         handle.leadership().wait_for(|l| l.me_leader).await.unwrap();
         handle.0.log.close();
         let command = Command::SetAttrs { node: "n1".into(), session: None, attrs: Vec::new() };

@@ -6,15 +6,16 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | `CRMH` |
-//! | 4 | 1 | version, 1 |
+//! | 4 | 1 | version, 2 |
 //! | 5 | 1 | mode hint |
 //! | 6 | 8 | sender's raft id |
 //! | 14 | 8 | receiver's raft id |
 //! | 22 | 8 | sender's incarnation |
-//! | 30 | 8 | sequence |
+//! | 30 | 8 | sequence: microseconds since the sender's thread began |
 //! | 38 | 8 | receiver's incarnation as the sender last heard it, 0 = not yet |
 //! | 46 | 8 | sender's session |
-//! | 54 | 32 | HMAC-SHA256 of the above with the cluster's heartbeat key |
+//! | 54 | 8 | sequence of the newest beat of the receiver that the sender has heard, 0 = none |
+//! | 62 | 32 | HMAC-SHA256 of the above with the cluster's heartbeat key |
 
 use crate::sys;
 use crm_quorum::{Beat, Detector, Heard, Timing};
@@ -29,8 +30,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 const MAGIC: &[u8; 4] = b"CRMH";
-const VERSION: u8 = 1;
-const SIGNED: usize = 54;
+const VERSION: u8 = 2;
+const SIGNED: usize = 62;
 const LENGTH: usize = SIGNED + 32;
 
 /// How a peer is, as its heartbeats tell.
@@ -44,6 +45,8 @@ pub struct PeerHealth {
     pub mode_hint: u8,
     /// When it was last heard.
     pub last_seen: Option<Instant>,
+    /// When the newest of our beats that it has heard was sent: until the dead interval after that it takes us for alive.
+    pub heard_us: Option<Instant>,
 }
 
 /// Where a peer is.
@@ -57,7 +60,7 @@ pub(crate) struct Target {
 /// A peer came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Returned(String),
+    Returned { name: String, incarnation: u64 },
     Died(String),
 }
 
@@ -98,6 +101,7 @@ impl Heartbeats {
             seq: 0,
             detector: Detector::new(setup.timing),
             targets: Vec::new(),
+            heard_us: BTreeMap::new(),
             setup,
             shared: Arc::clone(&shared),
             tell,
@@ -107,6 +111,12 @@ impl Heartbeats {
             .name("crm-heartbeat".to_owned())
             .spawn(move || pulse.run())?;
         Ok(Self { shared, peers, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Without a thread: what the others are is told.
+    #[cfg(test)]
+    pub(crate) fn told(peers: watch::Receiver<BTreeMap<String, PeerHealth>>) -> Self {
+        Self { shared: Arc::new(Shared::default()), peers, thread: Mutex::new(None) }
     }
 
     pub(crate) fn peers(&self) -> watch::Receiver<BTreeMap<String, PeerHealth>> {
@@ -148,6 +158,8 @@ struct Pulse {
     seq: u64,
     detector: Detector,
     targets: Vec<Target>,
+    /// By peer: the newest of our beats that it has heard.
+    heard_us: BTreeMap<String, u64>,
     shared: Arc<Shared>,
     tell: watch::Sender<BTreeMap<String, PeerHealth>>,
     changes: mpsc::UnboundedSender<Change>,
@@ -195,7 +207,8 @@ impl Pulse {
 
     fn send(&mut self, index: usize) {
         let Some(target) = self.targets.get(index) else { return };
-        self.seq += 1;
+        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.seq = (self.seq + 1).max(now_us);
         let packet = Packet {
             mode_hint: self.shared.mode_hint.load(Ordering::Acquire),
             from: self.setup.raft_id,
@@ -204,6 +217,7 @@ impl Pulse {
             seq: self.seq,
             echo: self.detector.incarnation_of(&target.name),
             session: self.shared.session.load(Ordering::Acquire),
+            heard: self.detector.newest_of(&target.name),
         };
         // A send that fails (no route, peer's port closed) is what the peer's silence will tell anyway.
         if let Err(error) = self.setup.socket.send_to(&packet.seal(&self.setup.key), target.address)
@@ -258,11 +272,16 @@ impl Pulse {
             rtt_us: None,
         };
         let before = self.detector.incarnation_of(&name);
-        match self.detector.heard(self.now_ms(), &name, 0, beat) {
+        let heard = self.detector.heard(self.now_ms(), &name, 0, beat);
+        if matches!(heard, Heard::Returned | Heard::Fresh) {
+            let newest = self.heard_us.entry(name.clone()).or_default();
+            *newest = packet.heard.max(*newest);
+        }
+        match heard {
             Heard::Returned => {
                 tracing::info!(peer = name, session = beat.session, "heartbeats are back");
                 self.publish();
-                self.report(Change::Returned(name));
+                self.report(Change::Returned { name, incarnation: beat.incarnation });
             }
             Heard::Fresh => self.publish(),
             Heard::Stranger => {
@@ -299,6 +318,12 @@ impl Pulse {
         }
     }
 
+    /// When the newest of our beats that a peer has heard was sent.
+    fn sent_at(&self, name: &str) -> Option<Instant> {
+        let seq = self.heard_us.get(name).copied().filter(|seq| *seq > 0)?;
+        self.began.checked_add(Duration::from_micros(seq))
+    }
+
     /// Shows the newest view; wakes the watchers only when more than the time of the last beat changed.
     fn publish(&self) {
         let view: BTreeMap<String, PeerHealth> = self
@@ -310,6 +335,7 @@ impl Pulse {
                     session: health.session,
                     mode_hint: health.mode_hint,
                     last_seen: health.heard_ms.map(|ms| self.began + Duration::from_millis(ms)),
+                    heard_us: self.sent_at(name),
                 };
                 (name.to_owned(), health)
             })
@@ -334,6 +360,7 @@ struct Packet {
     seq: u64,
     echo: u64,
     session: u64,
+    heard: u64,
 }
 
 impl Packet {
@@ -341,7 +368,8 @@ impl Packet {
         let mut bytes = Vec::with_capacity(LENGTH);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[VERSION, self.mode_hint]);
-        for word in [self.from, self.to, self.incarnation, self.seq, self.echo, self.session] {
+        let numbers = [self.incarnation, self.seq, self.echo, self.session, self.heard];
+        for word in [self.from, self.to].into_iter().chain(numbers) {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         let tag = hmac::sign(key, &bytes);
@@ -370,6 +398,7 @@ impl Packet {
             seq: words.next()?,
             echo: words.next()?,
             session: words.next()?,
+            heard: words.next()?,
         })
     }
 }
@@ -378,8 +407,16 @@ impl Packet {
 mod tests {
     use super::*;
 
-    const PACKET: Packet =
-        Packet { mode_hint: 3, from: 1, to: 2, incarnation: 9, seq: 4, echo: 8, session: 77 };
+    const PACKET: Packet = Packet {
+        mode_hint: 3,
+        from: 1,
+        to: 2,
+        incarnation: 9,
+        seq: 4,
+        echo: 8,
+        session: 77,
+        heard: 6,
+    };
 
     fn key(byte: u8) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32])
@@ -399,6 +436,28 @@ mod tests {
         assert_eq!(Packet::open(&sealed[..LENGTH - 1], &key(1)), None);
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn no_datagram_is_read_without_the_key_and_with_it_any_is_read_or_refused(
+            signed in proptest::collection::vec(proptest::prelude::any::<u8>(), SIGNED),
+            tag in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+            begun: bool,
+        ) {
+            let mut signed = signed;
+            if begun {
+                signed[..5].copy_from_slice(&[MAGIC.as_slice(), &[VERSION]].concat());
+            }
+            assert_eq!(Packet::open(&[signed.clone(), tag].concat(), &key(1)), None);
+            let seal = |key| [signed.as_slice(), hmac::sign(&key, &signed).as_ref()].concat();
+            assert_eq!(Packet::open(&seal(key(2)), &key(1)), None);
+            match Packet::open(&seal(key(1)), &key(1)) {
+                Some(packet) => assert_eq!(packet.seal(&key(1)), seal(key(1))),
+                None => assert!(!begun),
+            }
+        }
+    }
+
     /// A peer made by hand, against the real thread.
     struct Hand {
         socket: UdpSocket,
@@ -406,9 +465,9 @@ mod tests {
     }
 
     impl Hand {
-        fn say(&self, incarnation: u64, seq: u64, echo: u64) -> Vec<u8> {
+        fn say(&self, incarnation: u64, seq: u64, echo: u64, heard: u64) -> Vec<u8> {
             let packet =
-                Packet { mode_hint: 0, from: 2, to: 1, incarnation, seq, echo, session: 5 };
+                Packet { mode_hint: 0, from: 2, to: 1, incarnation, seq, echo, session: 5, heard };
             let sealed = packet.seal(&key(1));
             self.socket.send_to(&sealed, self.to).unwrap();
             sealed
@@ -441,11 +500,18 @@ mod tests {
         beats.aim(vec![Target { name: "b".into(), raft_id: 2, address }]);
         assert_eq!(hand.hear().incarnation, 1000);
         // Without the echo of its incarnation the thread only answers.
-        hand.say(7, 1, 0);
+        hand.say(7, 1, 0, 0);
         while hand.hear().echo != 7 {}
         assert!(!beats.peers().borrow()["b"].alive);
-        let recording = hand.say(7, 2, 1000);
-        assert_eq!(changed.recv().await, Some(Change::Returned("b".into())));
+        // What it has heard of ours is dated by our own clock.
+        let (before, ours) = (Instant::now(), hand.hear());
+        let recording = hand.say(7, 2, 1000, ours.seq);
+        assert_eq!(
+            changed.recv().await,
+            Some(Change::Returned { name: "b".into(), incarnation: 7 })
+        );
+        let sent = beats.peers().borrow()["b"].heard_us.unwrap();
+        assert!(sent <= Instant::now() && sent + Duration::from_secs(4) > before, "{sent:?}");
         // The recording, played for ever, does not save the peer.
         let player = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(20));

@@ -2,17 +2,20 @@
 //! acknowledgements, a follower's last sign of a quorate leader. Raft's `current_leader` and
 //! `state == Leader` outlive their truth and are never used alone (design/membership.md 2.3).
 
-use crate::consensus::{Metrics, Raft};
+use crate::consensus::{Metrics, Raft, voters_of};
 use crate::site::{LeaderSign, Site};
+use crate::succession::Succession;
 use crm_quorum::Timing;
+use crm_quorum::takeover::{Event, Service, Voters};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::{Instant as _, ServerState};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What this node knows of the leadership.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +28,8 @@ pub struct Leadership {
     pub quorate: bool,
     /// We lead, and a quorum acknowledged it within raft's lease: nobody else can lead now.
     pub me_leader: bool,
+    /// The others have gone on without this node: it has to stop what it runs.
+    pub stale: bool,
     /// Names of the members that vote; one that has just joined is not among them
     /// until its promotion is complete.
     pub voters: BTreeSet<String>,
@@ -96,6 +101,32 @@ impl Judge {
     }
 }
 
+/// What the takeover is told of raft.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    leads: bool,
+    quorate: bool,
+    effective: Voters,
+    committed: Voters,
+}
+
+impl Facts {
+    fn of(metrics: &Metrics, judgement: Judgement) -> Self {
+        Self {
+            leads: judgement.me_leader,
+            quorate: judgement.quorate,
+            effective: voters_of(&metrics.membership_config),
+            committed: voters_of(&metrics.committed_membership_config),
+        }
+    }
+
+    fn tell(&self, succession: &Succession) {
+        let (effective, committed) = (self.effective.clone(), self.committed.clone());
+        succession.handle(Event::Voters { effective, committed });
+        succession.handle(Event::Leadership { leads: self.leads, quorate: self.quorate });
+    }
+}
+
 /// Watches raft and tells `tell` what changes; ends with raft.
 pub(crate) async fn watch_over(
     raft: Raft,
@@ -107,12 +138,15 @@ pub(crate) async fn watch_over(
     let mut judge = Judge { timing, proof: None };
     let mut metrics = raft.metrics();
     let mut signs = site.leader_sign.subscribe();
+    let mut briefs = site.succession.briefs();
+    let mut told = None;
     let mut pace = tokio::time::interval(Duration::from_millis(timing.interval_ms) / 2);
     loop {
         tokio::select! {
             biased;
             change = metrics.changed() => if change.is_err() { break },
             change = signs.changed() => if change.is_err() { break },
+            change = briefs.changed() => if change.is_err() { break },
             _ = pace.tick() => {}
         }
         let seen = metrics.borrow_watched().clone();
@@ -127,13 +161,24 @@ pub(crate) async fn watch_over(
         }
         site.learn(&seen);
         let view = View::of(&seen, *signs.borrow_and_update());
-        let judgement = judge.judge(Instant::now(), &view);
+        let mut judgement = judge.judge(Instant::now(), &view);
+        let facts = Facts::of(&seen, judgement);
+        if told.as_ref() != Some(&facts) {
+            facts.tell(&site.succession);
+            told = Some(facts);
+        }
+        let brief = *briefs.borrow_and_update();
+        if brief.service != Service::Full {
+            // A ghost's votes make a leader, not a quorum; nor is it one if it rests on our former self.
+            judgement = Judgement { leader: None, me_leader: false, quorate: false };
+        }
         site.leading.store(judgement.me_leader, Ordering::Release);
         let next = Leadership {
             leader: judgement.leader.and_then(|id| site.name_of(id)),
             term: view.term,
             quorate: judgement.quorate,
             me_leader: judgement.me_leader,
+            stale: brief.stale,
             voters: voters(&seen),
         };
         tell.send_if_modified(|shown| {
@@ -144,6 +189,7 @@ pub(crate) async fn watch_over(
             }
             news
         });
+        *site.judged.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
     site.leading.store(false, Ordering::Release);
     tell.send_replace(Leadership::default());

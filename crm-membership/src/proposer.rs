@@ -6,8 +6,9 @@ use crate::settings::Seat;
 use crate::site::Site;
 use crm_core::store::{Command, Outcome};
 use crm_proto::pb;
+use crm_quorum::takeover::{Call, Service};
 use openraft::ChangeMembers;
-use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::{RecvError, WatchReceiver};
 use openraft::errors::{ClientWriteError, RaftError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ impl Proposer {
     pub(crate) async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
         let command = serde_json::to_vec(command)
             .map_err(|e| ProposeError::Invalid { why: e.to_string() })?;
-        let answer = self.ask(&Ask::Write(Request { id: Uuid::new_v4(), command })).await?;
+        let answer = self.ask(&Ask::Write(Request::of(command))).await?;
         let why = "the leader gave no outcome".to_owned();
         answer.outcome.ok_or(ProposeError::Invalid { why })
     }
@@ -112,9 +113,17 @@ impl Proposer {
                 Attempt::Invalid(why) => return Err(ProposeError::Invalid { why }),
                 Attempt::Stopped(why) => return Err(ProposeError::Stopped { why }),
             }
-            // News of raft, or an interval at most: a lease comes back without any.
+            // Another leader, or an interval at most: a lease comes back without news. Other news of raft do not count: a leader whose
+            // lease is over makes some with every proposal that it refuses, and this would turn round and round.
             let pause = Duration::from_millis(self.site.settings.profile.timing().interval_ms) / 4;
-            if let Ok(Err(_)) = tokio::time::timeout(pause, metrics.changed()).await {
+            let tried = metrics.borrow_watched().current_leader;
+            let news = async {
+                while metrics.borrow_watched().current_leader == tried {
+                    metrics.changed().await?;
+                }
+                Ok(())
+            };
+            if let Ok(Err::<(), RecvError>(_)) = tokio::time::timeout(pause, news).await {
                 let why = "it was shut down".to_owned();
                 return Err(ProposeError::Stopped { why });
             }
@@ -143,6 +152,9 @@ impl Proposer {
 
     /// Does it here, if we lead.
     pub(crate) async fn here(&self, ask: &Ask) -> Attempt {
+        if self.site.succession.brief().service != Service::Full {
+            return Attempt::NotLeader(None);
+        }
         let result = match ask {
             Ask::Write(request) => self.raft.client_write(request.clone()).await,
             Ask::AllocateId => self.raft.write_blank().await,
@@ -184,12 +196,18 @@ impl Proposer {
             Ok(question) => question,
             Err(error) => return Attempt::Invalid(error.to_string()),
         };
+        let question = match self.site.greet(id, question) {
+            Ok(question) => question,
+            Err(status) => return refused(&status),
+        };
         let mut client = pb::peer_client::PeerClient::new(channel)
             .max_encoding_message_size(crate::consensus::network::MESSAGE_MAX);
         let answer = match tokio::time::timeout(limit, client.propose(question)).await {
             Err(_) => return Attempt::Unknown(format!("`{}` did not answer", peer.name)),
-            Ok(Err(status)) => return refused(&status),
-            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(answer) => match self.site.met(Call::Write, id, answer) {
+                Ok(answer) => answer,
+                Err(status) => return refused(&status),
+            },
         };
         if answer.not_leader {
             return Attempt::NotLeader((!answer.leader.is_empty()).then_some(answer.leader));
@@ -256,7 +274,7 @@ impl Ask {
             0 => {
                 let id = Uuid::parse_str(&question.id).map_err(|e| e.to_string())?;
                 serde_json::from_slice::<Command>(&question.body).map_err(|e| e.to_string())?;
-                Ok(Self::Write(Request { id, command: question.body }))
+                Ok(Self::Write(Request { id, ..Request::of(question.body) }))
             }
             1 => Ok(Self::AllocateId),
             2 => serde_json::from_slice(&question.body)

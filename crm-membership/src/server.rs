@@ -2,18 +2,23 @@
 //! newcomers with a token.
 
 use crate::admission::Admission;
+use crate::bootstrap::chain_of;
 use crate::consensus::{Snapshot, SnapshotMeta, Types, Vote, network};
+use crate::departure;
 use crate::handle::{FenceWork, Incoming};
 use crate::proposer::{Ask, Attempt, Proposer};
+use crate::renewal;
 use crate::site::{LeaderSign, Site};
 use crm_proto::pb;
+use crm_quorum::takeover::Call;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::vote::RaftLeaderId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// A node that does not say within this whether it takes an order has refused it.
@@ -48,16 +53,13 @@ impl PeerService {
         let certificates = request
             .peer_certs()
             .ok_or_else(|| Status::unauthenticated("a member certificate is needed"))?;
-        let name = certificates
+        let certificate = certificates
             .first()
-            .and_then(|certificate| self.site().keys.name_in(certificate))
-            .ok_or_else(|| Status::unauthenticated("the certificate is not of this cluster"))?;
-        self.site()
-            .raft_id_of(&name)
-            .ok_or_else(|| Status::permission_denied(format!("`{name}` is not a member")))
+            .ok_or_else(|| Status::unauthenticated("a member certificate is needed"))?;
+        departure::judge(self.site(), certificate)
     }
 
-    /// The sender is who he says, means us, and is of our cluster and our generation.
+    /// The sender is who he says, means us, and is of our cluster.
     fn check(&self, caller: u64, envelope: &pb::Raft) -> Result<(), Status> {
         let settings = &self.site().settings;
         let refuse = |why: String| Err(Status::failed_precondition(why));
@@ -71,12 +73,6 @@ impl PeerService {
         if envelope.from != caller {
             let from = envelope.from;
             return refuse(format!("the certificate is of raft id {caller}, not {from}"));
-        }
-        let mine = self.site().lineage();
-        if !envelope.lineage.starts_with(&mine) {
-            tracing::error!(from = envelope.from, theirs = ?envelope.lineage, ?mine, "foreign lineage refused");
-            let stale = mine.starts_with(&envelope.lineage);
-            return refuse(if stale { "stale lineage" } else { "diverged lineage" }.to_owned());
         }
         Ok(())
     }
@@ -114,8 +110,58 @@ impl PeerService {
 impl pb::peer_server::Peer for PeerService {
     async fn raft(&self, request: Request<pb::Raft>) -> Result<Response<pb::Raft>, Status> {
         let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_raft(caller, request).await)
+    }
+
+    async fn propose(
+        &self,
+        request: Request<pb::Propose>,
+    ) -> Result<Response<pb::Proposed>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_proposal(caller, request).await)
+    }
+
+    async fn execute(
+        &self,
+        request: Request<pb::Execute>,
+    ) -> Result<Response<pb::Accepted>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_order(caller, request).await)
+    }
+
+    async fn certify(
+        &self,
+        request: Request<pb::Certify>,
+    ) -> Result<Response<pb::Certified>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_certificate(caller, request).await)
+    }
+
+    async fn fence(&self, request: Request<pb::Fence>) -> Result<Response<pb::Fenced>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_fencing(caller, request).await)
+    }
+}
+
+impl PeerService {
+    async fn serve_raft(
+        &self,
+        caller: u64,
+        request: Request<pb::Raft>,
+    ) -> Result<pb::Raft, Status> {
+        self.check(caller, request.get_ref())?;
+        let call = match network::call_of(request.get_ref().kind) {
+            Some(call) => call,
+            None if request.get_ref().kind == network::REJOIN => {
+                Call::Rejoin { empty: read(&request.get_ref().body)? }
+            }
+            None => {
+                let kind = request.get_ref().kind;
+                return Err(Status::unimplemented(format!("raft call of kind {kind}")));
+            }
+        };
+        self.site().admit(call, caller, request.metadata())?;
         let envelope = request.into_inner();
-        self.check(caller, &envelope)?;
         let raft = &self.proposer.raft;
         let body = match envelope.kind {
             network::APPEND => self.append(&envelope).await?,
@@ -128,61 +174,86 @@ impl pb::peer_server::Peer for PeerService {
                 let question = read(&envelope.body)?;
                 write(&raft.handle_transfer_leader(question).await.map_err(internal)?)?
             }
-            other => return Err(Status::unimplemented(format!("raft call of kind {other}"))),
+            _ => write(&())?,
         };
-        Ok(Response::new(pb::Raft {
+        Ok(pb::Raft {
             kind: envelope.kind,
             from: envelope.to,
             to: envelope.from,
             cluster: envelope.cluster,
-            lineage: self.site().lineage(),
             body,
             quorate: self.site().is_leading(),
-        }))
+        })
     }
 
-    async fn propose(
+    async fn serve_proposal(
         &self,
+        caller: u64,
         request: Request<pb::Propose>,
-    ) -> Result<Response<pb::Proposed>, Status> {
-        self.caller(&request)?;
+    ) -> Result<pb::Proposed, Status> {
+        self.site().admit(Call::Write, caller, request.metadata())?;
         let ask = Ask::from_wire(request.into_inner()).map_err(Status::invalid_argument)?;
         match self.proposer.here(&ask).await {
             Attempt::Done(answer) => {
                 let outcome = answer.outcome.map(|o| serde_json::to_vec(&o)).transpose();
-                Ok(Response::new(pb::Proposed {
+                Ok(pb::Proposed {
                     body: outcome.map_err(internal)?.unwrap_or_default(),
                     index: answer.index,
                     ..pb::Proposed::default()
-                }))
+                })
             }
-            Attempt::NotLeader(leader) => Ok(Response::new(pb::Proposed {
+            Attempt::NotLeader(leader) => Ok(pb::Proposed {
                 not_leader: true,
                 leader: leader.unwrap_or_default(),
                 ..pb::Proposed::default()
-            })),
+            }),
             Attempt::Unknown(why) => Err(Status::unknown(why)),
             Attempt::Invalid(why) => Err(Status::invalid_argument(why)),
             Attempt::Stopped(why) => Err(Status::failed_precondition(why)),
         }
     }
 
-    async fn execute(
+    async fn serve_order(
         &self,
+        caller: u64,
         request: Request<pb::Execute>,
-    ) -> Result<Response<pb::Accepted>, Status> {
-        self.caller(&request)?;
+    ) -> Result<pb::Accepted, Status> {
+        self.site().admit(Call::Order, caller, request.metadata())?;
         let order = serde_json::from_slice(&request.into_inner().body)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let why = match give(&self.orders, order).await {
             Ok(()) => String::new(),
             Err(why) => why,
         };
-        Ok(Response::new(pb::Accepted { accepted: why.is_empty(), why }))
+        Ok(pb::Accepted { accepted: why.is_empty(), why })
     }
 
-    async fn fence(&self, request: Request<pb::Fence>) -> Result<Response<pb::Fenced>, Status> {
-        self.caller(&request)?;
+    async fn serve_certificate(
+        &self,
+        caller: u64,
+        request: Request<pb::Certify>,
+    ) -> Result<pb::Certified, Status> {
+        self.site().admit(Call::Order, caller, request.metadata())?;
+        let csr = request.into_inner().csr_pem;
+        let done = if csr.is_empty() {
+            renewal::renew(&self.proposer).await.map(|_| String::new())
+        } else {
+            let name = self.site().name_of(caller);
+            let name = name.ok_or_else(|| Status::permission_denied("not a member any more"))?;
+            renewal::sign_for(self.site(), &name, &csr)
+        };
+        Ok(match done {
+            Ok(certificate_pem) => pb::Certified { certificate_pem, why: String::new() },
+            Err(error) => pb::Certified { certificate_pem: String::new(), why: chain_of(&error) },
+        })
+    }
+
+    async fn serve_fencing(
+        &self,
+        caller: u64,
+        request: Request<pb::Fence>,
+    ) -> Result<pb::Fenced, Status> {
+        self.site().admit(Call::Order, caller, request.metadata())?;
         let call = serde_json::from_slice(&request.into_inner().body)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let (reply, answer) = oneshot::channel();
@@ -191,7 +262,7 @@ impl pb::peer_server::Peer for PeerService {
             .map_err(|_| Status::unavailable("the node is not ready to run fence agents"))?;
         let answer = answer.await.map_err(|_| Status::aborted("the node's daemon ends"))?;
         let body = serde_json::to_vec(&answer).map_err(internal)?;
-        Ok(Response::new(pb::Fenced { body }))
+        Ok(pb::Fenced { body })
     }
 }
 

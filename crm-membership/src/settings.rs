@@ -1,11 +1,13 @@
 //! What a node is told at its start: `node.yaml`. Written by `bootstrap`, read by the daemon.
 
 use crate::durable;
+use crm_core::cib::parse_duration_ms;
 use crm_quorum::Failover;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Port of the peer API (TCP) and of the heartbeats (UDP).
@@ -74,6 +76,38 @@ pub struct Seat {
     pub address: String,
 }
 
+/// The node's watchdog (ADR-0013).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watchdog {
+    /// The device.
+    #[serde(default = "default_device")]
+    pub device: PathBuf,
+    /// It resets the machine when it was not fed for so long: whole seconds (`5s`).
+    #[serde(default = "default_timeout")]
+    pub timeout: String,
+    /// Without a device the machine may be rebooted by the kernel at once when it has to go (`no-quorum-policy=suicide`).
+    #[serde(default)]
+    pub reboot: bool,
+}
+
+impl Watchdog {
+    /// [`Watchdog::timeout`], if it is one: 2 s at least, whole seconds (the kernel's unit).
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        let ms = parse_duration_ms(&self.timeout)?;
+        (ms >= 2_000 && ms.is_multiple_of(1_000)).then(|| Duration::from_millis(ms))
+    }
+}
+
+fn default_device() -> PathBuf {
+    PathBuf::from("/dev/watchdog")
+}
+
+fn default_timeout() -> String {
+    "5s".to_owned()
+}
+
 /// Contents of `node.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +135,9 @@ pub struct Settings {
     /// Run the heartbeat thread with real-time priority and lock memory, where permitted.
     #[serde(default = "default_realtime")]
     pub realtime: bool,
+    /// Its watchdog; without one it arms none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Watchdog>,
     /// Members known at join time, this node among them.
     pub seats: Vec<Seat>,
 }
@@ -143,6 +180,10 @@ impl Settings {
         check_address(&settings.address).map_err(invalid)?;
         for seat in &settings.seats {
             check_address(&seat.address).map_err(invalid)?;
+        }
+        if let Some(watchdog) = settings.watchdog.as_ref().filter(|w| w.limit().is_none()) {
+            let why = format!("watchdog timeout `{}` is not 2s or more", watchdog.timeout);
+            return Err(invalid(why));
         }
         Ok(settings)
     }
@@ -201,6 +242,7 @@ mod tests {
             cluster: Cluster { name: "lab".into(), uuid: "u".into() },
             profile: Failover::Fast,
             realtime: true,
+            watchdog: None,
             seats: vec![Seat { name: "n1".into(), raft_id: 1, address: "10.0.0.1:7631".into() }],
         };
         settings.save(&path).unwrap();
@@ -214,6 +256,17 @@ mod tests {
             Settings::load(&dir.path().join("none")),
             Err(SettingsError::Missing { .. })
         ));
+    }
+
+    #[test]
+    fn a_watchdog_has_defaults_and_a_timeout_of_whole_seconds() {
+        let read = |text: &str| serde_saphyr::from_str::<Watchdog>(text);
+        let plain = read("{}").unwrap();
+        let known = (plain.device.as_path(), plain.limit(), plain.reboot);
+        assert_eq!(known, (Path::new("/dev/watchdog"), Some(Duration::from_secs(5)), false));
+        let limit = |text: &str| read(&format!("timeout: {text}")).unwrap().limit();
+        assert_eq!(limit("10s"), Some(Duration::from_secs(10)));
+        assert_eq!(["1s", "2500ms", "soon"].map(limit), [None; 3]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Keys and certificates: who we are, whom we believe. A peer is its certificate's `NAME.CLUSTER-UUID`.
 
+use crate::greet::METADATA_MAX;
+use crate::renewal;
 use ring::hmac;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 use thiserror::Error;
-use tonic::transport::{
-    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig,
-};
+use tokio::sync::watch;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
 
 pub(crate) const CA_CERT: &str = "ca.pem";
 pub(crate) const CA_KEY: &str = "ca.key";
@@ -44,8 +46,9 @@ pub enum TlsError {
 pub(crate) struct Keys {
     cluster_uuid: String,
     ca_pem: String,
-    node_pem: String,
-    node_key: String,
+    /// Chain and key of this node; replaced when they are renewed.
+    own: RwLock<(String, String)>,
+    renewed: watch::Sender<u64>,
     heartbeat: hmac::Key,
 }
 
@@ -59,8 +62,8 @@ impl Keys {
         Ok(Self {
             cluster_uuid: cluster_uuid.to_owned(),
             ca_pem: read(&dir.join(CA_CERT))?,
-            node_pem: read(&dir.join(NODE_CERT))?,
-            node_key: read(&dir.join(NODE_KEY))?,
+            own: RwLock::new(renewal::load(dir)?),
+            renewed: watch::Sender::new(0),
             heartbeat: hmac::Key::new(hmac::HMAC_SHA256, &heartbeat),
         })
     }
@@ -70,7 +73,25 @@ impl Keys {
     }
 
     fn identity(&self) -> Identity {
-        Identity::from_pem(&self.node_pem, &self.node_key)
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        Identity::from_pem(&own.0, &own.1)
+    }
+
+    /// Counts renewals of this node's certificate.
+    pub(crate) fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewed.subscribe()
+    }
+
+    /// Uses this chain and key from now on; connections that are open go on.
+    pub(crate) fn adopt(&self, chain: String, key: String) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = (chain, key);
+        self.renewed.send_modify(|n| *n += 1);
+    }
+
+    /// SHA-256 of this node's certificate, hex; empty when its file is no certificate (then nobody talks to this node either).
+    pub(crate) fn fingerprint(&self) -> String {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        crate::admission::fingerprint(&own.0).unwrap_or_default()
     }
 
     /// Clients may come without a certificate (to join); the peer service asks for one itself.
@@ -82,12 +103,12 @@ impl Keys {
             .timeout(Duration::from_secs(5))
     }
 
-    /// A channel to the member called `name`, and to nobody else. Connects at first use.
-    pub(crate) fn channel(
+    /// The member called `name`, and nobody else, at `address`.
+    pub(crate) fn endpoint(
         &self,
         name: &str,
         address: &str,
-    ) -> Result<Channel, tonic::transport::Error> {
+    ) -> Result<Endpoint, tonic::transport::Error> {
         let tls = ClientTlsConfig::new()
             .domain_name(format!("{name}.{}", self.cluster_uuid))
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
@@ -96,9 +117,9 @@ impl Keys {
             .tls_config(tls)?
             .connect_timeout(Duration::from_millis(500))
             .tcp_nodelay(true)
+            .http2_max_header_list_size(METADATA_MAX)
             .http2_keep_alive_interval(Duration::from_millis(500))
-            .keep_alive_timeout(Duration::from_millis(1000))
-            .connect_lazy())
+            .keep_alive_timeout(Duration::from_millis(1000)))
     }
 
     /// The node that a client certificate names, if it is of this cluster.

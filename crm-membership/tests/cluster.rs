@@ -2,147 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![expect(clippy::panic, reason = "tests fail by panicking")]
 
-use crm_core::store::{Command, Outcome, State};
-use crm_membership::{
-    BootstrapError, Dirs, Handle, Leadership, Settings, StartError, TokenError, bootstrap,
-};
+mod world;
+
+use crm_core::store::Outcome;
+use crm_membership::{BootstrapError, Dirs, Handle, StartError, TokenError, bootstrap};
 use crm_proto::pb;
 use crm_proto::peer::{Order, PlanId, Work};
-use crm_quorum::Failover;
+use crm_quorum::lineage::GenerationId;
+use crm_quorum::takeover::Greeting;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
-
-const TTL: Duration = Duration::from_secs(60);
-
-fn log_to_test_output() {
-    let made = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_test_writer()
-        .try_init();
-    drop(made);
-}
-
-/// A port that was free a moment ago on every address of this test.
-fn free_port() -> u16 {
-    let probe = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    probe.local_addr().unwrap().port()
-}
-
-struct World {
-    dir: tempfile::TempDir,
-    port: u16,
-}
-
-impl World {
-    fn new() -> Self {
-        log_to_test_output();
-        Self { dir: tempfile::tempdir().unwrap(), port: free_port() }
-    }
-
-    fn dirs(&self, name: &str) -> Dirs {
-        let root = self.dir.path().join(name);
-        Dirs { settings: root.join("node.yaml"), data: root.join("data"), tls: root.join("tls") }
-    }
-
-    fn address(&self, number: u8) -> String {
-        format!("127.0.0.{number}:{}", self.port)
-    }
-
-    fn settings(&self, name: &str) -> Settings {
-        let mut settings = Settings::load(&self.dirs(name).settings).unwrap();
-        settings.profile = Failover::Normal;
-        settings.realtime = false;
-        settings
-    }
-
-    async fn start(&self, name: &str) -> Handle {
-        crm_membership::start(self.settings(name)).await.unwrap()
-    }
-
-    async fn found(&self) -> Handle {
-        bootstrap::init(&self.dirs("n1"), "lab", "n1", &self.address(1)).unwrap();
-        let handle = self.start("n1").await;
-        leads(&handle).await;
-        member(&handle, "n1").await;
-        handle
-    }
-
-    async fn join(&self, door: &Handle, number: u8) -> Handle {
-        let token = door.make_token(TTL).unwrap();
-        let name = format!("n{number}");
-        bootstrap::join(&self.dirs(&name), &name, &self.address(number), None, &token)
-            .await
-            .unwrap();
-        let handle = self.start(&name).await;
-        quorate(&handle, true, Duration::from_secs(20)).await;
-        handle
-    }
-
-    /// `n1`, `n2`, ... all of them voters.
-    async fn cluster(&self, nodes: u8) -> Vec<Handle> {
-        let mut all = vec![self.found().await];
-        for number in 2..=nodes {
-            let node = self.join(&all[0], number).await;
-            all.push(node);
-        }
-        for handle in &all {
-            all_alive(handle, usize::from(nodes) - 1).await;
-            voters(handle, usize::from(nodes)).await;
-        }
-        all
-    }
-}
-
-async fn within<T>(limit: Duration, what: &str, event: impl Future<Output = T>) -> T {
-    let ended = tokio::time::timeout(limit, event).await;
-    ended.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
-}
-
-async fn leadership(handle: &Handle, limit: Duration, want: impl FnMut(&Leadership) -> bool) {
-    let mut seen = handle.leadership();
-    within(limit, "leadership", seen.wait_for(want)).await.unwrap();
-}
-
-async fn leads(handle: &Handle) {
-    leadership(handle, Duration::from_secs(20), |l| l.me_leader).await;
-}
-
-async fn quorate(handle: &Handle, want: bool, limit: Duration) {
-    leadership(handle, limit, |l| l.quorate == want && l.leader.is_some() == want).await;
-}
-
-async fn voters(handle: &Handle, count: usize) {
-    leadership(handle, Duration::from_secs(20), |l| l.voters.len() == count).await;
-}
-
-async fn state(handle: &Handle, what: &str, want: impl FnMut(&Arc<State>) -> bool) {
-    let mut seen = handle.state();
-    within(Duration::from_secs(20), what, seen.wait_for(want)).await.unwrap();
-}
-
-async fn member(handle: &Handle, name: &str) {
-    state(handle, "member", |s| s.members.contains_key(name)).await;
-}
-
-async fn all_alive(handle: &Handle, count: usize) {
-    let mut seen = handle.peers();
-    let alive = seen.wait_for(|p| p.len() == count && p.values().all(|h| h.alive));
-    within(Duration::from_secs(20), "peers alive", alive).await.unwrap();
-}
-
-fn attr(node: &str, value: &str) -> Command {
-    Command::SetAttrs {
-        node: node.to_owned(),
-        session: None,
-        attrs: vec![("colour".to_owned(), Some(value.to_owned()))],
-    }
-}
-
-fn has(state: &State, node: &str, value: &str) -> bool {
-    state.status.nodes.get(node).is_some_and(|n| n.attrs.get("colour").is_some_and(|v| v == value))
-}
+use world::*;
 
 fn order(session: u64) -> Order {
     let work = Work::CancelMonitor { resource: "r".to_owned(), interval_ms: 10_000 };
@@ -386,6 +257,7 @@ async fn send(
     uuid: &str,
     identity: Option<(String, String)>,
     envelope: pb::Raft,
+    greeting: Option<&Greeting>,
 ) -> Result<(), String> {
     let tls = client_tls(&world.dirs("n1").tls.join("ca.pem"), identity, &format!("n1.{uuid}"));
     let channel = Endpoint::from_shared(format!("https://{}", world.address(1)))
@@ -396,7 +268,13 @@ async fn send(
         .await
         .map_err(|e| format!("connect: {e:?}"))?;
     let mut client = pb::peer_client::PeerClient::new(channel);
-    client.raft(envelope).await.map(|_| ()).map_err(|s| format!("{:?}: {}", s.code(), s.message()))
+    let mut request = tonic::Request::new(envelope);
+    if let Some(greeting) = greeting {
+        let bytes = postcard::to_stdvec(greeting).unwrap();
+        let value = tonic::metadata::MetadataValue::from_bytes(&bytes);
+        request.metadata_mut().insert_bin("crm-greeting-bin", value);
+    }
+    client.raft(request).await.map(|_| ()).map_err(|s| format!("{:?}: {}", s.code(), s.message()))
 }
 
 fn identity_of(dirs: &Dirs) -> (String, String) {
@@ -426,12 +304,11 @@ async fn peer_service_is_for_members_who_mean_this_node() {
         from: settings.raft_id,
         to: 1,
         cluster: uuid.clone(),
-        lineage: vec![uuid.clone()],
         body: Vec::new(),
         quorate: false,
     };
     let refused =
-        async |identity, envelope| send(&world, &uuid, identity, envelope).await.unwrap_err();
+        async |identity, envelope| send(&world, &uuid, identity, envelope, None).await.unwrap_err();
     // Past every check, to the unknown kind.
     let passed = refused(Some(member.clone()), good.clone()).await;
     assert!(passed.contains("raft call of kind 9"), "{passed}");
@@ -452,11 +329,23 @@ async fn peer_service_is_for_members_who_mean_this_node() {
         (pb::Raft { to: 5, ..good.clone() }, "not 5"),
         (pb::Raft { from: 1, ..good.clone() }, "the certificate is of raft id"),
         (pb::Raft { cluster: "x".into(), ..good.clone() }, "this node is of cluster"),
-        (pb::Raft { lineage: vec![], ..good.clone() }, "stale lineage"),
-        (pb::Raft { lineage: vec!["x".into()], ..good.clone() }, "diverged lineage"),
+        (pb::Raft { kind: 1, ..good.clone() }, "no greeting"),
     ] {
         let why = refused(Some(member.clone()), envelope).await;
         assert!(why.contains(want), "{why}");
+    }
+    let append = pb::Raft { kind: 1, ..good.clone() };
+    let own: GenerationId = uuid.parse().unwrap();
+    for (lineage, incarnation, want) in [
+        (vec![own], 1, "a late message"),
+        (vec![own], u64::MAX, "InvalidArgument"),
+        (vec![], u64::MAX, "your lineage is stale"),
+        (vec![GenerationId([7; 16])], u64::MAX, "diverged"),
+    ] {
+        let greeting = Greeting { lineage, incarnation, heard: None };
+        let identity = Some(member.clone());
+        let why = send(&world, &uuid, identity, append.clone(), Some(&greeting)).await;
+        assert!(why.as_ref().unwrap_err().contains(want), "{why:?}");
     }
     for node in &nodes {
         node.shutdown().await;
@@ -470,7 +359,8 @@ async fn emptied_data_directory_does_not_start() {
     n1.shutdown().await;
     let data = world.dirs("n1").data;
     empty(&data);
-    let refused = crm_membership::start(world.settings("n1")).await.unwrap_err();
+    let refused =
+        crm_membership::start(world.settings("n1"), world.run_dir("n1")).await.unwrap_err();
     assert!(matches!(refused, StartError::Wiped { .. }), "{refused}");
 }
 

@@ -4,6 +4,7 @@ pub mod block;
 pub mod line;
 pub mod local;
 pub mod peer;
+pub mod role;
 
 /// Generated from `proto/crm.proto`.
 #[expect(

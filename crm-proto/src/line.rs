@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -20,11 +20,11 @@ pub enum CallError {
         path: String,
         /// Cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The connection broke or timed out.
     #[error("talk to the daemon")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The other side closed without an answer.
     #[error("the daemon closed the connection without an answer")]
     Closed,
@@ -68,10 +68,7 @@ impl Line {
     /// # Errors
     /// [`CallError::Closed`] at the end of the stream; otherwise as it says.
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
-        let mut text = String::new();
-        if self.stream.read_line(&mut text)? == 0 {
-            return Err(CallError::Closed);
-        }
+        let text = line(&mut self.stream, LINE_MAX)?.ok_or(CallError::Closed)?;
         Ok(serde_json::from_str(&text)?)
     }
 
@@ -87,5 +84,31 @@ impl Line {
         let mut line = Self::connect(path, timeout)?;
         line.send(request)?;
         line.receive()
+    }
+}
+
+/// A line of at most so many bytes; `None` at the end of the stream.
+fn line(stream: &mut impl BufRead, most: usize) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    if stream.take(limit).read_line(&mut text)? == 0 {
+        return Ok(None);
+    }
+    if text.len() == most && !text.ends_with('\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_line_without_an_end_is_read_up_to_the_limit_only() {
+        let mut stream = &b"short\nlonger than that\n"[..];
+        assert_eq!(line(&mut stream, 8).unwrap().as_deref(), Some("short\n"));
+        assert!(line(&mut stream, 8).is_err());
+        assert_eq!(line(&mut &b""[..], 8).unwrap(), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The control socket of `crmd` (`/run/crm/crmd.sock`): JSON lines. Used by `crm`, by agents' shims (`crm_attribute`, ...) and by tests.
 
 use crm_core::cib::Cib;
-use crm_core::fencing::{Coverage, History, Record};
+use crm_core::fencing::{Answer, Coverage, History, Record, Task};
 use crm_core::plan::Plan;
 use crm_core::store::{Edit, FenceRequest, Outcome, State};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,12 @@ pub struct StatusReply {
     pub quorate: bool,
     /// What it waits for, in words (`waiting for delta (wait_for_all) ...`), if anything.
     pub waiting: Option<String>,
+    /// How it stands with its peer and the generations of the cluster, in words (ADR-0010).
+    #[serde(default)]
+    pub standing: String,
+    /// The generations after the founding, oldest first, a sentence each.
+    #[serde(default)]
+    pub generations: Vec<String>,
     /// crm's version.
     pub version: String,
     /// Nodes.
@@ -72,7 +78,7 @@ pub struct StatusReply {
     pub now_ms: u64,
 }
 
-/// A request to crmd. Refused for other users than root and the daemon's own.
+/// A request to crmd. What other users than root and the daemon's own may ask: [`crate::role::Role::needed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// The whole picture.
@@ -142,6 +148,39 @@ pub enum Request {
     },
     /// Devices, and what came of fencing.
     Fencing,
+    /// Go on without the other voters (ADR-0010).
+    Force {
+        /// Though they may live and have gone on themselves.
+        accept_divergence: bool,
+    },
+    /// Ask a fence device something on this node that does nobody any harm (`monitor`, `status`, `list`).
+    FenceCheck {
+        /// What.
+        task: Task,
+        /// Limit in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Remove a node from the cluster for good.
+    RemoveNode {
+        /// Which.
+        node: String,
+        /// It is off, and what it was last known to run does not count.
+        force: bool,
+    },
+    /// This node leaves the cluster; its daemon ends.
+    Leave,
+    /// Give a node a new key and certificate.
+    Renew {
+        /// Which.
+        node: String,
+    },
+    /// Disarm the cluster for a time, or (`None`) arm it again.
+    Disarm {
+        /// How long, in milliseconds.
+        for_ms: Option<u64>,
+        /// Why.
+        reason: String,
+    },
     /// Volumes as this node's blockd sees them.
     Volumes,
     /// Pass a request to this node's blockd.
@@ -186,6 +225,10 @@ pub enum Reply {
         /// What has ended.
         history: Box<History>,
     },
+    /// What a fence device said.
+    FenceAnswer(Answer),
+    /// Done; in words.
+    Said(String),
     /// blockd's answer.
     Block(crate::block::Reply),
     /// Not possible now; the reason, and the command that mends it.

@@ -2,16 +2,19 @@
 
 use crate::api::{self, Call};
 use crate::fencing::{Agents, Runs};
+use crate::watchdog::Feeder;
 use crate::{block, boot, propose};
 use anyhow::Context;
 use crm_agents::{Executor, ExecutorConfig};
 use crm_core::controller::{self, Controller, Effect, Event, Start};
+use crm_core::fencing::{Evidence, Means, Record};
 use crm_core::plan::ActionKind;
 use crm_core::status::Token;
-use crm_core::store::State;
+use crm_core::store::{Outcome, State};
 use crm_membership::{Handle, Settings};
 use crm_proto::block as wire;
 use crm_proto::peer::{Order, PlanId, Work};
+use crm_quorum::lineage::How;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +24,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Longest pause between two looks at the clock.
 const TICK: Duration = Duration::from_secs(5);
+
+/// Whoever asked for the removal on this node gets his answer before the daemon ends.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long a daemon that ends waits to be heard.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
@@ -47,8 +53,9 @@ pub(crate) struct Daemon {
     /// Why no more effects may be carried out; the daemon ends with it.
     broken: Option<anyhow::Error>,
     executor: Arc<Executor>,
-    agents: Agents,
+    pub(crate) agents: Agents,
     runs: Runs,
+    feeder: Feeder,
     start: Instant,
     events: mpsc::UnboundedSender<Input>,
     proposals: mpsc::UnboundedSender<propose::Entry>,
@@ -57,6 +64,8 @@ pub(crate) struct Daemon {
     changes: watch::Sender<u64>,
     replies: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
     next_reply: u64,
+    /// Nodes that are being fenced: the newest start of their daemons that was heard of when it began.
+    fencing_of: BTreeMap<String, u64>,
 }
 
 /// Runs the daemon to its end.
@@ -66,9 +75,11 @@ pub(crate) struct Daemon {
 pub(crate) async fn run() -> anyhow::Result<()> {
     let settings = Settings::load(&Settings::path()).context("read the node's settings")?;
     let (me, data_dir) = (settings.name.clone(), settings.data_dir.clone());
+    let feeder = Feeder::new(settings.watchdog.clone());
     let run_dir = boot::run_dir();
     std::fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
-    let handle = crm_membership::start(settings).await.context("start membership")?;
+    let handle =
+        crm_membership::start(settings, run_dir.clone()).await.context("start membership")?;
     let (events, inputs) = mpsc::unbounded_channel();
     let (proposals, queue) = mpsc::unbounded_channel();
     let (generation, generation_seen) = watch::channel(0);
@@ -107,6 +118,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         executor,
         agents,
         runs: Runs::new(),
+        feeder,
         start,
         events,
         proposals,
@@ -115,6 +127,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         changes,
         replies: BTreeMap::new(),
         next_reply: 0,
+        fencing_of: BTreeMap::new(),
     };
     daemon.work(inputs).await
 }
@@ -141,10 +154,21 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
                 term: now.term,
                 quorate: now.quorate,
                 me_leader: now.me_leader,
+                voters: now.voters,
+                stale: now.stale,
             });
             if to.send(Input::Event(event)).is_err() || leaders.changed().await.is_err() {
                 return;
             }
+        }
+    });
+    let (to, mut expelled) = (events.clone(), handle.expelled());
+    tokio::spawn(async move {
+        let words = expelled.wait_for(Option::is_some).await.ok().and_then(|words| words.clone());
+        if let Some(words) = words
+            && to.send(Input::Event(Event::Expelled(words))).is_err()
+        {
+            tracing::debug!("the daemon ended before it was told that it is removed");
         }
     });
     let (to, mut peers) = (events.clone(), handle.peers());
@@ -197,6 +221,10 @@ impl Daemon {
                 return Err(error);
             }
             self.answer_waiters();
+            self.tend_watchdog();
+            if let Some(words) = self.controller.may_go().map(str::to_owned) {
+                return self.lay_down(&words).await;
+            }
         }
         tracing::info!("crmd is told to end; what it manages goes on");
         self.take_leave().await;
@@ -204,21 +232,55 @@ impl Daemon {
         Ok(())
     }
 
-    async fn take_leave(&self) {
-        let Some(command) = self.controller.farewell() else { return };
+    /// This node was removed, and nothing runs on it any more.
+    async fn lay_down(&mut self, words: &str) -> anyhow::Result<()> {
+        self.handle.lay_down(words).context("note that this node was removed")?;
+        self.feeder.disarm();
+        tracing::error!("{words}; crmd ends. To join again: `crm cluster join` with a new token");
+        tokio::time::sleep(LAST_WORDS).await;
+        self.handle.shutdown().await;
+        Ok(())
+    }
+
+    /// Feeds the watchdog, if it may be fed.
+    fn tend_watchdog(&mut self) {
+        let decided = Instant::now();
+        let lease = self.handle.lease().is_some_and(|until| decided < until);
+        let feed = self.controller.feeding(lease);
+        if let Some(event) = self.feeder.turn(feed, decided, self.handle.lease_lag()) {
+            self.step(event);
+        }
+    }
+
+    async fn take_leave(&mut self) {
+        let farewell = self.controller.farewell();
+        let nothing_runs = farewell.is_some();
+        let relied_on = self.controller.disarming().filter(|_| self.feeder.armed());
+        let Some(command) = farewell.or(relied_on) else { return self.feeder.disarm() };
         match tokio::time::timeout(LEAVE_LIMIT, self.handle.propose(command)).await {
-            Ok(Ok(_)) => tracing::info!("nothing runs here, and the others know it"),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the others do not know that nothing runs here");
+            Ok(Ok(Outcome::Done { .. })) => {
+                tracing::info!(nothing_runs, "the others know what they may take over");
+                self.feeder.disarm();
             }
-            Err(_) => tracing::warn!("the others may not know that nothing runs here"),
+            Ok(Ok(outcome)) => tracing::warn!(?outcome, nothing_runs, "the others do not know it"),
+            Ok(Err(error)) => tracing::warn!(%error, nothing_runs, "the others do not know it"),
+            Err(_) => tracing::warn!(nothing_runs, "the others may not know it"),
+        }
+        if self.controller.disarming().is_none() {
+            self.feeder.disarm();
+        }
+        if self.feeder.armed() {
+            tracing::warn!(
+                "the watchdog stays armed: this node is reset unless crmd is back in time"
+            );
         }
     }
 
     fn until_deadline(&self) -> Duration {
         let now = boot::since_ms(self.start);
         let due = self.controller.deadline().map(|at| at.saturating_sub(now));
-        due.map_or(TICK, Duration::from_millis).min(TICK)
+        let longest = self.feeder.pace().unwrap_or(TICK);
+        due.map_or(longest, Duration::from_millis).min(longest)
     }
 
     fn take(&mut self, input: Input) {
@@ -328,6 +390,7 @@ impl Daemon {
             }
             Effect::DropPeers { volume, peers, epoch } => drop_peers(volume, peers, epoch),
             Effect::Fence { call, node, task, limit_ms } => {
+                self.fencing_begins(task.target.as_deref());
                 let run = (call, node, task, limit_ms);
                 self.agents.begin(&mut self.runs, self.events.clone(), run);
             }
@@ -337,8 +400,12 @@ impl Daemon {
                     run.abort();
                 }
             }
-            Effect::Fenced { sentence, ok: true } => tracing::warn!("{sentence}"),
-            Effect::Fenced { sentence, ok: false } => tracing::error!("{sentence}"),
+            Effect::Suicide { why } => self.feeder.die(&why),
+            Effect::Fenced { record, off } => self.fenced(&record, off),
+            Effect::Yielded => {
+                tracing::info!("nothing runs here any more");
+                self.handle.stopped();
+            }
             Effect::BecameCurrent => {
                 if let Err(error) = boot::set_current(&boot::run_dir()) {
                     tracing::error!(
@@ -348,6 +415,43 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    fn fencing_begins(&mut self, target: Option<&str>) {
+        let Some(target) = target else { return };
+        let heard = self.handle.incarnation_of(target);
+        self.fencing_of.entry(target.to_owned()).or_insert(heard);
+    }
+
+    /// Fencing has ended: of two nodes the other one may go on alone now.
+    fn fenced(&mut self, record: &Record, off: bool) {
+        let sentence = record.sentence();
+        if record.evidence().is_some() {
+            tracing::warn!("{sentence}");
+        } else {
+            tracing::error!("{sentence}");
+        }
+        let target = &record.target;
+        let heard =
+            self.fencing_of.remove(target).unwrap_or_else(|| self.handle.incarnation_of(target));
+        if let Some(evidence) = record.evidence().filter(|_| off) {
+            let how = self.how(evidence);
+            self.handle.confirmed_off(target, heard, how, evidence.at_ms);
+        }
+    }
+
+    fn how(&self, evidence: &Evidence) -> How {
+        if evidence.means == Means::Hand {
+            return How::Hand { operator: evidence.by.join(", ") };
+        }
+        let state = self.handle.state();
+        let state = state.borrow();
+        let agents: BTreeSet<String> = (evidence.devices.iter())
+            .filter_map(|id| state.cib.primitive(id))
+            .map(|device| device.agent.to_string())
+            .collect();
+        let agent = agents.into_iter().collect::<Vec<_>>().join(", ");
+        How::Device { agent, device: evidence.devices.join(", ") }
     }
 
     fn order(&self, node: String, session: u64, token: Token, work: ActionKind) {

@@ -104,7 +104,7 @@ impl Agents {
         runs.insert(number, work.abort_handle());
     }
 
-    async fn run_here(&self, call: &FenceCall) -> Answer {
+    pub(crate) async fn run_here(&self, call: &FenceCall) -> Answer {
         let state = self.handle.state().borrow().clone();
         let config = Config::read(&state.cib, &self.abilities.borrow(), 0);
         match config.call(&call.task, call.limit_ms) {

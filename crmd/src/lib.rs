@@ -1,11 +1,14 @@
 //! Worldly: the control-plane daemon `crmd`. It wires membership, the controller, the agents and the data plane together and decides nothing.
 
+mod admin;
 mod api;
 mod block;
 mod boot;
 mod daemon;
 mod fencing;
 mod propose;
+mod sys;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: gaps, disk speed and commits, the policy engine, or failover beside the peer, as JSON with the machine's line.
+//! `cargo xtask bench`: gaps, disk speed and commits, the policy engine, commits of the CIB, or failover beside the peer, as JSON with the
+//! machine's line.
 //!
 //! The lab measures (`crm demo bench`); this adds the machine and the place where results are kept.
 
+mod cib;
 mod cost;
 mod failover;
 mod figures;
@@ -29,15 +31,18 @@ fn machine() -> Result<String, String> {
     Ok(format!("{model}, {cores} cores, {} GiB, Linux {}", kib >> 20, kernel.trim()))
 }
 
-/// `cargo xtask bench [scheduler [EXECUTABLE] | failover ...]`.
+/// `cargo xtask bench [scheduler [EXECUTABLE] | cib [DIRECTORY] | failover ...]`.
 pub(crate) fn run(words: &[String]) -> Result<(), String> {
     let rest = words.get(1..).unwrap_or_default();
     match words.first().map(String::as_str) {
         None => whole(),
         Some("scheduler") => scheduler(words.get(1).map(PathBuf::from)),
+        Some("cib") => cib::run(words.get(1)),
         Some("failover") => failover::run(rest),
         Some(other) => failover::part(other, rest).unwrap_or_else(|| {
-            Err(format!("there is no bench `{other}`: `cargo xtask bench [scheduler|failover]`"))
+            Err(format!(
+                "there is no bench `{other}`: `cargo xtask bench [scheduler|cib|failover]`"
+            ))
         }),
     }
 }

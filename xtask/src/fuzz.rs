@@ -119,6 +119,21 @@ pub(crate) fn nightly() -> Result<(), String> {
     }
     let laws = ["test", "--locked", "--package", "crm-fuzz"];
     step("laws on many clusters", exec::run(cargo(&laws).env("CRM_FUZZ_SEEDS", "20000")));
+    let seeds = ["test", "--locked", "--package", "crm-membership", "sim::no_seed"];
+    step("consensus under faults", exec::run(cargo(&seeds).env("CRM_SIM_SEEDS", "1000")));
+    let decoders =
+        ["test", "--locked", "--lib", "--package", "crm-membership", "--package", "crm-block"];
+    let those = [
+        "--package",
+        "crm-block-engine",
+        "--",
+        "whatever_",
+        "nobody_meets",
+        "no_decoder",
+        "no_datagram",
+    ];
+    let many = exec::run(cargo(&[&decoders[..], &those].concat()).env("PROPTEST_CASES", "20000"));
+    step("decoders on many bytes", many);
     for (name, package) in [("the long simulations", "crm-sim"), ("the wide model", "crm-quorum")] {
         let long = ["test", "--locked", "--package", package, "--no-fail-fast", "--", "--ignored"];
         step(name, exec::run(&mut cargo(&long)));

@@ -705,7 +705,50 @@ mod tests {
         ]
     }
 
+    /// Bytes with both checksums right: what a peer with the key, or a bug of his, can send.
+    fn sealed(kind: u8, flags: u8, numbers: (u64, u64, u64, u32), body: &[u8]) -> [u8; HEAD] {
+        let (id, offset, len, mask) = numbers;
+        let body_crc = crc32c::crc32c(body);
+        let body = u32::try_from(body.len()).unwrap();
+        Head { kind, flags, id, offset, len, mask, body, body_crc }.bytes()
+    }
+
     proptest! {
+        #[test]
+        fn whatever_a_peer_seals_is_refused_or_is_a_message_that_comes_back(
+            (kind, flags, numbers) in (0u8..30, any::<u8>(), any::<(u64, u64, u64, u32)>()),
+            counts in proptest::collection::vec(prop_oneof![0u32..9, any::<u32>()], 0..3),
+            rest in proptest::collection::vec(prop_oneof![0u8..9, any::<u8>()], 0..200),
+        ) {
+            let mut body: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+            body.extend(rest);
+            let head = Head::parse(&sealed(kind, flags, numbers, &body))?;
+            let msg = if head.carries_data() {
+                head.with_data(body.clone(), |d| d)
+            } else {
+                head.decode(&body)
+            };
+            if let Ok(msg) = msg {
+                prop_assert_eq!(round(&msg), Ok(msg));
+            }
+        }
+
+        #[test]
+        fn a_header_of_any_bytes_asks_for_no_more_than_the_longest_body(
+            mut raw in any::<[[u8; 16]; 3]>(),
+            body: u32,
+        ) {
+            raw[0][..4].copy_from_slice(&MAGIC.to_le_bytes());
+            raw[2][4..8].copy_from_slice(&body.to_le_bytes());
+            let mut raw: [u8; HEAD] = raw.as_flattened().try_into().unwrap();
+            let sum = crc32c::crc32c(&raw[..44]);
+            raw[44..].copy_from_slice(&sum.to_le_bytes());
+            match Head::parse(&raw) {
+                Ok(head) => prop_assert!(head.body_len() <= index(u64::from(MOST_BODY))),
+                Err(refused) => prop_assert_eq!(refused, Bad::Length(body)),
+            }
+        }
+
         #[test]
         fn every_message_comes_back(msg in any_msg()) {
             prop_assert_eq!(round(&msg), Ok(msg));

@@ -4,6 +4,7 @@ use super::picture::{CloneRow, Flags, NodeState, Picture, Prim, Tree, rc_word, r
 use crm_core::cib::Role;
 use crm_core::status::{ExecStatus, OpResult};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 /// Version of the layout: counts up when a field changes its meaning or goes.
@@ -215,7 +216,7 @@ fn ours(picture: &Picture<'_>) -> Value {
         "me": reply.me,
         "mode": reply.mode,
         "waiting": reply.waiting,
-        "alarms": picture.alarms(),
+        "alarms": picture.alarms(&TimeZone::UTC),
         "busy": reply.busy,
         "cib_version": reply.state.version,
         "pending_actions": picture.pending(),

@@ -4,6 +4,7 @@ use crm_core::cib::{Cib, CloneResource, NvSet, Primitive, Resource, Role, parse_
 use crm_core::plan::ActionKind;
 use crm_core::status::{ExecStatus, OpResult};
 use crm_proto::local::{Mode, StatusReply};
+use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The whole picture.
@@ -208,7 +209,7 @@ impl<'a> Picture<'a> {
     }
 
     /// What a person must know before anything else, loudest first.
-    pub(crate) fn alarms(&self) -> Vec<String> {
+    pub(crate) fn alarms(&self, zone: &TimeZone) -> Vec<String> {
         let me = &self.reply.me;
         let mut out = Vec::new();
         match self.reply.mode {
@@ -221,6 +222,9 @@ impl<'a> Picture<'a> {
             )),
             Mode::Joining => out.push(format!("JOINING: {me} has not found the others yet")),
             Mode::Leader | Mode::Follower => {}
+        }
+        if let Some(disarmed) = self.reply.state.disarmed_at(self.reply.now_ms) {
+            out.push(crate::admin::words(disarmed, zone));
         }
         if let Some(waiting) = &self.reply.waiting {
             out.push(format!("WAITING: {waiting}"));

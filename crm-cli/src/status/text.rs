@@ -21,7 +21,7 @@ pub(crate) enum Grouping {
 /// The whole text.
 pub(crate) fn render(picture: &Picture<'_>, grouping: Grouping, zone: &TimeZone) -> String {
     let mut page = Page::default();
-    for alarm in picture.alarms() {
+    for alarm in picture.alarms(zone) {
         page.line(0, &format!("*** {alarm} ***"));
     }
     summary(&mut page, picture, zone);

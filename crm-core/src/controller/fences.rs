@@ -4,7 +4,7 @@
 use super::{Controller, Effect, Mode};
 use crate::cib::{Role, parse_duration_ms};
 use crate::fencing::{
-    self, Abilities, Action, Answer, Config, Fencer, HEALTHY_AFTER_MS, Order, Record, World,
+    self, Abilities, Action, Answer, Config, Fencer, HEALTHY_AFTER_MS, Means, Order, Record, World,
     priority_delay_ms, weight,
 };
 use crate::plan::NodeView;
@@ -17,6 +17,10 @@ const REST_MS: u64 = 2_000;
 const REST_MAX_MS: u64 = 60_000;
 /// How long a node that has just started waits for others that it has not heard, unless `dc-deadtime` says otherwise, in milliseconds.
 const STARTUP_MS: u64 = 20_000;
+
+/// A node that is heard so long after its fencing was confirmed has not been fenced, or is back: the word is worth nothing any more. Longer than
+/// heartbeats and data link need to notice a death, in milliseconds.
+const HEARD_MS: u64 = 5_000;
 
 /// Who waits for the end of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +51,14 @@ pub(super) struct Fences {
     world: World,
     registered: BTreeSet<(String, String)>,
     asked: BTreeMap<u64, Asked>,
+    /// By number of the request: the session that its node had when it was asked for.
+    meant: BTreeMap<u64, u64>,
     orders: u64,
     /// Attempts under way: number that the shell knows, number of the machine, node.
     calls: BTreeMap<u64, (u64, String)>,
     call: u64,
-    /// Nodes whose fencing was confirmed, with the session that ended with it.
-    confirmed: BTreeMap<String, u64>,
+    /// Nodes whose fencing was confirmed: the session that ended with it, and when that was.
+    confirmed: BTreeMap<String, (u64, u64)>,
     /// Nodes that could not be fenced: no new attempt before, and how often.
     resting: BTreeMap<String, (u64, u32)>,
     unwritten: Vec<Unwritten>,
@@ -63,6 +69,8 @@ pub(super) struct Fences {
     /// Online without interruption since then.
     online_since: BTreeMap<String, u64>,
     dice: u64,
+    /// The wall clock less this controller's own when nothing was under way last: while something is, no step of the wall clock may shorten it.
+    epoch_ms: u64,
 }
 
 impl Fences {
@@ -89,16 +97,39 @@ impl Controller {
 
     /// Fencing of `node` is confirmed: what it ran in its last known session runs no more.
     pub(super) fn is_fenced(&self, node: &str) -> bool {
-        let session = self.state.status.nodes.get(node).map(|status| status.session);
-        self.fences.confirmed.get(node).copied() == session && session.is_some()
+        let ended = self.fences.confirmed.get(node).map(|(session, _)| *session);
+        ended.is_some() && ended == self.state.status.nodes.get(node).map(|s| s.session)
+    }
+
+    /// The configuration is read again.
+    pub(super) const fn reread_fencing(&mut self) {
+        self.fences.read = None;
+    }
+
+    /// The devices that are configured.
+    pub(super) fn fences_devices(&self) -> impl Iterator<Item = &fencing::Device> {
+        self.fences.fencer.config().devices()
+    }
+
+    /// What the last plan wants fenced: node, session that is meant, why.
+    pub(super) fn wanted_fenced(&self) -> Vec<(String, u64, String)> {
+        let wanted = self.fences.wanted.iter();
+        wanted.map(|(node, (session, why))| (node.clone(), *session, why.clone())).collect()
+    }
+
+    /// The machine's clock: milliseconds since the epoch, without the steps of the wall clock.
+    const fn fencer_ms(&self) -> u64 {
+        self.fences.epoch_ms + self.now_ms
     }
 
     /// When the machine wants to be woken, on this controller's clock.
     pub(super) fn fence_due(&self) -> Option<u64> {
         let wake = self.fences.fencer.next_wake_ms();
-        let wake = wake.map(|at| self.now_ms + at.saturating_sub(self.wall_ms).max(1));
+        let wake = wake.map(|at| self.now_ms + at.saturating_sub(self.fencer_ms()).max(1));
         let later = self.fences.later.map(|at| at.max(self.now_ms + 1));
-        wake.into_iter().chain(later).min()
+        let heard = self.fences.confirmed.values().map(|(_, at)| at + HEARD_MS);
+        let heard = heard.filter(|at| *at > self.now_ms);
+        wake.into_iter().chain(later).chain(heard).min()
     }
 
     /// Nodes that are being fenced now.
@@ -122,16 +153,26 @@ impl Controller {
     /// Which devices reach which nodes, as far as this node has asked them.
     #[must_use]
     pub fn fencing_coverage(&self) -> fencing::Coverage {
-        let config = Config::read(&self.state.cib, &self.fences.abilities, 0);
-        config.coverage(self.fences.fencer.answers(), &BTreeSet::new(), self.wall_ms)
+        let config = Config::read(&self.state.cib, &self.fences.abilities, self.hardware_ms());
+        config.coverage(self.fences.fencer.answers(), &self.relied_upon(), self.fencer_ms())
     }
 
     /// Fencing belongs to the node that decides. One that waits for a leader keeps what it has begun.
     pub(super) fn settle_fencing(&mut self) {
         let session = |node: &str| self.state.status.nodes.get(node).map(|s| s.session);
-        self.fences.confirmed.retain(|node, ended| session(node) == Some(*ended));
+        let heard = |node: &str| self.peers.get(node).is_some_and(|p| p.alive);
+        self.fences.confirmed.retain(|node, (ended, at)| {
+            session(node) == Some(*ended) && !(heard(node) && self.now_ms >= *at + HEARD_MS)
+        });
+        if self.fences.fencer.next_wake_ms().is_none() {
+            self.fences.epoch_ms = self.wall_ms.saturating_sub(self.now_ms);
+        }
         match self.mode {
             Mode::Leader | Mode::Alone => {
+                if self.disarmed().is_some() && self.fences_for_the_cluster() {
+                    // What people ask for is in the log, and taken up again.
+                    self.drop_fencing();
+                }
                 self.configure_fencer();
                 self.show_fencer_the_world();
                 self.take_requests();
@@ -145,6 +186,10 @@ impl Controller {
         self.write_records();
     }
 
+    fn fences_for_the_cluster(&self) -> bool {
+        self.fences.asked.values().any(|asked| matches!(asked, Asked::Cluster(_)))
+    }
+
     fn drop_fencing(&mut self) {
         for (call, (_, node)) in std::mem::take(&mut self.fences.calls) {
             self.effects.push_back(Effect::CancelFence { call, node });
@@ -152,6 +197,8 @@ impl Controller {
         let fences = &mut self.fences;
         if fences.read.take().is_some() || !fences.asked.is_empty() {
             fences.asked.clear();
+            fences.meant.clear();
+            fences.world = World::default();
             fences.wanted.clear();
             fences.later = None;
             fences.registered.clear();
@@ -169,7 +216,7 @@ impl Controller {
             return;
         }
         self.fences.read = Some(self.state.version);
-        let config = Config::read(&self.state.cib, &self.fences.abilities, 0);
+        let config = Config::read(&self.state.cib, &self.fences.abilities, self.hardware_ms());
         self.fence(fencing::Event::Configure(Box::new(config)));
     }
 
@@ -179,7 +226,7 @@ impl Controller {
         let mut live: BTreeSet<String> =
             self.others().filter(|_| leads).filter(heard).cloned().collect();
         live.insert(self.me.clone());
-        let world = World { here: self.me.clone(), live, armed: BTreeSet::new() };
+        let world = World { here: self.me.clone(), live, armed: self.starving() };
         if world != self.fences.world {
             self.fences.world = world.clone();
             self.fence(fencing::Event::World(world));
@@ -231,6 +278,10 @@ impl Controller {
             Mode::Leader | Mode::Follower => {
                 self.propose(Command::AskFencing { request });
             }
+            // A person's word is taken by whoever asks for it: of two nodes that start, one may have to go on without the other.
+            Mode::Joining | Mode::NoQuorum if request.confirm => {
+                self.ask_for(Asked::Here, request);
+            }
             Mode::Joining | Mode::NoQuorum => {}
         }
     }
@@ -238,13 +289,12 @@ impl Controller {
     fn ask_for(&mut self, who: Asked, request: FenceRequest) {
         let FenceRequest { target, action, by, confirm } = request;
         if confirm {
-            self.fences.orders += 1;
-            self.fences.asked.insert(self.fences.orders, who);
+            let order = self.new_order(who, &target);
             if self.alive(&target) {
                 let why = format!("{target} is alive: its heartbeats or its data link are heard");
-                self.refuse_to_confirm(self.fences.orders, target, by, why);
+                self.refuse_to_confirm(order, target, by, why);
             } else {
-                self.fence_with(fencing::Event::Confirm { target, by }, Some(self.fences.orders));
+                self.fence_with(fencing::Event::Confirm { target, by }, Some(order));
             }
             return;
         }
@@ -281,11 +331,18 @@ impl Controller {
         self.fencing_ended(&[order], record);
     }
 
-    fn order_fencing(&mut self, who: Asked, mut order: Order) {
+    /// A number for a request. What it ends is what its node runs now, not what it may have become when the answer comes.
+    fn new_order(&mut self, who: Asked, target: &str) -> u64 {
+        let session = self.state.status.nodes.get(target).map_or(0, |s| s.session);
         self.fences.orders += 1;
-        order.id = self.fences.orders;
+        self.fences.asked.insert(self.fences.orders, who);
+        self.fences.meant.insert(self.fences.orders, session);
+        self.fences.orders
+    }
+
+    fn order_fencing(&mut self, who: Asked, mut order: Order) {
+        order.id = self.new_order(who, &order.target);
         order.dice = self.fences.roll();
-        self.fences.asked.insert(order.id, who);
         self.fence(fencing::Event::Request(order));
     }
 
@@ -299,7 +356,8 @@ impl Controller {
     /// Nodes that have to be fenced now, with the reason, and the time when the next one may have to be.
     fn to_be_fenced(&self) -> (Vec<(String, String)>, Option<u64>) {
         let (mut out, mut later) = (Vec::new(), None);
-        if !self.fencing_wanted() || self.fences.fencer.config().devices().next().is_none() {
+        let devices = self.fences.fencer.config().devices().next().is_some();
+        if !self.fencing_wanted() || !devices || self.disarmed().is_some() {
             return (out, later);
         }
         let begins = self.started_ms + self.startup_ms();
@@ -420,7 +478,7 @@ impl Controller {
 
     /// Gives the machine an event; `by_hand` waits for the record that comes of it without a number.
     fn fence_with(&mut self, event: fencing::Event, by_hand: Option<u64>) {
-        for effect in self.fences.fencer.handle(self.wall_ms, event) {
+        for effect in self.fences.fencer.handle(self.fencer_ms(), event) {
             match effect {
                 fencing::Effect::Run { attempt, node, task, limit_ms } => {
                     self.fences.call += 1;
@@ -446,9 +504,9 @@ impl Controller {
     fn fencing_ended(&mut self, ids: &[u64], record: Record) {
         let ok = record.evidence().is_some();
         let target = record.target.clone();
-        if ok && record.action.fences() {
-            let session = self.local_state().status.nodes.get(&target).map_or(0, |s| s.session);
-            self.fences.confirmed.insert(target.clone(), session);
+        let meant = ids.iter().filter_map(|id| self.fences.meant.remove(id)).max();
+        if let Some(session) = meant.filter(|_| ok && record.action.fences()) {
+            self.fences.confirmed.insert(target.clone(), (session, self.now_ms));
         }
         if ok {
             self.fences.resting.remove(&target);
@@ -464,8 +522,24 @@ impl Controller {
                 Some(Asked::Cluster(_) | Asked::Here) | None => {}
             }
         }
-        self.effects.push_back(Effect::Fenced { sentence: record.sentence(), ok });
+        let off = self.was_off(&record);
+        self.effects.push_back(Effect::Fenced { record: Box::new(record.clone()), off });
         self.fences.unwritten.push(Unwritten { record, requests, proposed: false });
+    }
+
+    /// Evidence that the power was off: all of it by devices that do not only guard access, or a person's word. A watchdog is no such evidence
+    /// of two nodes: both could go on (ADR-0010).
+    fn was_off(&self, record: &Record) -> bool {
+        let Some(evidence) = record.evidence().filter(|_| record.action.fences()) else {
+            return false;
+        };
+        let config = self.fences.fencer.config();
+        let power = |id: &String| config.device(id).is_some_and(|d| !d.unfences);
+        match evidence.means {
+            Means::Hand => true,
+            Means::Devices => evidence.devices.iter().all(power),
+            Means::Watchdog => false,
+        }
     }
 
     /// What has ended goes into the log as soon as there is one to write to.

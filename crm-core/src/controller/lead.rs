@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Basis {
     mode: Mode,
+    disarmed: bool,
     version: u64,
     nodes: BTreeMap<String, NodeView>,
     failures: Vec<(String, String, u32)>,
@@ -96,7 +97,8 @@ impl Controller {
                 known.push((node.clone(), resource.clone()));
             }
         }
-        Basis { mode: self.mode, version: state.version, nodes, failures, known }
+        let disarmed = self.disarmed().is_some();
+        Basis { mode: self.mode, disarmed, version: state.version, nodes, failures, known }
     }
 
     /// Tells the transition what has happened since.
@@ -222,6 +224,7 @@ impl Basis {
     /// New information that the plan did not foresee. What the plan itself brings about (a resource that becomes known) is foreseen.
     fn outdated_by(&self, now: &Self) -> bool {
         self.mode != now.mode
+            || self.disarmed != now.disarmed
             || self.version != now.version
             || self.nodes != now.nodes
             || self.failures != now.failures

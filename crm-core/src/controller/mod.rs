@@ -9,9 +9,10 @@ mod lead;
 mod own;
 mod view;
 mod volumes;
+mod watchdog;
 
 use crate::cib::Role;
-use crate::fencing::{Abilities, Answer, Task};
+use crate::fencing::{Abilities, Answer, Record, Task};
 use crate::plan::{ActionKind, OpSpec, Plan};
 use crate::status::{NodeStatus, OpResult, ResourceHistory, Token};
 use crate::store::{Command, FenceRequest, State, VolumeRecord};
@@ -22,8 +23,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use volumes::Volumes;
+use watchdog::Guard;
 
 pub use volumes::VolumeSeen;
+pub use watchdog::{CONDEMNED, Feed, PROMISE};
 
 /// How long a node without a leader waits before it acts on the loss of quorum, in milliseconds.
 pub const QUORUM_GRACE_MS: u64 = 1_500;
@@ -70,6 +73,10 @@ pub struct Leadership {
     pub quorate: bool,
     /// This node leads.
     pub me_leader: bool,
+    /// Members that vote now: after a takeover (ADR-0010) one of two alone.
+    pub voters: BTreeSet<String>,
+    /// The others have gone on without this node: it stops what it runs, whatever `no-quorum-policy` says.
+    pub stale: bool,
 }
 
 /// What happens to a node.
@@ -144,6 +151,11 @@ pub enum Event {
     },
     /// A person on this node wants a node fenced, or says that it is off.
     FencingAsked(FenceRequest),
+    /// This node's watchdog is armed: so many milliseconds after the end of its lease ([`Controller::feeding`]) it has fired. `None`: it is
+    /// not armed any more.
+    Watchdog(Option<u64>),
+    /// The others have removed this node from the cluster; in words, for people. It stops what it runs.
+    Expelled(String),
     /// Time passed.
     Tick,
 }
@@ -212,13 +224,21 @@ pub enum Effect {
         /// Who runs it.
         node: String,
     },
-    /// Fencing has ended: for the journal.
+    /// Fencing has ended: for the journal, and, if `off`, for membership (ADR-0010).
     Fenced {
-        /// What came of it, in words.
-        sentence: String,
-        /// It is done.
-        ok: bool,
+        /// What came of it.
+        record: Box<Record>,
+        /// The node is known to have been off, or reset; less would be to be cut off from storage only.
+        off: bool,
     },
+    /// This node has to go, now and whatever comes later: its watchdog is not fed any more ([`Controller::feeding`]). Without a watchdog it is
+    /// rebooted, where that is allowed.
+    Suicide {
+        /// Why.
+        why: String,
+    },
+    /// Others have gone on without this node, and nothing runs here any more.
+    Yielded,
     /// Remember (until the next reboot) that this node has been part of a quorate cluster since it booted.
     BecameCurrent,
 }
@@ -250,6 +270,8 @@ pub struct Controller {
     lost_ms: u64,
     quorate_ms: u64,
     current: bool,
+    /// Session in which it was told that nothing runs here, while others have gone on without this node.
+    yielded: Option<u64>,
     session: u64,
     published: bool,
     mode: Mode,
@@ -265,6 +287,9 @@ pub struct Controller {
     told_gone: bool,
     lead: Lead,
     fences: Fences,
+    guard: Guard,
+    /// The others have removed this node: their words.
+    expelled: Option<String>,
     pending: VecDeque<Command>,
     effects: VecDeque<Effect>,
 }
@@ -281,6 +306,7 @@ impl Controller {
             lost_ms: start.now_ms,
             quorate_ms: start.now_ms,
             current: start.current,
+            yielded: None,
             session: start.session,
             published: false,
             mode: Mode::Joining,
@@ -294,6 +320,8 @@ impl Controller {
             told_gone: true,
             lead: Lead::default(),
             fences: Fences::with_dice(start.dice),
+            guard: Guard::default(),
+            expelled: None,
             pending: VecDeque::new(),
             effects: VecDeque::new(),
         };
@@ -304,6 +332,7 @@ impl Controller {
 
     /// Takes in an event. `now_ms` is monotonic, `wall_ms` the wall clock (failure expiry, display).
     pub fn handle(&mut self, now_ms: u64, wall_ms: u64, event: Event) {
+        self.looked_after(now_ms, now_ms.saturating_sub(self.now_ms));
         self.now_ms = now_ms;
         self.wall_ms = wall_ms;
         match event {
@@ -327,6 +356,8 @@ impl Controller {
             Event::FenceAgents(abilities) => self.fence_agents_told(abilities),
             Event::FenceAnswered { call, answer } => self.fence_answered(call, answer),
             Event::FencingAsked(request) => self.fencing_asked(request),
+            Event::Watchdog(reset_ms) => self.watchdog_told(reset_ms),
+            Event::Expelled(words) => self.expelled = Some(words),
             Event::Tick => {}
         }
         self.settle();
@@ -346,10 +377,20 @@ impl Controller {
         let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
         let hears = self.hears_until();
         let own = self.own.next_due();
-        [grace, listening, hears, own, self.lead.deadline(), self.fence_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let armed = self.disarmed().map(|d| self.now_ms + (d.until_ms - self.wall_ms));
+        [
+            grace,
+            listening,
+            hears,
+            own,
+            armed,
+            self.lead.deadline(),
+            self.fence_due(),
+            self.look_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The mode.
@@ -370,12 +411,37 @@ impl Controller {
     /// something runs or is being done here (it goes on without its daemon), or nobody would hear it.
     #[must_use]
     pub fn farewell(&self) -> Option<Command> {
-        let runs = |history: &ResourceHistory| {
-            history.pending.is_some() || history.role.is_some_and(|role| role != Role::Stopped)
-        };
-        let quiet = !self.own.changing() && !self.own.status.resources.values().any(runs);
         let heard = self.leadership.quorate && self.published;
-        (quiet && heard).then(|| Command::NodeGone { node: self.me.clone(), session: self.session })
+        (heard && self.nothing_runs())
+            .then(|| Command::NodeGone { node: self.me.clone(), session: self.session })
+    }
+
+    /// This node was removed, and nothing runs on it (any more): its daemon may end. The words for people.
+    #[must_use]
+    pub fn may_go(&self) -> Option<&str> {
+        self.expelled.as_deref().filter(|_| self.nothing_runs())
+    }
+
+    /// Nothing runs here for certain, and nothing is being done.
+    fn nothing_runs(&self) -> bool {
+        let stopped = |history: &ResourceHistory| {
+            history.pending.is_none() && history.role == Some(Role::Stopped)
+        };
+        let own = &self.own.status.resources;
+        // What was not looked for may run: a daemon that has just started knows nothing.
+        let known = |p: &&crate::cib::Primitive| own.get(&p.id).is_some_and(stopped);
+        let all_known = self.state.cib.primitives().iter().all(known);
+        !self.own.changing() && all_known && own.values().all(stopped)
+    }
+
+    /// Tells once that nothing runs here any more, when others have gone on without this node.
+    fn yield_if_stale(&mut self) {
+        if !self.leadership.stale {
+            self.yielded = None;
+        } else if self.yielded != Some(self.session) && self.nothing_runs() {
+            self.yielded = Some(self.session);
+            self.effects.push_back(Effect::Yielded);
+        }
     }
 
     /// The plan that this node would make now; empty when there is nothing to do.
@@ -418,6 +484,7 @@ impl Controller {
 
     fn settle(&mut self) {
         self.update_mode();
+        self.settle_watchdog();
         self.settle_fencing();
         self.note_gone();
         // The records first: whoever sees this node's status has to know already which replicas it left behind.
@@ -428,6 +495,7 @@ impl Controller {
         self.release_migrations();
         self.start_due_operations();
         self.drive();
+        self.yield_if_stale();
     }
 
     fn adopt_state(&mut self, state: Arc<State>) {
@@ -552,7 +620,9 @@ impl Controller {
     }
 
     fn update_mode(&mut self) {
-        let mode = if self.leadership.quorate {
+        let mode = if self.leadership.stale || self.expelled.is_some() {
+            Mode::NoQuorum
+        } else if self.leadership.quorate {
             if self.leadership.me_leader { Mode::Leader } else { Mode::Follower }
         } else if !self.current || self.state.members.is_empty() {
             Mode::Joining
@@ -604,8 +674,16 @@ impl Controller {
         node == self.me
             || heard.is_some_and(|p| p.alive)
             || self.data_peers.contains(node)
-            || (self.leadership.quorate && self.state.members.len() == 2)
+            || self.needed(node)
             || (heard.is_none_or(|p| p.session == 0) && self.now_ms < self.listening_ms())
+    }
+
+    /// This node and that one vote, nobody else: a quorum cannot be without it.
+    fn needed(&self, node: &str) -> bool {
+        let voters = &self.leadership.voters;
+        self.leadership.quorate
+            && voters.len() == 2
+            && [node, &self.me].iter().all(|n| voters.contains(*n))
     }
 
     /// Until then silence means nothing.
@@ -618,6 +696,10 @@ impl Controller {
             self.others().filter(|n| !self.alive(n)).map(String::as_str).collect();
         let missing = missing.join(", ");
         match self.mode {
+            _ if self.leadership.stale => Some(
+                "the others have gone on without this node: it stops what it runs, and asks to be taken back"
+                    .to_owned(),
+            ),
             Mode::Leader | Mode::Follower => None,
             Mode::Joining if !self.current && !missing.is_empty() => Some(format!(
                 "waiting for {missing} (wait_for_all): this node has not been in a quorate cluster since it booted"
@@ -632,6 +714,10 @@ impl Controller {
             Mode::Alone => Some(format!(
                 "{missing} is gone: running on alone (no-quorum-policy=ignore, fencing off); the configuration is read-only until it is back"
             )),
+            Mode::NoQuorum if self.expelled.is_some() => self
+                .expelled
+                .as_ref()
+                .map(|words| format!("{words}; it stops what it runs, and then its daemon ends")),
             Mode::NoQuorum if missing.is_empty() => {
                 Some("no quorum: the others live, and there is no leader".to_owned())
             }

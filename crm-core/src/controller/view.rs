@@ -1,10 +1,12 @@
 //! What the planner is shown: the replicated state, corrected by what this node knows better.
 
 use super::{Controller, Mode};
+use crate::cib::{Node, NvSet};
 use crate::plan::{Input, NodeView, Plan, plan};
 use crate::status::NodeStatus;
-use crate::store::State;
-use std::collections::BTreeMap;
+use crate::store::{Disarmed, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl Controller {
     /// Membership's view of `node` for planning.
@@ -32,7 +34,7 @@ impl Controller {
         if harmless { NodeView::GONE } else { NodeView::LOST }
     }
 
-    fn synced(&self, node: &str, session: u64) -> bool {
+    pub(super) fn synced(&self, node: &str, session: u64) -> bool {
         session != 0
             && self.state.status.nodes.get(node).is_some_and(|status| status.session == session)
     }
@@ -44,11 +46,15 @@ impl Controller {
             cluster_name: self.state.cluster_name.clone(),
             cluster_uuid: self.state.cluster_uuid.clone(),
             members: self.state.members.clone(),
-            cib: self.state.cib.clone(),
+            cib: Arc::clone(&self.state.cib),
             version: self.state.version,
             status: self.state.status.clone(),
             volumes: self.state.volumes.clone(),
             fencing: self.state.fencing.clone(),
+            departed: self.state.departed.clone(),
+            certificates: self.state.certificates.clone(),
+            revoked: BTreeSet::new(),
+            disarmed: self.state.disarmed.clone(),
             revisions: Vec::new(),
         };
         if !self.leadership.quorate || !self.published {
@@ -66,19 +72,50 @@ impl Controller {
             }
         }
         self.withhold_scores(&mut state);
-        if state.members.len() > 2 && state.cib.properties.get("no-quorum-policy") == Some("ignore")
+        if self.disarmed().is_some() {
+            Arc::make_mut(&mut state.cib).properties.set("maintenance-mode", "true");
+        }
+        if self.expelled.is_some() {
+            self.plan_for_the_expelled(&mut state);
+        } else if self.leadership.stale {
+            Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "stop");
+        } else if state.members.len() > 2
+            && state.cib.properties.get("no-quorum-policy") == Some("ignore")
         {
             // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
-            state.cib.properties.set("no-quorum-policy", "stop");
+            Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "stop");
         } else if self.mode == Mode::NoQuorum
             && state.members.len() == 2
             && (self.fencing_wanted()
                 || state.cib.properties.get("no-quorum-policy") == Some("ignore"))
         {
             // The other of two lives and cannot be asked: what runs here goes on, and nothing is begun that may run there.
-            state.cib.properties.set("no-quorum-policy", "freeze");
+            Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "freeze");
         }
         state
+    }
+
+    /// Whoever was removed stops all it runs: the others may have begun it elsewhere.
+    fn plan_for_the_expelled(&self, state: &mut State) {
+        Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "stop");
+        Arc::make_mut(&mut state.cib).properties.set("maintenance-mode", "false");
+        if state.cib.node(&self.me).is_none() {
+            let (attributes, utilization) = (NvSet::default(), NvSet::default());
+            let id = state.cib.nodes.iter().map(|n| n.id).max().unwrap_or(0) + 1;
+            Arc::make_mut(&mut state.cib).nodes.push(Node {
+                id,
+                name: self.me.clone(),
+                attributes,
+                utilization,
+            });
+        }
+    }
+
+    /// The cluster keeps its hands off for now. Only where somebody decides for the cluster: a node without a quorum cannot know whether it
+    /// has been armed again, and does what `no-quorum-policy` says.
+    pub(super) fn disarmed(&self) -> Option<&Disarmed> {
+        let decides = matches!(self.mode, Mode::Leader | Mode::Follower | Mode::Alone);
+        self.state.disarmed_at(self.wall_ms).filter(|_| decides)
     }
 
     /// Makes the plan for the present moment.
@@ -87,6 +124,10 @@ impl Controller {
         if self.mode == Mode::NoQuorum {
             // Only what runs here counts: what the log had of the others may be long over.
             state.status.nodes.retain(|node, _| *node == self.me);
+        }
+        if !self.relied_upon().is_empty() {
+            // As Pacemaker sets it: there is something to fence with.
+            Arc::make_mut(&mut state.cib).properties.set("have-watchdog", "true");
         }
         state.status.removed = self.state.removed(&state.cib, &state.status);
         let nodes: BTreeMap<String, NodeView> =

@@ -336,11 +336,6 @@ impl Config {
     pub fn read(cib: &Cib, abilities: &BTreeMap<String, Abilities>, watchdog_ms: u64) -> Self {
         let option = |names: [&str; 2]| names.into_iter().find_map(|n| cib.properties.get(n));
         let duration = |names| option(names).and_then(parse_duration_ms);
-        let watchdog = match option(["stonith-watchdog-timeout", "fencing-watchdog-timeout"]) {
-            Some(text) if text.trim().starts_with('-') => Some(watchdog_ms.saturating_mul(2)),
-            Some(text) => parse_duration_ms(text),
-            None => None,
-        };
         let mut out = Self {
             devices: BTreeMap::new(),
             rules: cib.fencing.iter().map(Rule::new).collect(),
@@ -348,7 +343,7 @@ impl Config {
             action: option(["stonith-action", "fencing-action"]).and_then(Action::parse),
             timeout_ms: duration(["stonith-timeout", "fencing-timeout"]).unwrap_or(TIMEOUT_MS),
             priority_delay_ms: duration(["priority-fencing-delay"; 2]).unwrap_or(0),
-            watchdog_ms: watchdog.filter(|ms| *ms > 0),
+            watchdog_ms: watchdog_timeout_ms(cib, watchdog_ms),
         };
         for resource in &cib.resources {
             out.collect(cib, resource, &mut Vec::new(), abilities);
@@ -438,6 +433,18 @@ impl Config {
         };
         self.devices.insert(p.id.clone(), device);
     }
+}
+
+/// `stonith-watchdog-timeout`, if it is on. A negative one means twice `hardware_ms`, the time after which this node's own watchdog has fired.
+#[must_use]
+pub fn watchdog_timeout_ms(cib: &Cib, hardware_ms: u64) -> Option<u64> {
+    let names = ["stonith-watchdog-timeout", "fencing-watchdog-timeout"];
+    let text = names.into_iter().find_map(|name| cib.properties.get(name))?;
+    let ms = match text.trim().strip_prefix('-') {
+        Some(_) => Some(hardware_ms.saturating_mul(2)),
+        None => parse_duration_ms(text),
+    };
+    ms.filter(|ms| *ms > 0)
 }
 
 /// A group or clone around a device.

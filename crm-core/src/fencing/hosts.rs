@@ -141,7 +141,9 @@ impl Device {
             return if meant && armed.contains(target) {
                 Reach::Yes
             } else {
-                Reach::No(format!("{target} has no watchdog that is known to be armed"))
+                Reach::No(format!(
+                    "{target} has no watchdog that others may rely on (armed, in time, a majority without it)"
+                ))
             };
         }
         match self.check() {

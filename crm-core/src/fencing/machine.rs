@@ -387,6 +387,17 @@ impl Fencer {
                     }
                 }
                 Stage::Delaying(at) if now_ms >= at => self.stage(number, Stage::Ready),
+                Stage::Clock(_) if !self.world.armed.contains(request.target()) => {
+                    // It may have been fed again: the time begins anew.
+                    let why = "it was heard, or we were not there, while its watchdog had its time";
+                    let why = why.to_owned();
+                    if let Some(request) = self.requests.get_mut(&number) {
+                        request.tell(now_ms, None, false, why);
+                    }
+                    if self.fail(now_ms, number, out) {
+                        return true;
+                    }
+                }
                 Stage::Clock(at) if now_ms >= at => {
                     if let Some(request) = self.requests.get_mut(&number) {
                         request.tell(

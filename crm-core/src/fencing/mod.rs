@@ -20,6 +20,7 @@ pub use coverage::{Coverage, Finding, LevelCoverage, NodeCoverage, Reached};
 pub use delay::{priority_delay_ms, weight};
 pub use device::{
     Abilities, Action, Call, Config, Device, Kind, Params, Task, Verb, is_own_parameter, is_secret,
+    watchdog_timeout_ms,
 };
 pub use history::{Attempt, Evidence, HEALTHY_AFTER_MS, History, Means, Record, Verdict};
 pub use hosts::{Answers, LIST_AGE_MAX_MS, Query, Reach};

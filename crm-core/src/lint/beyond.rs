@@ -45,13 +45,6 @@ impl Lint<'_> {
                 "make the machine a member with `crm cluster join`",
             );
         }
-        if p.agent.class == "stonith" && p.agent.kind == "fence_watchdog" {
-            self.not_done(
-                &p.id,
-                "the nodes' watchdogs are not armed by us, and nobody relies on them",
-                "configure a fence device that another node can use",
-            );
-        }
         for op in &p.ops {
             if op.attrs.get("on-fail") == Some("restart-container") {
                 self.not_done(

@@ -118,13 +118,20 @@ impl Lint<'_> {
 
     /// LINT018: devices that cannot do what they are there for, nodes that no device reaches.
     fn coverage(&mut self) {
-        let config = fencing::Config::read(self.cib, &BTreeMap::new(), 0);
+        let config = fencing::Config::read(self.cib, &BTreeMap::new(), 1);
         if config.devices().next().is_none() {
             return;
         }
-        let armed = self.cib.nodes.iter().map(|n| n.name.clone()).collect();
+        // Of two nodes that lost each other both would wait for the other's reset.
+        let rely = config.watchdog_ms.is_some() && self.cib.nodes.len() > 2;
+        let armed = self.cib.nodes.iter().filter(|_| rely).map(|n| n.name.clone()).collect();
+        let watchdogs = config.devices().any(|d| d.kind == fencing::Kind::Watchdog);
         for finding in config.coverage(&fencing::Answers::default(), &armed, 0).findings {
             let (object, remedy) = match &finding {
+                fencing::Finding::NoDevice { node } if watchdogs && !rely => (
+                    node,
+                    "watchdogs fence where there are three nodes and more and stonith-watchdog-timeout is set (ADR-0013): add a witness, or a device that another node can use",
+                ),
                 fencing::Finding::NoDevice { node } => (
                     node,
                     "name it in the pcmk_host_list or pcmk_host_map of a device, or correct its fencing_topology",
@@ -151,6 +158,7 @@ impl Lint<'_> {
                 "configure a fencing device and set stonith-enabled=true".to_owned(),
             );
         } else if !self.cib.primitives().iter().any(|p| p.agent.class == "stonith")
+            && fencing::watchdog_timeout_ms(self.cib, 1).is_none()
             && !self.cib.resources.is_empty()
         {
             self.add(

@@ -90,6 +90,14 @@ fn nodes_that_no_device_can_fence_are_named() {
         ["LINT003 cib-bootstrap-options"]
     );
     assert_eq!(codes("node a\nnode b\nprimitive f stonith:fence_x\n"), [""; 0]);
-    let watchdog = "node a\nnode b\nprimitive w stonith:fence_watchdog\n";
-    assert!(codes(watchdog).contains(&"LINT017 w".to_owned()), "{:?}", codes(watchdog));
+    let on = "property stonith-watchdog-timeout=10s\n";
+    let two = format!("node a\nnode b\n{on}");
+    assert_eq!(
+        codes(&two),
+        ["LINT018 a", "LINT018 b"],
+        "of two nodes each would wait for the other"
+    );
+    let three = "node a\nnode b\nnode c\nprimitive w stonith:fence_watchdog\n";
+    assert_eq!(codes(three), ["LINT018 a", "LINT018 b", "LINT018 c"], "nobody relies on them");
+    assert_eq!(codes(&format!("{three}{on}")), [""; 0]);
 }

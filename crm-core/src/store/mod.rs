@@ -1,12 +1,17 @@
 //! The replicated store: commands in, state out. `apply` is a pure function; every node gets the same state.
 
+mod members;
 mod removed;
+mod unfenced;
 
 use crate::cib::{Cib, Volume};
 use crate::fencing::{Action, History, Record};
 use crate::status::{NodeStatus, OpResult, Pending, Status, Token};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use members::{Certificate, Departed, Disarmed};
 
 /// Revisions of the CIB kept for `crm log` and for showing the difference of an outdated commit.
 pub const REVISIONS_KEPT: usize = 64;
@@ -41,7 +46,7 @@ pub struct Revision {
     /// Wall clock, milliseconds since the epoch.
     pub when_ms: u64,
     /// The CIB as of this version.
-    pub cib: Cib,
+    pub cib: Arc<Cib>,
 }
 
 /// A small change of the CIB that needs no version check.
@@ -85,6 +90,33 @@ pub enum Command {
         name: String,
         /// The member.
         member: Member,
+    },
+    /// Removes a member for good: its entries go, its raft id and its certificate are never good again. Raft's own membership follows.
+    RemoveMember {
+        /// Node name.
+        name: String,
+        /// Its raft id; stale when it has joined anew meanwhile.
+        raft_id: u64,
+        /// What it was last known to run does not count.
+        force: bool,
+        /// Who.
+        by: String,
+        /// Wall clock of the proposer, milliseconds.
+        when_ms: u64,
+    },
+    /// A member tells which certificate it uses; the one it told before is revoked.
+    Certificate {
+        /// Node name.
+        node: String,
+        /// Its raft id.
+        raft_id: u64,
+        /// What it tells.
+        certificate: Certificate,
+    },
+    /// Disarms the cluster for a time, or arms it again.
+    Disarm {
+        /// `None`: armed again.
+        disarmed: Option<Disarmed>,
     },
     /// Replaces the CIB if its version is still `base`.
     CommitCib {
@@ -265,8 +297,8 @@ pub struct State {
     pub cluster_uuid: String,
     /// Members by node name.
     pub members: BTreeMap<String, Member>,
-    /// What is wanted.
-    pub cib: Cib,
+    /// What is wanted. Shared with its revision and with the copies of the state that are made with every batch of commands.
+    pub cib: Arc<Cib>,
     /// Version of the CIB; counts up with each change.
     pub version: u64,
     /// What is seen.
@@ -276,28 +308,46 @@ pub struct State {
     /// Fencing: what came of it, and what people have asked for.
     #[serde(default)]
     pub fencing: Fencing,
-    /// Last revisions, oldest first.
-    pub revisions: Vec<Revision>,
+    /// Nodes that were removed, by raft id.
+    #[serde(default)]
+    pub departed: BTreeMap<u64, Departed>,
+    /// The members' certificates, by node name, as far as they have told them.
+    #[serde(default)]
+    pub certificates: BTreeMap<String, Certificate>,
+    /// Fingerprints of certificates that were replaced: whoever shows one is refused.
+    #[serde(default)]
+    pub revoked: BTreeSet<String>,
+    /// The cluster was disarmed; over when its time is ([`State::disarmed_at`]).
+    #[serde(default)]
+    pub disarmed: Option<Disarmed>,
+    /// Last revisions, oldest first. Shared for the same reason.
+    pub revisions: Vec<Arc<Revision>>,
 }
 
 impl State {
     /// Applies one command.
     pub fn apply(&mut self, command: Command) -> Outcome {
         match command {
-            Command::Found { name, uuid } => {
-                if !self.cluster_uuid.is_empty() {
-                    return Outcome::Refused { why: "the cluster exists already".to_owned() };
-                }
-                self.cluster_name = name;
-                self.cluster_uuid = uuid;
+            Command::Found { name, uuid } => self.found(name, uuid),
+            Command::SetMember { name, member } => self.set_member(&name, member),
+            Command::RemoveMember { name, raft_id, force, by, when_ms } => {
+                self.remove_member(&name, raft_id, force, (by, when_ms))
+            }
+            Command::Certificate { node, raft_id, certificate } => {
+                self.certificate(&node, raft_id, certificate)
+            }
+            Command::Disarm { disarmed } => {
+                self.disarmed = disarmed;
                 self.done()
             }
-            Command::SetMember { name, member } => self.set_member(&name, member),
             Command::CommitCib { base, cib, author, message, when_ms } => {
                 if base != self.version {
                     return Outcome::Outdated { version: self.version };
                 }
-                if let Some(why) = self.other_agent(&cib) {
+                // What was taken once may be changed: only the change that takes the fence away is refused.
+                let unfenced =
+                    || cib.unfenced_storage().filter(|_| self.cib.unfenced_storage().is_none());
+                if let Some(why) = self.other_agent(&cib).or_else(unfenced) {
                     return Outcome::Refused { why };
                 }
                 self.adopt(*cib, author, message, when_ms)
@@ -309,13 +359,7 @@ impl State {
                 self.status.replace(&node, *status);
                 self.done()
             }
-            Command::NodeGone { node, session } => match self.status.nodes.get(&node) {
-                Some(status) if status.session == session => {
-                    self.status.replace(&node, NodeStatus::default());
-                    self.done()
-                }
-                _ => Outcome::Stale,
-            },
+            Command::NodeGone { node, session } => self.node_gone(&node, session),
             Command::OpDone { node, session, seq, token, result } => {
                 let outcome =
                     self.report(&node, session, seq, |status| status.take_result(token, &result));
@@ -337,12 +381,7 @@ impl State {
                 self.done()
             }
             Command::VolumeInSync { volume, epoch, in_sync } => {
-                let record = self.volumes.entry(volume).or_default();
-                if epoch <= record.epoch {
-                    return Outcome::Stale;
-                }
-                *record = VolumeRecord { epoch, in_sync };
-                self.done()
+                self.volume_in_sync(volume, VolumeRecord { epoch, in_sync })
             }
             Command::AskFencing { request } => self.ask_fencing(request),
             Command::Fenced { record, requests } => self.fenced(*record, &requests),
@@ -351,6 +390,34 @@ impl State {
                 self.done()
             }
         }
+    }
+
+    fn found(&mut self, name: String, uuid: String) -> Outcome {
+        if !self.cluster_uuid.is_empty() {
+            return Outcome::Refused { why: "the cluster exists already".to_owned() };
+        }
+        self.cluster_name = name;
+        self.cluster_uuid = uuid;
+        self.done()
+    }
+
+    fn node_gone(&mut self, node: &str, session: u64) -> Outcome {
+        match self.status.nodes.get(node) {
+            Some(status) if status.session == session => {
+                self.status.replace(node, NodeStatus::default());
+                self.done()
+            }
+            _ => Outcome::Stale,
+        }
+    }
+
+    fn volume_in_sync(&mut self, volume: String, with: VolumeRecord) -> Outcome {
+        let record = self.volumes.entry(volume).or_default();
+        if with.epoch <= record.epoch {
+            return Outcome::Stale;
+        }
+        *record = with;
+        self.done()
     }
 
     fn ask_fencing(&mut self, request: FenceRequest) -> Outcome {
@@ -377,9 +444,13 @@ impl State {
     }
 
     fn set_member(&mut self, name: &str, member: Member) -> Outcome {
+        if self.departed.contains_key(&member.raft_id) {
+            let why = format!("raft id {} was removed: {name} has to join anew", member.raft_id);
+            return Outcome::Refused { why };
+        }
         self.members.insert(name.to_owned(), member);
         if self.cib.node(name).is_none() {
-            let mut cib = self.cib.clone();
+            let mut cib = Cib::clone(&self.cib);
             // Numbered as they join, as Corosync's nodeids usually are; raft ids are log indexes and grow.
             let id = cib.nodes.iter().map(|n| n.id).max().unwrap_or(0) + 1;
             cib.nodes.push(crate::cib::Node {
@@ -407,8 +478,10 @@ impl State {
         self.volumes.retain(|name, _| cib.volume(name).is_some());
         self.forget_removed();
         self.version += 1;
-        self.cib = cib.clone();
-        self.revisions.push(Revision { version: self.version, author, message, when_ms, cib });
+        let cib = Arc::new(cib);
+        self.cib = Arc::clone(&cib);
+        let version = self.version;
+        self.revisions.push(Arc::new(Revision { version, author, message, when_ms, cib }));
         if self.revisions.len() > REVISIONS_KEPT {
             self.revisions.remove(0);
         }
@@ -416,13 +489,13 @@ impl State {
     }
 
     fn edit(&mut self, edits: &[Edit], author: String, message: String, when_ms: u64) -> Outcome {
-        let mut cib = self.cib.clone();
+        let mut cib = Cib::clone(&self.cib);
         for edit in edits {
             if let Err(why) = apply_edit(&mut cib, edit) {
                 return Outcome::Refused { why };
             }
         }
-        if cib == self.cib {
+        if cib == *self.cib {
             return self.done();
         }
         self.adopt(cib, author, message, when_ms)

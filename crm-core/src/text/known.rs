@@ -117,6 +117,9 @@ pub(crate) const OP_ATTRIBUTES: &[&str] = &[
 
 /// Cluster properties.
 pub(crate) const PROPERTIES: &[&str] = &[
+    "acl-admin-groups",
+    "acl-operator-groups",
+    "acl-read-only-groups",
     "batch-limit",
     "cluster-delay",
     "cluster-infrastructure",

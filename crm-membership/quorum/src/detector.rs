@@ -187,6 +187,13 @@ impl Detector {
         self.peers.get(name).map_or(0, |peer| peer.newest_incarnation)
     }
 
+    /// The sequence of the newest beat of a peer that counted as a sign of life, of its present incarnation (0 = none).
+    #[must_use]
+    pub fn newest_of(&self, name: &str) -> u64 {
+        let peer = self.peers.get(name).filter(|peer| peer.last.0 == peer.newest_incarnation);
+        peer.map_or(0, |peer| peer.last.1)
+    }
+
     /// Looks for the dead. Call it once per interval, after taking in every waiting beat.
     pub fn tick(&mut self, now_ms: u64) -> Tick {
         let gap = self.ticked_ms.map_or(0, |before| now_ms.saturating_sub(before));

@@ -160,6 +160,13 @@ pub enum Event {
         /// Which.
         peer: RaftId,
     },
+    /// A heartbeat of the peer: it lives. It says nothing of generations.
+    Heard {
+        /// Which.
+        peer: RaftId,
+        /// Its incarnation.
+        incarnation: u64,
+    },
     /// Fencing, or an operator, says that the peer was off.
     Confirmed {
         /// The proof; its incarnation is that of the [`Effect::Fence`].
@@ -399,6 +406,18 @@ impl Takeover {
         })
     }
 
+    /// The newest start of a peer's daemon that was heard of; 0 when none was.
+    #[must_use]
+    pub fn heard_of(&self, peer: RaftId) -> u64 {
+        self.heard.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Others have gone on without this node: it must stop what it runs.
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
     /// Whether raft may start elections here: not while our log is not (yet) that of a voter.
     #[must_use]
     pub fn may_elect(&self) -> bool {
@@ -450,6 +469,11 @@ impl Takeover {
             Event::Logged { generations, at } => self.logged(generations, at, &mut out),
             Event::Lost { peer } => {
                 self.lost.insert(peer);
+            }
+            Event::Heard { peer, incarnation } => {
+                if incarnation >= self.heard.get(&peer).copied().unwrap_or(0) {
+                    self.hear(peer, incarnation, &mut out);
+                }
             }
             Event::Confirmed { evidence, id } => self.confirm(evidence, id),
             Event::CaughtUp { peer } => {

@@ -1,9 +1,12 @@
-//! The durable raft log: redb behind one writer thread that commits in groups, the unpurged log mirrored
-//! in memory. Votes and entries keep their order because there is one writer; reads never touch the disk.
+//! The durable raft log: redb behind one writer that commits in groups, the unpurged log mirrored in memory. Votes and entries keep their order because there is one writer; reads never touch the disk.
 //!
 //! An entry on disk is `crc32c (4, little endian) | postcard`, keyed by its index.
 
-use super::{Entry, LogId, Types, Vote};
+use super::{Entry, LogId, StoredMembership, Types, Vote};
+use crate::succession::Succession;
+use crm_quorum::lineage::Generation;
+use crm_quorum::takeover::Event;
+use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use redb::{ReadableDatabase, ReadableTable};
@@ -13,9 +16,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 /// Writes taken into one commit at most.
 const GROUP_MAX: usize = 256;
@@ -92,8 +96,14 @@ struct Job {
 pub(crate) struct LogStore {
     path: PathBuf,
     memory: Arc<Mutex<Memory>>,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    succession: Arc<OnceLock<Arc<Succession>>>,
+}
+
+fn generation_in(entry: &Entry) -> Option<(u64, Generation)> {
+    let EntryPayload::Normal(request) = &entry.payload else { return None };
+    request.generation.as_deref().map(|g| (entry.index(), g.clone()))
 }
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
@@ -126,19 +136,61 @@ impl LogStore {
         let path = dir.join(FILE);
         let open = |e: redb::Error| LogError::Open { path: path.clone(), source: Box::new(e) };
         let db = redb::Database::create(&path).map_err(|e| open(e.into()))?;
-        claim(&db, &path, identity)?;
-        let memory = load(&db, &path)?;
-        let (jobs, inbox) = mpsc::channel();
-        let writer = std::thread::Builder::new()
+        let (log, mut writer, mut inbox) = Self::on(db, path, identity)?;
+        let thread = std::thread::Builder::new()
             .name("crm-log".to_owned())
-            .spawn(move || write_all(&db, &inbox))
+            .spawn(move || {
+                while let Some(first) = inbox.blocking_recv() {
+                    if writer.write(group(first, &mut inbox)) {
+                        return;
+                    }
+                }
+            })
             .map_err(LogError::Thread)?;
-        Ok(Self {
-            path,
-            memory: Arc::new(Mutex::new(memory)),
-            jobs,
-            writer: Arc::new(Mutex::new(Some(writer))),
-        })
+        *log.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(log)
+    }
+
+    /// The log on this database, and what has to write it.
+    fn on(
+        db: redb::Database,
+        path: PathBuf,
+        identity: &str,
+    ) -> Result<(Self, Writer, mpsc::UnboundedReceiver<Job>), LogError> {
+        claim(&db, &path, identity)?;
+        let memory = Arc::new(Mutex::new(load(&db, &path)?));
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let writer = Arc::new(Mutex::new(None));
+        let log = Self { path, memory, jobs, writer, succession: Arc::default() };
+        Ok((log, Writer { db, failed: None }, inbox))
+    }
+
+    /// The log on a simulated disk, written by a task: each group takes as long as `pause` says.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        disk: impl redb::StorageBackend,
+        identity: &str,
+        mut pause: impl FnMut() -> std::time::Duration + 'static,
+    ) -> Result<Self, LogError> {
+        let path = PathBuf::from(FILE);
+        let open = |e: redb::Error| LogError::Open { path: path.clone(), source: Box::new(e) };
+        let db = redb::Builder::new().create_with_backend(disk).map_err(|e| open(e.into()))?;
+        let (log, mut writer, mut inbox) = Self::on(db, path, identity)?;
+        tokio::task::spawn_local(async move {
+            while let Some(first) = inbox.recv().await {
+                tokio::time::sleep(pause()).await;
+                if writer.write(group(first, &mut inbox)) {
+                    return;
+                }
+            }
+        });
+        Ok(log)
+    }
+
+    /// Who wrote an entry and what it is, for those that know the cluster from outside.
+    #[cfg(test)]
+    pub(crate) fn entry(&self, index: u64) -> Option<String> {
+        self.memory().log.get(&index).map(|entry| format!("{} {}", entry.log_id, entry.payload))
     }
 
     /// The log must reach what was committed, unless the snapshot (up to `applied`) does.
@@ -154,6 +206,28 @@ impl LogStore {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Tells it of every generation from now on: after the entry is durable, before that is acknowledged.
+    pub(crate) fn tell(&self, succession: &Arc<Succession>) {
+        if self.succession.set(Arc::clone(succession)).is_err() {
+            tracing::error!("the log tells somebody of its generations already");
+        }
+    }
+
+    /// The generations in the log, with their indexes.
+    pub(crate) fn generations(&self) -> Vec<(u64, Generation)> {
+        self.memory().log.values().filter_map(generation_in).collect()
+    }
+
+    /// The last membership in the log, if there is one.
+    pub(crate) fn last_membership(&self) -> Option<StoredMembership> {
+        self.memory().log.values().rev().find_map(|entry| match &entry.payload {
+            EntryPayload::Membership(found) => {
+                Some(StoredMembership::new(Some(entry.log_id), found.clone()))
+            }
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        })
     }
 
     /// Nothing was ever voted, written or purged here.
@@ -260,30 +334,38 @@ fn load(db: &redb::Database, path: &Path) -> Result<Memory, LogError> {
     Ok(memory)
 }
 
-/// The writer thread: takes what waits, commits it as one, tells everybody. After the first error
-/// nothing is written any more, so that no later write can overtake a lost one.
-fn write_all(db: &redb::Database, inbox: &mpsc::Receiver<Job>) {
-    let mut failed: Option<String> = None;
-    while let Ok(first) = inbox.recv() {
-        let mut group = vec![first];
-        while group.len() < GROUP_MAX
-            && let Ok(next) = inbox.try_recv()
-        {
-            group.push(next);
-        }
-        if failed.is_none()
-            && let Err(error) = commit(db, &group)
+/// What waits, up to a limit.
+fn group(first: Job, inbox: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
+    let mut group = vec![first];
+    while group.len() < GROUP_MAX
+        && let Ok(next) = inbox.try_recv()
+    {
+        group.push(next);
+    }
+    group
+}
+
+/// The writer: commits a group as one, then tells everybody. After the first error nothing is written any
+/// more, so that no later write can overtake a lost one.
+struct Writer {
+    db: redb::Database,
+    failed: Option<String>,
+}
+
+impl Writer {
+    /// Writes a group; whether it was the last.
+    fn write(&mut self, group: Vec<Job>) -> bool {
+        if self.failed.is_none()
+            && let Err(error) = commit(&self.db, &group)
         {
             tracing::error!(%error, "cannot write the raft log");
-            failed = Some(error.to_string());
+            self.failed = Some(error.to_string());
         }
         let closing = group.iter().any(|job| matches!(job.write, Write::Close));
         for done in group.into_iter().filter_map(|job| job.done) {
-            done(failed.as_ref().map_or(Ok(()), |why| Err(broken(why))));
+            done(self.failed.as_ref().map_or(Ok(()), |why| Err(broken(why))));
         }
-        if closing {
-            return;
-        }
+        closing
     }
 }
 
@@ -374,8 +456,17 @@ impl RaftLogStorage<Types> for LogStore {
         for entry in &entries {
             bytes.push((entry.index(), seal(&encode(entry)?)));
         }
+        let found: Vec<(u64, Generation)> = entries.iter().filter_map(generation_in).collect();
         self.memory().log.extend(entries.into_iter().map(|entry| (entry.index(), entry)));
-        let done: Done = Box::new(move |result| flushed.io_completed(result));
+        let succession = self.succession.get().filter(|_| !found.is_empty()).cloned();
+        let done: Done = Box::new(move |result| {
+            if let (Some(succession), Ok(())) = (succession, &result) {
+                let at = found.last().map_or(0, |(at, _)| *at);
+                let generations = found.into_iter().map(|(_, g)| g).collect();
+                succession.handle(Event::Logged { generations, at });
+            }
+            flushed.io_completed(result);
+        });
         self.send(Write::Append(bytes), true, Some(done))
     }
 
@@ -413,7 +504,7 @@ mod tests {
         ) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
             let dir = tempfile::tempdir().unwrap();
             let log = LogStore::open(dir.path(), "1").unwrap();
-            let machine = Machine::open(dir.path(), "u").unwrap();
+            let machine = Machine::open(dir.path()).unwrap();
             Ok((dir, log, machine))
         }
     }

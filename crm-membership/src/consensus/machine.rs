@@ -5,7 +5,10 @@
 
 use super::{LogId, Reply, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::durable;
+use crate::succession::Succession;
 use crm_core::store::{Command, Outcome, State};
+use crm_quorum::lineage::Generation;
+use crm_quorum::takeover::Event;
 use futures::{Stream, TryStreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -13,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -28,7 +31,8 @@ const MAGIC: &[u8; 8] = b"CRMSNAP\x01";
 struct Image {
     applied: Option<LogId>,
     membership: StoredMembership,
-    lineage: Vec<String>,
+    /// The takeovers, with the indexes of their entries.
+    generations: Vec<(u64, Generation)>,
     outcomes: VecDeque<(Uuid, Outcome)>,
     state: Vec<u8>,
 }
@@ -37,20 +41,57 @@ struct Image {
 struct Inside {
     applied: Option<LogId>,
     membership: StoredMembership,
-    /// Generations of this cluster; the first is its uuid. Takeovers will add to it.
-    lineage: Vec<String>,
+    generations: Vec<(u64, Generation)>,
     outcomes: VecDeque<(Uuid, Outcome)>,
     state: Arc<State>,
     snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+}
+
+/// Where the snapshot is kept: all of it or the one before, whatever happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Shelf {
+    File(PathBuf),
+    #[cfg(test)]
+    Memory(Arc<Mutex<Option<Vec<u8>>>>),
+}
+
+impl Shelf {
+    fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::File(path) => match std::fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            #[cfg(test)]
+            Self::Memory(file) => Ok(file.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+        }
+    }
+
+    async fn replace(&self, bytes: Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                let write = move || durable::replace(&path, &bytes, 0o600);
+                tokio::task::spawn_blocking(write).await.map_err(broken)?
+            }
+            #[cfg(test)]
+            Self::Memory(file) => {
+                *file.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The state machine of one node. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     inside: Arc<Mutex<Inside>>,
-    path: PathBuf,
+    shelf: Shelf,
     states: watch::Sender<Arc<State>>,
     applied: watch::Sender<u64>,
+    succession: Arc<OnceLock<Arc<Succession>>>,
 }
 
 fn broken(error: impl std::fmt::Display) -> io::Error {
@@ -59,24 +100,32 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
 
 impl Machine {
     /// Opens the state as of the last snapshot in `dir`, or an empty one.
-    pub(crate) fn open(dir: &Path, cluster_uuid: &str) -> io::Result<Self> {
-        let path = dir.join(FILE);
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        Self::on(Shelf::File(dir.join(FILE)))
+    }
+
+    /// Opens the state as of the snapshot on this shelf, or an empty one.
+    pub(crate) fn on(shelf: Shelf) -> io::Result<Self> {
         let mut inside = Inside {
             applied: None,
             membership: StoredMembership::default(),
-            lineage: vec![cluster_uuid.to_owned()],
+            generations: Vec::new(),
             outcomes: VecDeque::new(),
             state: Arc::new(State::default()),
             snapshot: None,
         };
-        match std::fs::read(&path) {
-            Ok(bytes) => inside.adopt(unwrap_file(&path, &bytes)?)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(bytes) = shelf.read()? {
+            inside.adopt(unwrap_file(&shelf, &bytes)?)?;
         }
         let states = watch::Sender::new(Arc::clone(&inside.state));
         let applied = watch::Sender::new(inside.applied.as_ref().map_or(0, |id| id.index));
-        Ok(Self { inside: Arc::new(Mutex::new(inside)), path, states, applied })
+        Ok(Self {
+            inside: Arc::new(Mutex::new(inside)),
+            shelf,
+            states,
+            applied,
+            succession: Arc::default(),
+        })
     }
 
     /// The state after each batch.
@@ -94,9 +143,21 @@ impl Machine {
         self.inside().applied
     }
 
-    /// The generations that this node has lived through, oldest first.
-    pub(crate) fn lineage(&self) -> Vec<String> {
-        self.inside().lineage.clone()
+    /// The takeovers that the state contains, with the indexes of their entries.
+    pub(crate) fn generations(&self) -> Vec<(u64, Generation)> {
+        self.inside().generations.clone()
+    }
+
+    /// The membership that the state contains.
+    pub(crate) fn membership(&self) -> StoredMembership {
+        self.inside().membership.clone()
+    }
+
+    /// Tells it of the generations that a snapshot brings, before the snapshot is acknowledged.
+    pub(crate) fn tell(&self, succession: &Arc<Succession>) {
+        if self.succession.set(Arc::clone(succession)).is_err() {
+            tracing::error!("the state tells somebody of its generations already");
+        }
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -117,20 +178,22 @@ impl Machine {
     }
 
     async fn persist(&self, image: Vec<u8>) -> io::Result<Vec<u8>> {
-        let path = self.path.clone();
-        let write = move || {
-            let mut file = MAGIC.to_vec();
-            file.extend_from_slice(&crc32c::crc32c(&image).to_le_bytes());
-            file.extend_from_slice(&image);
-            durable::replace(&path, &file, 0o600).map(|()| image)
-        };
-        tokio::task::spawn_blocking(write).await.map_err(broken)?
+        let mut file = MAGIC.to_vec();
+        file.extend_from_slice(&crc32c::crc32c(&image).to_le_bytes());
+        file.extend_from_slice(&image);
+        self.shelf.replace(file).await?;
+        Ok(image)
     }
 }
 
-fn unwrap_file<'a>(path: &Path, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
+fn unwrap_file<'a>(shelf: &Shelf, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
+    let place = match shelf {
+        Shelf::File(path) => path.as_path(),
+        #[cfg(test)]
+        Shelf::Memory(_) => Path::new("memory"),
+    };
     let damaged = |why: &str| {
-        broken(format!("snapshot `{}` is damaged: {why}; rejoin this node", path.display()))
+        broken(format!("snapshot `{}` is damaged: {why}; rejoin this node", place.display()))
     };
     let rest = bytes.strip_prefix(MAGIC.as_slice()).ok_or_else(|| damaged("unknown format"))?;
     let (sum, image) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
@@ -152,7 +215,7 @@ impl Inside {
         self.state = Arc::new(state);
         self.applied = image.applied;
         self.membership = image.membership;
-        self.lineage = image.lineage;
+        self.generations = image.generations;
         self.outcomes = image.outcomes;
         self.snapshot = Some((self.meta(), bytes.to_vec()));
         Ok(())
@@ -166,11 +229,18 @@ impl Inside {
         let image = Image {
             applied: self.applied,
             membership: self.membership.clone(),
-            lineage: self.lineage.clone(),
+            generations: self.generations.clone(),
             outcomes: self.outcomes.clone(),
             state: serde_json::to_vec(&*self.state).map_err(broken)?,
         };
         postcard::to_stdvec(&image).map_err(broken)
+    }
+
+    /// A generation begins; a repeated proposal of it changes nothing.
+    fn begin(&mut self, at: u64, generation: &Generation) {
+        if self.generations.iter().all(|(_, known)| known.id != generation.id) {
+            self.generations.push((at, generation.clone()));
+        }
     }
 
     /// Applies a command once: a repeated one gets the answer of the first time.
@@ -226,7 +296,13 @@ impl RaftStateMachine<Types> for Machine {
                 inside.applied = Some(entry.log_id);
                 match &entry.payload {
                     EntryPayload::Blank => None,
-                    EntryPayload::Normal(request) => Some(inside.apply(request)?),
+                    EntryPayload::Normal(request) => match &request.generation {
+                        Some(generation) => {
+                            inside.begin(entry.log_id.index, generation);
+                            None
+                        }
+                        None => Some(inside.apply(request)?),
+                    },
                     EntryPayload::Membership(membership) => {
                         inside.membership =
                             StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -259,6 +335,12 @@ impl RaftStateMachine<Types> for Machine {
         read_image(&image)?;
         let image = self.persist(image).await?;
         self.inside().adopt(&image)?;
+        if let Some(succession) = self.succession.get() {
+            let found = self.generations();
+            let at = found.last().map_or(0, |(at, _)| *at);
+            let generations = found.into_iter().map(|(_, g)| g).collect();
+            succession.handle(Event::Logged { generations, at });
+        }
         self.publish();
         Ok(())
     }
@@ -276,13 +358,14 @@ mod tests {
 
     fn found(id: u128) -> Request {
         let command = Command::Found { name: "lab".into(), uuid: "u".into() };
-        Request { id: Uuid::from_u128(id), command: serde_json::to_vec(&command).unwrap() }
+        let command = serde_json::to_vec(&command).unwrap();
+        Request { id: Uuid::from_u128(id), ..Request::of(command) }
     }
 
     #[test]
     fn repeated_proposal_gets_its_first_answer() {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::open(dir.path(), "u").unwrap();
+        let machine = Machine::open(dir.path()).unwrap();
         let mut inside = machine.inside();
         let first = inside.apply(&found(1)).unwrap();
         assert!(matches!(first, Outcome::Done { .. }));
@@ -293,18 +376,18 @@ mod tests {
     #[test]
     fn unknown_command_stops_the_node_instead_of_being_skipped() {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::open(dir.path(), "u").unwrap();
-        let request = Request { id: Uuid::from_u128(1), command: b"{\"Dance\":{}}".to_vec() };
+        let machine = Machine::open(dir.path()).unwrap();
+        let request = Request::of(b"{\"Dance\":{}}".to_vec());
         assert!(machine.inside().apply(&request).unwrap_err().to_string().contains("unknown"));
     }
 
     #[tokio::test]
     async fn snapshot_survives_a_restart_and_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut machine = Machine::open(dir.path(), "u").unwrap();
+        let mut machine = Machine::open(dir.path()).unwrap();
         machine.inside().apply(&found(1)).unwrap();
         machine.build_snapshot().await.unwrap();
-        let again = Machine::open(dir.path(), "u").unwrap();
+        let again = Machine::open(dir.path()).unwrap();
         assert_eq!(again.states().borrow().cluster_name, "lab");
         // The answer of before the snapshot is still known after it.
         assert!(matches!(again.inside().apply(&found(1)).unwrap(), Outcome::Done { .. }));
@@ -314,7 +397,7 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        let refused = Machine::open(dir.path(), "u").unwrap_err().to_string();
+        let refused = Machine::open(dir.path()).unwrap_err().to_string();
         assert!(refused.contains("checksum"), "{refused}");
     }
 }

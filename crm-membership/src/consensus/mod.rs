@@ -6,6 +6,7 @@ pub(crate) mod machine;
 pub(crate) mod network;
 
 use crm_core::store::Outcome;
+use crm_quorum::lineage::Generation;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -16,8 +17,16 @@ use uuid::Uuid;
 pub(crate) struct Request {
     /// Made once per proposal, kept over its retries.
     pub(crate) id: Uuid,
-    /// JSON of `crm_core::store::Command`.
+    /// JSON of `crm_core::store::Command`; empty for a generation.
     pub(crate) command: Vec<u8>,
+    /// A generation of the cluster begins (ADR-0010).
+    pub(crate) generation: Option<Box<Generation>>,
+}
+
+impl Request {
+    pub(crate) fn of(command: Vec<u8>) -> Self {
+        Self { id: Uuid::new_v4(), command, generation: None }
+    }
 }
 
 impl fmt::Display for Request {
@@ -51,6 +60,14 @@ pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+/// A membership in the words of the takeover.
+pub(crate) fn voters_of(membership: &StoredMembership) -> crm_quorum::takeover::Voters {
+    crm_quorum::takeover::Voters {
+        sets: membership.membership().get_joint_config().clone(),
+        at: membership.log_id().as_ref().map_or(0, |id| id.index),
+    }
+}
+
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(crate) type SnapshotData = std::io::Cursor<Vec<u8>>;

@@ -527,7 +527,9 @@ impl World {
                 self.at(self.now_ms + takes, end);
             }
             // What was begun is done; the answer finds nobody.
+            // No machine here has a watchdog, and none is allowed to reboot itself.
             Effect::CancelFence { .. } | Effect::Fenced { .. } => {}
+            Effect::Suicide { .. } | Effect::Yielded => {}
             Effect::BecameCurrent => {
                 if let Some(machine) = self.machines.get_mut(node) {
                     machine.current = true;
@@ -614,7 +616,14 @@ impl World {
             let quorate = self.quorate(node);
             let leader = self.leader.clone().filter(|_| quorate);
             let me_leader = leader.as_ref() == Some(node);
-            let leadership = Leadership { leader, term: self.term, quorate, me_leader };
+            let leadership = Leadership {
+                leader,
+                term: self.term,
+                quorate,
+                me_leader,
+                voters: self.machines.keys().cloned().collect(),
+                stale: false,
+            };
             if quorate {
                 let state = Arc::new(self.state.clone());
                 self.event(node, Event::State(state));

@@ -27,6 +27,12 @@ fn fencing(stage: &Stage) -> Result<()> {
     })
 }
 
+fn moved(stage: &Stage, to: &str) -> Result<String> {
+    wait::until("the service on the other node", MOVE_LIMIT, || {
+        Ok(cluster::active(&stage.lab)?.filter(|on| *on == to))
+    })
+}
+
 fn history(stage: &Stage, on: &str) -> Result<String> {
     node::exec(&stage.lab, on, &["crm", "fence", "status"])
 }
@@ -39,13 +45,16 @@ fn a_dead_node_is_fenced_and_then_its_service_goes_on() -> Result<()> {
     let other = stage.other(&active)?;
     stage.scene("kill, with fencing", || {
         node::kill(&stage.lab, &active)?;
-        wait::until("the service on the other node", MOVE_LIMIT, || {
-            Ok(cluster::active(&stage.lab)?.filter(|on| *on == other))
-        })?;
+        moved(&stage, &other)?;
         Ok(String::new())
     })?;
     let told = history(&stage, &other)?;
     ensure!(told.contains(&format!("{active} was rebooted by power")), "{told}");
+    // The survivor has taken over the configuration too: a generation is recorded, by the proof of the device.
+    wait::until("the generation", SOON, || {
+        let told = node::exec(&stage.lab, &other, &["crm", "cluster", "status"])?;
+        Ok(told.contains("generation 1").then_some(()))
+    })?;
     // The device has started it again: it joins, and takes nothing back.
     cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
     cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
@@ -76,7 +85,8 @@ fn race(stage: &Stage) -> Result<Vec<String>> {
         wait::until("both nodes to be on", MOVE_LIMIT, || {
             Ok(node::is_on(&stage.lab, &name).then_some(()))
         })?;
-        net::mend(&stage.lab, &name)?;
+        // A node that was switched on a moment ago gets its wire a little later.
+        wait::until("its wire", MOVE_LIMIT, || Ok(net::mend(&stage.lab, &name).ok()))?;
     }
     cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
     stage.active()?;
@@ -122,12 +132,19 @@ fn what_cannot_be_fenced_keeps_its_services_until_a_person_says_that_it_is_off()
     let status = node::exec(&stage.lab, &other, &["crm", "cluster", "status"])?;
     ensure!(status.contains(&format!("crm node fence {active} --confirm")), "{status}");
     node::exec(&stage.lab, &other, &["crm", "node", "fence", &active, "--confirm"])?;
-    wait::until("the service on the other node", MOVE_LIMIT, || {
-        Ok(cluster::active(&stage.lab)?.filter(|on| *on == other))
+    moved(&stage, &other)?;
+    // It decides alone now, and may be configured: the other one is behind, and learns of it when it is back.
+    wait::until("the takeover", SOON, || {
+        let told = node::exec(&stage.lab, &other, &["crm", "cluster", "status"])?;
+        Ok(told.contains("the only voter since generation 1").then_some(()))
     })?;
+    let change = "property migration-threshold=7\ncommit\nquit\n";
+    node::exec_with_input(&stage.lab, &other, &["crm", "configure"], change)?;
     std::fs::remove_file(power::broken(&stage.lab))?;
     node::start(&stage.lab, &active)?;
     cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)?;
+    let shown = node::exec(&stage.lab, &active, &["crm", "configure", "show"])?;
+    ensure!(shown.contains("migration-threshold=7"), "{shown}");
     cluster::wait_for_sync(&stage.lab, &stage.lab.nodes()?)?;
     stage.finish().map(|_| ())
 }

@@ -278,6 +278,42 @@ mod tests {
         assert_eq!(thread.join().unwrap(), End::Disconnect);
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn whatever_a_user_sends_after_the_handshake_ends_the_connection_at_worst(
+            words in proptest::collection::vec(
+                (0u16..9, 0u16..4, 0u64..3 << 19, 0u32..3 << 12, proptest::prelude::any::<bool>()),
+                0..6,
+            ),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+        ) {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let mut said = Vec::new();
+            for (command, flags, offset, len, whole) in words {
+                let (offset, len) =
+                    if whole { (offset & !511, len & !511) } else { (offset, len) };
+                said.extend(request(command, flags, offset, len));
+                if command == 1 {
+                    said.extend(vec![3; usize::try_from(len).unwrap()]);
+                }
+            }
+            said.extend(rest);
+            let reader = client.try_clone().unwrap();
+            // Read the answers, or the server waits for room.
+            let listening = std::thread::spawn(move || io::copy(&mut &reader, &mut io::sink()));
+            let serving = std::thread::spawn(move || {
+                let target = MemTarget::new(1 << 20).unwrap();
+                serve(&server, 1 << 20, &target, &Arc::default())
+            });
+            drop(client.write_all(&said));
+            // It may have closed the connection before all was said.
+            drop(client.shutdown(std::net::Shutdown::Write));
+            serving.join().unwrap();
+            drop(listening.join().unwrap());
+        }
+    }
+
     /// Keeps what it is asked for.
     #[derive(Default)]
     struct Slow(Mutex<Vec<Completion>>);

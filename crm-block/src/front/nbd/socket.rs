@@ -282,4 +282,38 @@ mod tests {
         assert_eq!(u64::from_be_bytes(size), 1 << 20);
         assert!(thread.join().unwrap());
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn whatever_a_user_says_in_the_handshake_ends_it_at_worst(
+            options in proptest::collection::vec(
+                (0u32..10, proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20)),
+                0..6,
+            ),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        ) {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let mut said = 3u32.to_be_bytes().to_vec();
+            for (option, data) in options {
+                said.extend(OPTION_MAGIC);
+                said.extend(option.to_be_bytes());
+                said.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+                said.extend(data);
+            }
+            said.extend(rest);
+            client.write_all(&said).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            drop(greet(&server, 1 << 20));
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_too_long_is_not_read() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client
+            .write_all(&[&3u32.to_be_bytes()[..], OPTION_MAGIC, &[0, 0, 0, 7], &[0xff; 4]].concat())
+            .unwrap();
+        assert_eq!(greet(&server, 1 << 20).unwrap_err().kind(), ErrorKind::InvalidData);
+    }
 }

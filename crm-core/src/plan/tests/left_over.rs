@@ -17,7 +17,7 @@ fn two(resources: Vec<Resource>) -> World {
 
 /// Takes a resource out of the configuration, as a commit does.
 fn remove(world: &mut World, id: &str) {
-    let state = State { cib: world.cib.clone(), ..State::default() };
+    let state = State { cib: world.cib.clone().into(), ..State::default() };
     world.cib.resources.retain(|r| r.id() != id);
     let removed = state.removed(&world.cib, &world.status);
     world.status.removed.extend(removed);
@@ -110,8 +110,8 @@ fn what_has_stopped_and_is_not_configured_is_forgotten_with_the_next_change() {
     world.settle();
     world.cib.primitive_mut("gone").unwrap().meta.set("target-role", "Stopped");
     world.settle();
-    let mut state = State { status: world.status.clone(), ..State::default() };
-    state.cib.resources = vec![dummy("other")];
+    let other = Cib { resources: vec![dummy("other")], ..Cib::default() };
+    let mut state = State { status: world.status.clone(), cib: other.into(), ..State::default() };
     let commit = Command::CommitCib {
         base: 0,
         cib: Box::new(world.cib.clone()),
@@ -128,7 +128,7 @@ fn what_has_stopped_and_is_not_configured_is_forgotten_with_the_next_change() {
 #[test]
 fn an_instance_is_found_among_removed_clones() {
     let cloned = clone("c", dummy("d"), true, &[]);
-    let state = State { cib: cib(vec![cloned]), ..State::default() };
+    let state = State { cib: cib(vec![cloned]).into(), ..State::default() };
     let mut world = two(Vec::new());
     let history =
         crate::status::ResourceHistory { role: Some(Role::Promoted), ..Default::default() };

@@ -68,7 +68,9 @@ pub enum Refusal {
     #[error("this node is stale: it has to rejoin first")]
     MineStale,
     /// Both sides went on.
-    #[error("diverged: both sides have gone on without the other; `crm cluster merge` ends it")]
+    #[error(
+        "diverged: both sides have gone on without the other; one has to be removed, and to join anew"
+    )]
     Diverged,
     /// From an earlier start of the caller's daemon.
     #[error("a late message of an earlier start of the sender")]
@@ -166,7 +168,7 @@ impl Takeover {
     }
 
     /// The peer lives: nothing that was said of its being off before counts.
-    fn hear(&mut self, from: RaftId, incarnation: u64, out: &mut Vec<Effect>) {
+    pub(super) fn hear(&mut self, from: RaftId, incarnation: u64, out: &mut Vec<Effect>) {
         let news = self.heard.insert(from, incarnation) != Some(incarnation);
         if let Some(mark) = self.mark.as_mut().filter(|_| news) {
             mark.heard.insert(from, incarnation);

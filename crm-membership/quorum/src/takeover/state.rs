@@ -103,7 +103,7 @@ impl fmt::Display for State {
             }
             Self::Diverged { peer, common } => write!(
                 f,
-                "DIVERGED from {peer} after generation {}: both sides have gone on; end it with `crm cluster merge`",
+                "DIVERGED from {peer} after generation {}: both sides have gone on; to keep this one: `crm cluster remove {peer}`, then let {peer} join anew",
                 common.saturating_sub(1)
             ),
         }

@@ -1,0 +1,141 @@
+//! Operators' commands on real daemons: members that leave and come back, new certificates, a disarmed cluster, other users.
+
+use anyhow::{Context, Result, bail, ensure};
+use crm_integration::{Stage, Wish};
+use crm_lab::{cluster, node, wait};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+const THREE: Wish = Wish { nodes: 3, debian_agents: false };
+
+/// Three nodes, one resource, nothing else.
+fn plain(name: &str) -> Result<Option<Stage>> {
+    let Some(stage) = Stage::bare(name, THREE)? else { return Ok(None) };
+    cluster::form(&stage.lab, &stage.lab.nodes()?)?;
+    let text = "primitive web ocf:heartbeat:Dummy op monitor interval=10s\n\
+        property stonith-enabled=false\ncommit\nquit\n";
+    cluster::configure(&stage.lab, text)?;
+    Ok(Some(stage))
+}
+
+fn crm(stage: &Stage, on: &str, words: &str) -> Result<String> {
+    let words: Vec<&str> = std::iter::once("crm").chain(words.split(' ')).collect();
+    node::exec(&stage.lab, on, &words)
+}
+
+/// What it says when it refuses.
+fn refusal(stage: &Stage, on: &str, words: &str) -> Result<String> {
+    match crm(stage, on, words) {
+        Ok(said) => bail!("`crm {words}` was not refused: {said}"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// Which node runs the resource.
+fn place(stage: &Stage) -> Result<String> {
+    let nodes = stage.lab.nodes()?;
+    wait::until("the resource to run", SOON, || {
+        let any = cluster::any_on(&stage.lab)?;
+        let state = node::status(&stage.lab, &any)?.state;
+        let on = state.status.nodes.iter().find(|(_, status)| {
+            let history = status.resources.get("web");
+            history.is_some_and(|h| h.role == Some(crm_core::cib::Role::Started))
+        });
+        Ok(on.map(|(name, _)| name.clone()).filter(|name| nodes.contains(name)))
+    })
+}
+
+fn members(stage: &Stage, on: &str, want: usize) -> Result<()> {
+    wait::until(&format!("{want} members"), SOON, || {
+        let picture = node::status(&stage.lab, on)?;
+        let online = picture.nodes.values().filter(|n| n.online).count();
+        Ok((picture.state.members.len() == want && online == want && picture.quorate).then_some(()))
+    })
+}
+
+#[test]
+fn a_node_leaves_and_joins_anew_and_another_is_removed_without_stopping_anything() -> Result<()> {
+    let Some(stage) = plain("admin-leave")? else { return Ok(()) };
+    let runs = place(&stage)?;
+    let refused = refusal(&stage, &runs, "cluster leave")?;
+    ensure!(refused.contains(&format!("crm node standby {runs} --wait")), "{refused}");
+    let founder = stage.lab.nodes()?.first().cloned().context("a founder")?;
+    let guests: Vec<String> = stage.lab.nodes()?.into_iter().filter(|n| *n != founder).collect();
+    let leaver = guests.iter().find(|n| **n != runs).cloned().context("an idle node")?;
+    let stays = guests.iter().find(|n| **n != leaver).cloned().context("another node")?;
+    crm(&stage, &leaver, "cluster leave")?;
+    members(&stage, &founder, 2)?;
+    ensure!(place(&stage)? == runs, "the resource moved");
+
+    let token = crm(&stage, &founder, "cluster token")?;
+    let door = node::status(&stage.lab, &founder)?.state.members;
+    let door = door.get(&founder).context("the founder's address")?.address.clone();
+    let own = door.rsplit_once(':').context("a port")?.1;
+    let own = format!("{}:{own}", crm_lab::address(&leaver)?);
+    let join =
+        format!("cluster join {door} --token {} --node {leaver} --address {own}", token.trim());
+    crm(&stage, &leaver, &join)?;
+    members(&stage, &founder, 3)?;
+
+    crm(&stage, &founder, &format!("node standby {stays} --wait"))?;
+    crm(&stage, &founder, &format!("cluster remove {stays}"))?;
+    members(&stage, &founder, 2)?;
+    let refused = refusal(&stage, &leaver, &format!("cluster remove {founder}"))?;
+    ensure!(refused.contains("ca.key") || refused.contains("standby"), "{refused}");
+    place(&stage).map(|_| ())
+}
+
+#[test]
+fn certificates_are_renewed_and_a_disarmed_cluster_recovers_nothing() -> Result<()> {
+    let Some(stage) = plain("admin-rotate")? else { return Ok(()) };
+    let runs = place(&stage)?;
+    let any = stage.lab.nodes()?.into_iter().find(|n| *n != runs).context("another node")?;
+    crm(&stage, &any, "cluster rotate --all")?;
+    members(&stage, &any, 3)?;
+    ensure!(place(&stage)? == runs, "the resource moved");
+
+    crm(&stage, &any, "disarm --for 10min --reason test")?;
+    let status = crm(&stage, &any, "status")?;
+    ensure!(status.contains("*** DISARMED until"), "{status}");
+    node::kill(&stage.lab, &runs)?;
+    let gone = |want: bool| {
+        wait::until("the node to be seen dead", SOON, || {
+            let picture = node::status(&stage.lab, &any)?;
+            let alive = picture.nodes.get(&runs).is_some_and(|n| n.alive);
+            let idle = picture.plan.actions.is_empty();
+            Ok((!alive && picture.quorate && (idle || want)).then_some(idle))
+        })
+    };
+    ensure!(gone(false)?, "something is planned though disarmed");
+    crm(&stage, &any, "arm")?;
+    wait::until("the resource to be recovered", SOON, || {
+        let state = node::status(&stage.lab, &any)?.state;
+        let started = state.status.nodes.iter().any(|(name, status)| {
+            let role = status.resources.get("web").and_then(|h| h.role);
+            *name != runs && role == Some(crm_core::cib::Role::Started)
+        });
+        Ok(started.then_some(()))
+    })
+}
+
+#[test]
+fn a_user_may_what_the_role_of_his_group_says() -> Result<()> {
+    let Some(stage) = plain("admin-roles")? else { return Ok(()) };
+    let runs = place(&stage)?;
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "crm"];
+    let ask = |words: &[&str]| node::exec(&stage.lab, &runs, &[&user, words].concat());
+    ensure!(ask(&["status"]).is_err(), "a stranger was answered");
+    crm(&stage, &runs, "configure property acl-read-only-groups=nogroup")?;
+    wait::until("the socket to be open", SOON, || Ok(ask(&["status"]).ok().map(|_| ())))?;
+    let refused = ask(&["resource", "stop", "web"]).err().context("a reader stopped a resource")?;
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("has the role read-only; this needs operator"), "{refused}");
+    crm(&stage, &runs, "configure property acl-operator-groups=nogroup")?;
+    ask(&["resource", "stop", "web", "--wait"])?;
+    let refused = ask(&["cluster", "token"]).err().context("an operator made a token")?;
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("has the role operator; this needs admin"), "{refused}");
+    let log = crm(&stage, &runs, "log")?;
+    ensure!(log.contains(&format!("nobody@{runs}")), "{log}");
+    Ok(())
+}
