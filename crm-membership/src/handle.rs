@@ -279,6 +279,8 @@ where
     let dir = site.settings.data_dir.clone();
     let state = |source| StartError::State { dir: dir.clone(), source };
     let raft = new_raft(&site, config, log.clone()).await?;
+    // Raft's news are what its files hold only once it is under way.
+    raft.with_raft_state(|_| ()).await.map_err(|e| StartError::Raft { why: e.to_string() })?;
     // The members are known from the log, before anybody leads.
     site.learn(&raft.metrics().borrow_watched().clone());
     if founds {
@@ -819,10 +821,7 @@ mod tests {
     use super::*;
     use crate::bootstrap::{Dirs, init};
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn storage_failure_stops_consensus_and_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
+    fn settings_in(root: &Path) -> Settings {
         let dirs = Dirs {
             settings: root.join("node.yaml"),
             data: root.join("data"),
@@ -833,6 +832,29 @@ mod tests {
         drop(probe);
         let mut settings = init(&dirs, "lab", "n1", &address).unwrap();
         settings.realtime = false;
+        settings
+    }
+
+    /// A confirmation that a person gives at once after the start must find its node. On one thread: what the start does not wait for has
+    /// not happened when it returns.
+    #[tokio::test(flavor = "current_thread")]
+    async fn members_are_known_when_the_start_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings_in(dir.path());
+        let handle = start(settings.clone(), dir.path().to_owned()).await.unwrap();
+        handle.leadership().wait_for(|l| l.me_leader).await.unwrap();
+        let raft_id = handle.add_member("n2", "127.0.0.2:1").await.unwrap();
+        handle.shutdown().await;
+        let again = Handle(Arc::new(begin(settings, dir.path().to_owned()).await.unwrap()));
+        assert_eq!(again.0.proposer.site.raft_id_of("n2"), Some(raft_id));
+        again.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn storage_failure_stops_consensus_and_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let settings = settings_in(root);
         let handle = start(settings, root.to_owned()).await.unwrap();
         handle.leadership().wait_for(|l| l.me_leader).await.unwrap();
         handle.0.log.close();

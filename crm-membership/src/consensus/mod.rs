@@ -54,7 +54,14 @@ impl fmt::Display for Peer {
     }
 }
 
-openraft::declare_raft_types!(pub(crate) Types: D = Request, R = Reply, Node = Peer,);
+// One leader per term, as everything that carries a term of ours takes for granted (plans, tokens, signs of a leader). openraft's own
+// choice, `leader_id_adv`, lets a voter grant a second candidate of the same term when its id is greater (ADR-0003).
+openraft::declare_raft_types!(pub(crate) Types:
+    D = Request,
+    R = Reply,
+    Node = Peer,
+    LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+);
 
 pub(crate) type Raft = openraft::Raft<Types, machine::Machine>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;

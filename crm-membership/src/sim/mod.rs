@@ -100,17 +100,10 @@ fn one_seed() {
     }
 }
 
-/// Runs that break a law for a reason that is not known yet (docs/TESTING.md). They are run and told; no other may break.
-const OPEN: [u64; 1] = [36];
-
 #[test]
 fn no_seed_breaks_consensus_under_crashes_cuts_losses_and_lost_writes() {
     let seeds = std::env::var("CRM_SIM_SEEDS").map_or(50, |seeds| seeds.parse().unwrap());
-    let all = sweep(0..seeds, "honest");
-    let (open, broken): (Vec<_>, Vec<_>) = all.into_iter().partition(|(n, _)| OPEN.contains(n));
-    for (seed, why) in open {
-        println!("OPEN, NOT EXPLAINED: seed {seed}: {why}");
-    }
+    let broken = sweep(0..seeds, "honest");
     assert!(broken.is_empty(), "{} of {seeds} seeds: {broken:#?}", broken.len());
 }
 

@@ -5,7 +5,6 @@ use super::{Dice, mixed};
 use crm_core::store::State;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
-use openraft::vote::RaftLeaderId as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +136,9 @@ impl Run<'_> {
             let (leads, term, id) = {
                 let metrics = handle.0.proposer.raft.metrics();
                 let seen = metrics.borrow_watched();
-                let own = *seen.vote.leader_id.node_id() == seen.id && seen.vote.committed;
+                let own = seen.vote.leader_id.term == seen.current_term
+                    && seen.vote.leader_id.voted_for == seen.id
+                    && seen.vote.committed;
                 (seen.state == ServerState::Leader && own, seen.current_term, seen.id)
             };
             if leads && self.leaders.insert(term, id).is_some_and(|other| other != id) {
