@@ -4,8 +4,9 @@ use anyhow::Context;
 use crm_agents::fence;
 use crm_cli::{FenceAgent, FenceParameter, FenceTrial, InitArgs, JoinArgs};
 use crm_core::fencing::{Call, Params, Verb, is_own_parameter};
+use crm_core::store::MemberRole;
 use crm_core::text::AgentCatalog;
-use crm_membership::bootstrap::{self, Dirs};
+use crm_membership::bootstrap::{self, Dirs, Newcomer};
 use std::collections::BTreeMap;
 
 /// Port of the cluster when none is given.
@@ -85,10 +86,16 @@ pub(crate) fn cluster_join(args: JoinArgs) -> anyhow::Result<String> {
     let address = args.address.unwrap_or_else(|| format!("{}:{PORT}", args.node));
     let runtime = runtime()?;
     let dirs = Dirs::usual();
-    let joined = bootstrap::join(&dirs, &args.node, &address, Some(&args.peer), &args.token);
+    let role = if args.witness { MemberRole::Witness } else { MemberRole::Node };
+    let newcomer = Newcomer { name: &args.node, address: &address, role };
+    let joined = bootstrap::join(&dirs, newcomer, Some(&args.peer), &args.token);
     let settings = runtime.block_on(joined)?;
+    let (how, units) = match role {
+        MemberRole::Node => ("", "crm-blockd crmd"),
+        MemberRole::Witness => (" as a witness: it votes and runs nothing", "crmd"),
+    };
     Ok(format!(
-        "{} has joined cluster {}\nstart it:    systemctl enable --now crm-blockd crmd",
+        "{} has joined cluster {}{how}\nstart it:    systemctl enable --now {units}",
         settings.name, settings.cluster.name
     ))
 }

@@ -569,6 +569,9 @@ pub(crate) enum ClusterCmd {
         /// Token from `crm cluster token` on a member.
         #[arg(long)]
         token: String,
+        /// Join as a witness: it votes, and runs no resources.
+        #[arg(long)]
+        witness: bool,
         #[command(flatten)]
         here: HereArgs,
     },

@@ -17,9 +17,10 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail
             shell.ui.say(&words);
             Ok(())
         }
-        ClusterCmd::Join { peer, token, here } => {
+        ClusterCmd::Join { peer, token, witness, here } => {
             let (node, address) = this_node(here)?;
-            let words = (shell.hooks.cluster_join)(JoinArgs { peer, token, node, address })?;
+            let args = JoinArgs { peer, token, node, address, witness };
+            let words = (shell.hooks.cluster_join)(args)?;
             shell.ui.say(&words);
             Ok(())
         }
@@ -92,17 +93,20 @@ pub(crate) fn text(status: &StatusReply) -> String {
     for generation in &status.generations {
         out.push_str(&format!("  {generation}\n"));
     }
-    let mut rows =
-        vec![["MEMBER", "ID", "ADDRESS", "HEARTBEAT", "ONLINE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["MEMBER", "ID", "ROLE", "ADDRESS", "HEARTBEAT", "ONLINE"].map(str::to_owned).to_vec(),
+    ];
     for (name, member) in &state.members {
         let line = status.nodes.get(name);
+        let witness = status.witnesses.get(name).copied();
         let yes = |flag: Option<bool>| if flag == Some(true) { "yes" } else { "NO" }.to_owned();
         rows.push(vec![
             name.clone(),
             member.raft_id.to_string(),
+            if member.role.is_witness() { "witness" } else { "node" }.to_owned(),
             member.address.clone(),
-            yes(line.map(|l| l.alive)),
-            yes(line.map(|l| l.online)),
+            yes(witness.or_else(|| line.map(|l| l.alive))),
+            if member.role.is_witness() { "-".to_owned() } else { yes(line.map(|l| l.online)) },
         ]);
     }
     out.push_str(&table(&rows, ""));
@@ -122,11 +126,13 @@ fn json(status: &StatusReply) -> serde_json::Value {
         "generations": status.generations,
         "members": status.state.members.iter().map(|(name, member)| {
             let line = status.nodes.get(name);
+            let witness = status.witnesses.get(name).copied();
             serde_json::json!({
                 "name": name,
                 "raft_id": member.raft_id,
+                "role": member.role,
                 "address": member.address,
-                "alive": line.is_some_and(|l| l.alive),
+                "alive": witness.unwrap_or_else(|| line.is_some_and(|l| l.alive)),
                 "online": line.is_some_and(|l| l.online),
             })
         }).collect::<Vec<_>>(),

@@ -120,6 +120,8 @@ pub struct JoinArgs {
     pub node: String,
     /// `HOST:PORT` at which the other nodes reach this one, when given.
     pub address: Option<String>,
+    /// It votes only.
+    pub witness: bool,
 }
 
 /// Runs the command; `args` begins with the program's own name. Exit codes: 0 done, 1 refused, 2 broken.

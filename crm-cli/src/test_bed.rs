@@ -102,7 +102,7 @@ impl Bed {
         let found = Command::Found { name: "lab".to_owned(), uuid: "u-1".to_owned() };
         assert!(matches!(state.apply(found), Outcome::Done { .. }));
         for (raft_id, name) in [(1, "alpha"), (2, "delta")] {
-            let member = Member { raft_id, address: format!("{name}:5406") };
+            let member = Member::node(raft_id, format!("{name}:5406"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         Self { state, busy: 0, device_fails: None, meanwhile: None, mode: Mode::Leader }
@@ -201,6 +201,7 @@ impl Bed {
             waiting: None,
             standing: String::new(),
             generations: Vec::new(),
+            witnesses: BTreeMap::new(),
             version: "0.1.0".to_owned(),
             nodes: ["alpha", "delta"].into_iter().map(|n| (n.to_owned(), line(n))).collect(),
             state: self.state.clone(),

@@ -4,6 +4,7 @@
 use crm_core::cib::Cib;
 use crm_core::store::{Command, Edit, Outcome, State};
 use crm_core::text::{Session, read};
+use crm_membership::bootstrap::Newcomer;
 use crm_membership::{Dirs, Handle, Leadership, Settings, bootstrap};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
@@ -163,7 +164,13 @@ impl Lab {
         reached(&first, |state| state.members.contains_key("n1")).await?;
         for number in 2..=size {
             let (token, name) = (first.make_token(LIMIT)?, format!("n{number}"));
-            bootstrap::join(&lab.dirs(number), &name, &lab.address(number), None, &token).await?;
+            bootstrap::join(
+                &lab.dirs(number),
+                Newcomer::node(&name, &lab.address(number)),
+                None,
+                &token,
+            )
+            .await?;
             lab.start(number).await?;
         }
         for handle in lab.nodes.values() {

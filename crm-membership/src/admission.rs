@@ -5,7 +5,7 @@ use crate::proposer::{Ask, ProposeError, Proposer};
 use crate::settings::{Seat, check_address, check_name};
 use crate::tls::{self, CA_CERT, CA_KEY, HEARTBEAT_KEY, TlsError};
 use crate::token::{TokenError, Tokens};
-use crm_core::store::{Command, Member, Outcome};
+use crm_core::store::{Command, Member, MemberRole, Outcome};
 use crm_proto::pb;
 use openraft::async_runtime::WatchReceiver;
 use rcgen::{
@@ -92,7 +92,8 @@ impl Admission {
         self.tokens.redeem(&request)?;
         let certificate =
             sign(&settings.tls_dir, &request.name, &settings.cluster.uuid, &request.csr_pem)?;
-        let raft_id = self.add_member(&request.name, &request.address).await?;
+        let role = if request.witness { MemberRole::Witness } else { MemberRole::Node };
+        let raft_id = self.add_member(&request.name, &request.address, role).await?;
         let mut seats = self.proposer.site.members();
         let peer = crate::consensus::Peer { name: request.name, address: request.address };
         seats.insert(raft_id, peer);
@@ -112,10 +113,15 @@ impl Admission {
     }
 
     /// Gives the node a raft id of its own and makes it a member and a learner.
-    pub(crate) async fn add_member(&self, name: &str, address: &str) -> Result<u64, AdmitError> {
+    pub(crate) async fn add_member(
+        &self,
+        name: &str,
+        address: &str,
+        role: MemberRole,
+    ) -> Result<u64, AdmitError> {
         self.check_free(name)?;
         let raft_id = self.proposer.ask(&Ask::AllocateId).await?.index;
-        let member = Member { raft_id, address: address.to_owned() };
+        let member = Member { raft_id, address: address.to_owned(), role };
         let command = Command::SetMember { name: name.to_owned(), member };
         let outcome = self.proposer.propose(&command).await?;
         if !matches!(outcome, Outcome::Done { .. }) {

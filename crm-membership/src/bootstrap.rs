@@ -8,6 +8,7 @@ use crate::durable;
 use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
 use crate::token::{Token, TokenError, ca_pin, now_s, random, sign};
+use crm_core::store::MemberRole;
 use crm_proto::pb;
 use crm_quorum::Failover;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -147,6 +148,25 @@ pub fn init(
     finish(dirs, Birth::Founded, node_settings(dirs, node_name, address, cluster, seats))
 }
 
+/// Who joins.
+#[derive(Debug, Clone, Copy)]
+pub struct Newcomer<'a> {
+    /// Node name.
+    pub name: &'a str,
+    /// `HOST:PORT` under which the others reach it.
+    pub address: &'a str,
+    /// What it is for.
+    pub role: MemberRole,
+}
+
+impl<'a> Newcomer<'a> {
+    /// One that votes and runs resources.
+    #[must_use]
+    pub const fn node(name: &'a str, address: &'a str) -> Self {
+        Self { name, address, role: MemberRole::Node }
+    }
+}
+
 /// Joins the cluster of the token through the node at `at` (or at the token's own addresses). The
 /// daemon then starts as a learner and votes once it has caught up.
 ///
@@ -155,11 +175,11 @@ pub fn init(
 /// file cannot be written.
 pub async fn join(
     dirs: &Dirs,
-    name: &str,
-    my_address: &str,
+    newcomer: Newcomer<'_>,
     at: Option<&str>,
     token: &str,
 ) -> Result<Settings, BootstrapError> {
+    let Newcomer { name, address: my_address, role } = newcomer;
     check(dirs, name, my_address)?;
     let token = Token::parse(token)?;
     if token.expires <= now_s() {
@@ -173,6 +193,7 @@ pub async fn join(
         token_id: token.id.clone(),
         hmac: sign(&token.secret, name, my_address, &request),
         csr_pem: request,
+        witness: role.is_witness(),
     };
     let reply = ask(&token, at, request).await?;
     if fingerprint(&reply.ca_pem).as_ref() != Ok(&token.ca) {
@@ -195,6 +216,7 @@ pub async fn join(
         .collect();
     let mut settings = node_settings(dirs, name, my_address, cluster, seats);
     settings.raft_id = reply.raft_id;
+    settings.role = role;
     finish(dirs, Birth::Joined, settings)
 }
 
@@ -387,6 +409,7 @@ fn node_settings(
         data_dir: dirs.data.clone(),
         tls_dir: dirs.tls.clone(),
         raft_id: FOUNDER,
+        role: MemberRole::Node,
         cluster,
         profile: Failover::Normal,
         realtime: true,

@@ -1,6 +1,6 @@
 //! What the leader does for the membership, and what every node does when a peer comes back.
 
-use crate::consensus::{Metrics, Raft, StoredMembership, network};
+use crate::consensus::{Metrics, Peer, Raft, StoredMembership, network};
 use crate::heartbeat::{Change, Heartbeats, Target};
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
@@ -26,6 +26,8 @@ enum Duty {
     Promote(u64),
     Remove(u64),
     Evict(u64),
+    /// This node is a witness: another one is to lead.
+    HandOver(u64),
 }
 
 /// Founds the cluster's state, promotes learners that have caught up, drops those that were replaced.
@@ -37,6 +39,7 @@ pub(crate) async fn lead(
     let mut metrics = proposer.raft.metrics();
     let mut states = proposer.site.machine.states();
     let mut peers = heartbeats.peers();
+    let mut handed = None;
     loop {
         let wake = async {
             tokio::select! {
@@ -61,10 +64,43 @@ pub(crate) async fn lead(
             .map(|(name, _)| name.clone())
             .collect();
         let state = Arc::clone(&states.borrow_and_update());
-        if let Some(duty) = next_duty(&proposer.site, &seen, &state, &alive) {
+        // Once in a term: a leader that has begun to hand over leads no more, whatever comes of it.
+        let heir = heir_of_witness(&seen, &state, &proposer.site.settings.name, &alive);
+        if let Some(heir) = heir.filter(|_| handed != Some(seen.current_term)) {
+            handed = Some(seen.current_term);
+            fulfil(&proposer, Duty::HandOver(heir)).await;
+        } else if let Some(duty) = next_duty(&proposer.site, &seen, &state, &alive) {
             fulfil(&proposer, duty).await;
         }
     }
+}
+
+/// Whom a witness that leads gives the leadership to: a voter that lives, is none, and has (nearly) everything.
+fn heir_of_witness(
+    metrics: &Metrics,
+    state: &State,
+    me: &str,
+    alive: &BTreeSet<String>,
+) -> Option<u64> {
+    if !state.is_witness(me) {
+        return None;
+    }
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let fit = |(id, peer): &(&u64, &Peer)| {
+        voters.contains(*id)
+            && alive.contains(&peer.name)
+            && !state.is_witness(&peer.name)
+            && behind(metrics, **id).is_some_and(|entries| entries <= CAUGHT_UP)
+    };
+    let fit = membership.nodes().filter(fit);
+    fit.min_by_key(|(id, _)| (behind(metrics, **id), **id)).map(|(id, _)| *id)
+}
+
+/// How many entries a follower lacks, as far as this leader knows.
+fn behind(metrics: &Metrics, id: u64) -> Option<u64> {
+    let matched = metrics.replication.as_ref()?.get(&id).copied().flatten()?;
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched.index))
 }
 
 fn next_duty(
@@ -80,7 +116,8 @@ fn next_duty(
     }
     let departed = |id: &u64| state.departed.contains_key(id);
     if !state.members.contains_key(&settings.name) && !departed(&settings.raft_id) {
-        let member = Member { raft_id: settings.raft_id, address: settings.address.clone() };
+        let (raft_id, address) = (settings.raft_id, settings.address.clone());
+        let member = Member { raft_id, address, role: settings.role };
         let name = settings.name.clone();
         return Some(Duty::Propose(Box::new(Command::SetMember { name, member })));
     }
@@ -98,9 +135,7 @@ fn next_duty(
         if member.raft_id != *id {
             return Some(Duty::Remove(*id));
         }
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(id)).copied().flatten();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let caught_up = matched.is_some_and(|log_id| log_id.index + CAUGHT_UP >= last);
+        let caught_up = behind(metrics, *id).is_some_and(|entries| entries <= CAUGHT_UP);
         if caught_up && alive.contains(&peer.name) {
             return Some(Duty::Promote(*id));
         }
@@ -115,6 +150,13 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
         Duty::Propose(command) => {
             if let Err(error) = proposer.propose(&command).await {
                 tracing::warn!(%error, "cannot record this node in the cluster's state yet");
+            }
+            return;
+        }
+        Duty::HandOver(heir) => {
+            tracing::info!(heir, "this member is a witness: handing the leadership over");
+            if let Err(error) = proposer.raft.trigger().transfer_leader(heir).await {
+                tracing::warn!(%error, "leadership not handed over");
             }
             return;
         }

@@ -19,9 +19,8 @@ use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
 use crate::{birth, departure, durable, duties};
 use crm_core::fencing::Answer;
-use crm_core::store::{Command, Member, Outcome, State};
+use crm_core::store::{Command, Member, MemberRole, Outcome, State};
 use crm_proto::{pb, peer};
-use crm_quorum::Timing;
 use crm_quorum::lineage::{Evidence, How};
 use crm_quorum::takeover::{self, Call, Effect, Refused};
 use futures::{Stream, StreamExt};
@@ -244,7 +243,7 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     let site = Arc::new(Site::new(settings, keys, machine, succession, dial));
     // tonic's own `tcp_nodelay` is for listeners that it opens: without it here an answer may wait 40 ms for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let config = raft_config(site.settings.profile.timing(), &site.settings.cluster.name);
+    let config = raft_config(&site.settings);
     let ground = Ground { site, log, tokens, founds, config, effects, failure };
     let beat = |site: &Site, changes| beat(site, incarnation, socket, changes);
     stand_up(ground, beat, incoming).await
@@ -393,12 +392,18 @@ async fn listen(settings: &Settings) -> Result<(tokio::net::TcpListener, UdpSock
     Ok((listener, socket))
 }
 
-pub(crate) fn raft_config(timing: Timing, cluster: &str) -> openraft::Config {
+pub(crate) fn raft_config(settings: &Settings) -> openraft::Config {
+    let timing = settings.profile.timing();
+    let (mut least, mut most) = (timing.election_min_ms, timing.election_max_ms);
+    if settings.role.is_witness() {
+        // It stands for election after the nodes: it would give the leadership away at once.
+        (least, most) = (most, most + (most - least));
+    }
     openraft::Config {
-        cluster_name: cluster.to_owned(),
+        cluster_name: settings.cluster.name.clone(),
         heartbeat_interval: timing.raft_heartbeat_ms,
-        election_timeout_min: timing.election_min_ms,
-        election_timeout_max: timing.election_max_ms,
+        election_timeout_min: least,
+        election_timeout_max: most,
         enable_pre_vote: Some(true),
         // A restarted leader must win an election first (design/membership.md 2.3, 1b).
         enable_leader_restore: Some(false),
@@ -514,9 +519,15 @@ impl Handle {
         let raft = &self.0.proposer.raft;
         let voters: Vec<u64> = raft.voter_ids().collect();
         let peers = self.0.heartbeats.peers().borrow().clone();
-        let heir = site.members().into_iter().find(|(id, peer)| {
-            voters.contains(id) && peers.get(&peer.name).is_some_and(|health| health.alive)
-        });
+        let state = site.machine.states().borrow().clone();
+        let alive = |name: &String| peers.get(name).is_some_and(|health| health.alive);
+        let fit = |(id, peer): &(u64, Peer)| voters.contains(id) && alive(&peer.name);
+        // A witness only when nobody else is left.
+        let heir = site
+            .members()
+            .into_iter()
+            .filter(fit)
+            .min_by_key(|(id, peer)| (state.is_witness(&peer.name), *id));
         let Some((heir, _)) = heir else { return };
         let mut metrics = raft.metrics();
         let handing = async {
@@ -725,8 +736,13 @@ impl Handle {
     ///
     /// # Errors
     /// When the name is taken or nobody leads.
-    pub async fn add_member(&self, name: &str, address: &str) -> Result<u64, AdmitError> {
-        self.0.admission.add_member(name, address).await
+    pub async fn add_member(
+        &self,
+        name: &str,
+        address: &str,
+        role: MemberRole,
+    ) -> Result<u64, AdmitError> {
+        self.0.admission.add_member(name, address, role).await
     }
 
     /// That the others have removed this node: their words.
@@ -843,7 +859,8 @@ mod tests {
         let settings = settings_in(dir.path());
         let handle = start(settings.clone(), dir.path().to_owned()).await.unwrap();
         handle.leadership().wait_for(|l| l.me_leader).await.unwrap();
-        let raft_id = handle.add_member("n2", "127.0.0.2:1").await.unwrap();
+        let added = handle.add_member("n2", "127.0.0.2:1", MemberRole::Node).await;
+        let raft_id = added.unwrap();
         handle.shutdown().await;
         let again = Handle(Arc::new(begin(settings, dir.path().to_owned()).await.unwrap()));
         assert_eq!(again.0.proposer.site.raft_id_of("n2"), Some(raft_id));

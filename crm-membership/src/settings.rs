@@ -2,6 +2,7 @@
 
 use crate::durable;
 use crm_core::cib::parse_duration_ms;
+use crm_core::store::MemberRole;
 use crm_quorum::Failover;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -127,6 +128,9 @@ pub struct Settings {
     pub tls_dir: PathBuf,
     /// Raft id of this node; never reused.
     pub raft_id: u64,
+    /// What this member is for: `node`, or `witness` (votes only).
+    #[serde(default, skip_serializing_if = "MemberRole::is_node")]
+    pub role: MemberRole,
     /// The cluster.
     pub cluster: Cluster,
     /// How fast failures are noticed.
@@ -239,6 +243,7 @@ mod tests {
             data_dir: "/var/lib/crm".into(),
             tls_dir: "/etc/crm/tls".into(),
             raft_id: 1,
+            role: MemberRole::Node,
             cluster: Cluster { name: "lab".into(), uuid: "u".into() },
             profile: Failover::Fast,
             realtime: true,
@@ -248,7 +253,11 @@ mod tests {
         settings.save(&path).unwrap();
         assert_eq!(Settings::load(&path).unwrap(), settings);
         let mut text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("\nprofile: fast\n"), "{text}");
+        assert!(text.contains("\nprofile: fast\n") && !text.contains("role"), "{text}");
+        let witness = Settings { role: MemberRole::Witness, ..settings };
+        witness.save(&path).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\nrole: witness\n"));
+        assert_eq!(Settings::load(&path).unwrap(), witness);
         text.push_str("colour: red\n");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(Settings::load(&path), Err(SettingsError::Invalid { .. })));

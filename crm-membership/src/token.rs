@@ -225,6 +225,7 @@ mod tests {
             name: "n2".into(),
             address: "10.0.0.2:7631".into(),
             token_id: token.id.clone(),
+            witness: false,
             csr_pem: "csr".into(),
             hmac: sign(&token.secret, "n2", "10.0.0.2:7631", "csr"),
         }

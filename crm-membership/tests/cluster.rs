@@ -5,6 +5,7 @@
 mod world;
 
 use crm_core::store::Outcome;
+use crm_membership::bootstrap::Newcomer;
 use crm_membership::{BootstrapError, Dirs, Handle, StartError, TokenError, bootstrap};
 use crm_proto::pb;
 use crm_proto::peer::{Order, PlanId, Work};
@@ -163,7 +164,13 @@ async fn bad_tokens_and_second_memberships_are_refused() {
     let n1 = world.found().await;
     let attempt = async |number: u8, token: &str| {
         let name = format!("n{number}");
-        bootstrap::join(&world.dirs(&name), &name, &world.address(number), None, token).await
+        bootstrap::join(
+            &world.dirs(&name),
+            Newcomer::node(&name, &world.address(number)),
+            None,
+            token,
+        )
+        .await
     };
     let token = n1.make_token(TTL).unwrap();
     attempt(2, &token).await.unwrap();
@@ -186,8 +193,13 @@ async fn bad_tokens_and_second_memberships_are_refused() {
     leads(&stranger).await;
     let token = n1.make_token(TTL).unwrap();
     let dirs = world.dirs("n4");
-    let pinned =
-        bootstrap::join(&dirs, "n4", &world.address(4), Some(&other.address(1)), &token).await;
+    let pinned = bootstrap::join(
+        &dirs,
+        Newcomer::node("n4", &world.address(4)),
+        Some(&other.address(1)),
+        &token,
+    )
+    .await;
     assert!(matches!(pinned, Err(BootstrapError::Connect { .. })), "{pinned:?}");
     stranger.shutdown().await;
     n1.shutdown().await;
@@ -199,13 +211,17 @@ async fn node_that_never_started_may_join_again_under_a_new_raft_id() {
     let n1 = world.found().await;
     let token = n1.make_token(TTL).unwrap();
     let lost = Dirs { settings: world.dir.path().join("lost/node.yaml"), ..world.dirs("lost") };
-    let first = bootstrap::join(&lost, "n2", &world.address(2), None, &token).await.unwrap();
+    let first = bootstrap::join(&lost, Newcomer::node("n2", &world.address(2)), None, &token)
+        .await
+        .unwrap();
     assert!(n1.leadership().borrow().me_leader, "a learner that is down does no harm");
     let n2 = world.join(&n1, 2).await;
     voters(&n1, 2).await;
     assert!(n1.members()["n2"].raft_id > first.raft_id);
     let token = n1.make_token(TTL).unwrap();
-    let taken = bootstrap::join(&world.dirs("x"), "n2", &world.address(3), None, &token).await;
+    let taken =
+        bootstrap::join(&world.dirs("x"), Newcomer::node("n2", &world.address(3)), None, &token)
+            .await;
     assert!(taken.unwrap_err().to_string().contains("is a member already"));
     n2.shutdown().await;
     n1.shutdown().await;

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "tests fail by panicking")]
 
 use crm_core::store::{Command, Outcome, State};
+use crm_membership::bootstrap::Newcomer;
 use crm_membership::{Dirs, Handle, Settings, StartError, bootstrap};
 use crm_proto::pb;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ impl World {
     async fn join(&self, door: &Handle, name: &str) -> Handle {
         let token = door.make_token(TTL).unwrap();
         let (dirs, address) = (self.dirs(name), self.address(name));
-        bootstrap::join(&dirs, name, &address, None, &token).await.unwrap();
+        bootstrap::join(&dirs, Newcomer::node(name, &address), None, &token).await.unwrap();
         self.start(name).await
     }
 

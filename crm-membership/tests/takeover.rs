@@ -34,19 +34,6 @@ async fn alone(node: &Handle) {
     leadership(node, LIMIT, |l| l.me_leader && l.voters.len() == 1 && l.voters.contains(&me)).await;
 }
 
-/// Starts as soon as its former self has let go of port and files.
-async fn starts(world: &World, name: &str) -> Handle {
-    let starting = async {
-        loop {
-            match crm_membership::start(world.settings(name), world.run_dir(name)).await {
-                Ok(handle) => return handle,
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    within(LIMIT, "start", starting).await
-}
-
 /// Comes back with its disk, and nothing of what a reboot empties.
 async fn reboots(world: &World, name: &str) -> Handle {
     std::fs::remove_dir_all(world.run_dir(name)).unwrap();

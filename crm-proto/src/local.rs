@@ -68,6 +68,9 @@ pub struct StatusReply {
     pub version: String,
     /// Nodes.
     pub nodes: BTreeMap<String, NodeLine>,
+    /// Members that vote only, and whether their heartbeats arrive.
+    #[serde(default)]
+    pub witnesses: BTreeMap<String, bool>,
     /// CIB, status, revisions (the last one only).
     pub state: State,
     /// Plan made from the state now, by this node (what is pending, and the reasons).

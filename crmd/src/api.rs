@@ -345,13 +345,19 @@ impl Daemon {
     }
 
     fn fence(&mut self, request: FenceRequest, timeout_ms: u64, reply: oneshot::Sender<Reply>) {
-        let known = self.controller.view().members.contains_key(&request.target);
+        let state = self.controller.view();
         let refusal = match self.controller.mode() {
-            _ if !known => Some(refused(
-                &format!("there is no node `{}`", request.target),
-                "see `crm node show`",
+            _ if state.may_fence(&request.target).is_err() => {
+                let why = state.may_fence(&request.target).err().unwrap_or_default();
+                Some(refused(&why, "see `crm node show`"))
+            }
+            Mode::Joining | Mode::NoQuorum if state.is_witness(&self.me) => Some(refused(
+                "this member is a witness and has no quorum: its word counts for nothing",
+                "run it on a node that could go on",
             )),
             Mode::Leader | Mode::Follower | Mode::Alone => None,
+            // Of two nodes that start, one may have to go on without the other: by a person's word.
+            Mode::Joining | Mode::NoQuorum if request.confirm => None,
             Mode::Joining | Mode::NoQuorum => {
                 let why = self.controller.waiting().unwrap_or_else(|| "no quorum".to_owned());
                 Some(refused(&why, "run it on a node that has a quorum"))
@@ -432,7 +438,7 @@ impl Daemon {
             Mode::Joining => false,
         };
         let state = self.controller.view();
-        let settled = state.members.keys().all(|n| self.controller.settled(n));
+        let settled = state.nodes().all(|n| self.controller.settled(n));
         known && settled && !self.controller.moving() && self.controller.plan_now().is_empty()
     }
 
@@ -459,6 +465,9 @@ impl Daemon {
                 (node.name.clone(), line)
             })
             .collect();
+        let alive = |name: &str| name == self.me || peers.get(name).is_some_and(|p| p.alive);
+        let witnesses = state.members.keys().filter(|name| state.is_witness(name));
+        let witnesses = witnesses.map(|name| (name.clone(), alive(name))).collect();
         let standing = self.handle.standing();
         let founded = standing.generations.iter().skip(1);
         StatusReply {
@@ -477,6 +486,7 @@ impl Daemon {
             waiting: self.controller.waiting(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes,
+            witnesses,
             plan: self.controller.plan_now(),
             busy: self.controller.busy(),
             now_ms: boot::wall_ms(),

@@ -28,6 +28,11 @@ pub(crate) fn render(picture: &Picture<'_>) -> Value {
             "resources_running": n.running,
             "type": "member",
         })).collect::<Vec<_>>(),
+        "witnesses": reply.witnesses.iter().map(|(name, alive)| json!({
+            "name": name,
+            "online": alive,
+            "type": "witness",
+        })).collect::<Vec<_>>(),
         "resources": picture.resources.iter().map(|t| top(t, picture)).collect::<Vec<_>>(),
         "node_attributes": reply.state.status.nodes.iter().map(|(name, status)| json!({
             "name": name,

@@ -135,6 +135,10 @@ fn node_list(page: &mut Page, picture: &Picture<'_>, grouping: Grouping) {
     if !offline.is_empty() {
         page.item(1, &format!("OFFLINE: {}", list(&offline)));
     }
+    for (name, alive) in &picture.reply.witnesses {
+        let how = if *alive { "online" } else { "OFFLINE" };
+        page.item(1, &format!("Witness {name}: {how}"));
+    }
 }
 
 /// Pacemaker's words for what a node is.

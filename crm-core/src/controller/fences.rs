@@ -274,6 +274,8 @@ impl Controller {
     /// A person on this node asks. Without a leader the node acts for itself, where it may; else the request goes into the log.
     pub(super) fn fencing_asked(&mut self, request: FenceRequest) {
         match self.mode {
+            // What follows from it (to go on alone) is not for one that runs nothing.
+            Mode::Joining | Mode::NoQuorum if self.state.is_witness(&self.me) => {}
             Mode::Alone => self.ask_for(Asked::Here, request),
             Mode::Leader | Mode::Follower => {
                 self.propose(Command::AskFencing { request });
@@ -452,7 +454,7 @@ impl Controller {
             return;
         }
         let online: BTreeSet<String> =
-            self.state.members.keys().filter(|n| self.node_view(n).online).cloned().collect();
+            self.state.nodes().filter(|n| self.node_view(n).online).cloned().collect();
         self.fences.online_since.retain(|node, _| online.contains(node));
         for node in online {
             let since = *self.fences.online_since.entry(node.clone()).or_insert(self.now_ms);

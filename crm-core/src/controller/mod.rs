@@ -591,9 +591,9 @@ impl Controller {
 
     /// With a quorum, publishes this node's status under a session of its own, once.
     fn publish(&mut self) {
-        if !self.leadership.quorate || self.published || !self.state.members.contains_key(&self.me)
-        {
-            return;
+        let node = self.state.members.get(&self.me).is_some_and(|member| member.role.is_node());
+        if !self.leadership.quorate || self.published || !node {
+            return; // a witness has no status
         }
         if self.own.changing() {
             return; // what runs here is known when the operation has ended
@@ -651,20 +651,22 @@ impl Controller {
     }
 
     fn may_go_alone(&self) -> bool {
-        // Two nodes: with fencing the survivor goes on, and takes over when the other one is confirmed off (votequorum's two_node). Without it,
-        // only where the operator has said that it may.
+        // Two members: with fencing the survivor goes on, and takes over when the other one is confirmed off (votequorum's two_node). Without it,
+        // only where the operator has said that it may, or where the other one is a witness, which runs nothing. A witness itself never does.
         let ignores = self.state.cib.properties.get("no-quorum-policy") == Some("ignore");
         self.state.members.len() == 2
-            && (ignores || self.fencing_wanted())
-            && self.others().all(|n| !self.alive(n))
+            && !self.state.is_witness(&self.me)
+            && (ignores || self.fencing_wanted() || self.others().next().is_none())
+            && self.state.members.keys().all(|n| *n == self.me || !self.alive(n))
     }
 
     fn fencing_wanted(&self) -> bool {
         self.state.cib.fencing_enabled()
     }
 
+    /// The other members that run resources.
     fn others(&self) -> impl Iterator<Item = &String> {
-        self.state.members.keys().filter(|n| **n != self.me)
+        self.state.nodes().filter(|n| **n != self.me)
     }
 
     /// Alive by any evidence: heartbeats, a data-plane connection, or a majority that cannot be without it. A node that has not been heard
@@ -692,8 +694,8 @@ impl Controller {
     }
 
     fn waiting_for(&self) -> Option<String> {
-        let missing: Vec<&str> =
-            self.others().filter(|n| !self.alive(n)).map(String::as_str).collect();
+        let members = self.state.members.keys().filter(|n| **n != self.me);
+        let missing: Vec<&str> = members.filter(|n| !self.alive(n)).map(String::as_str).collect();
         let missing = missing.join(", ");
         match self.mode {
             _ if self.leadership.stale => Some(
@@ -705,6 +707,9 @@ impl Controller {
                 "waiting for {missing} (wait_for_all): this node has not been in a quorate cluster since it booted"
             )),
             Mode::Joining => Some("waiting for a leader".to_owned()),
+            Mode::Alone if self.others().next().is_none() => Some(format!(
+                "the witness {missing} is gone: running on; the configuration is read-only until it is back"
+            )),
             Mode::Alone if self.fencing_wanted() && !self.node_view(&missing).clean => {
                 Some(self.fencing_words(&missing))
             }

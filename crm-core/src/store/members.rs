@@ -55,7 +55,7 @@ impl State {
         if !self.members.contains_key(name) {
             return Err(format!("there is no node `{name}`"));
         }
-        if self.members.len() == 1 {
+        if !self.is_witness(name) && self.nodes().count() == 1 {
             return Err(format!(
                 "`{name}` is the only node: a cluster ends by stopping crmd and removing its files"
             ));
@@ -75,6 +75,31 @@ impl State {
             ));
         }
         Ok(())
+    }
+
+    /// The members that run resources: all but witnesses.
+    pub fn nodes(&self) -> impl Iterator<Item = &String> {
+        self.members.iter().filter(|(_, member)| member.role.is_node()).map(|(name, _)| name)
+    }
+
+    /// A member that votes only.
+    #[must_use]
+    pub fn is_witness(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|member| member.role.is_witness())
+    }
+
+    /// Why a node cannot be fenced by hand.
+    ///
+    /// # Errors
+    /// With the reason, in one clause.
+    pub fn may_fence(&self, name: &str) -> Result<(), String> {
+        match self.members.get(name) {
+            None => Err(format!("there is no node `{name}`")),
+            Some(member) if member.role.is_witness() => Err(format!(
+                "`{name}` is a witness: it runs nothing that would have to be stopped, and is never fenced"
+            )),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Ids of what runs on a node, or may run there, as far as is known.
@@ -169,7 +194,7 @@ mod tests {
     fn cluster() -> State {
         let mut state = State::default();
         for (raft_id, name) in [(1, "alpha"), (2, "delta"), (7, "gamma")] {
-            let member = Member { raft_id, address: format!("{name}:7631") };
+            let member = Member::node(raft_id, format!("{name}:7631"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         state
@@ -244,11 +269,11 @@ mod tests {
         assert!(state.revisions.last().is_some_and(|r| r.message.contains("there")));
         assert_eq!(state.departed[&7].certificate.as_deref(), Some("aa"));
 
-        let old = Member { raft_id: 7, address: "gamma:1".into() };
+        let old = Member::node(7, "gamma:1".into());
         let again = state.apply(Command::SetMember { name: "gamma".into(), member: old });
         assert!(matches!(again, Outcome::Refused { .. }), "an id was used twice");
         assert_eq!(state.apply(told("gamma", 7, "bb")), Outcome::Stale);
-        let anew = Member { raft_id: 31, address: "gamma:1".into() };
+        let anew = Member::node(31, "gamma:1".into());
         let joined = state.apply(Command::SetMember { name: "gamma".into(), member: anew });
         assert!(matches!(joined, Outcome::Done { .. }));
         // Asked for twice: the one that joined anew stays.

@@ -16,6 +16,31 @@ pub use members::{Certificate, Departed, Disarmed};
 /// Revisions of the CIB kept for `crm log` and for showing the difference of an outdated commit.
 pub const REVISIONS_KEPT: usize = 64;
 
+/// What a member is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberRole {
+    /// It votes and runs resources.
+    #[default]
+    Node,
+    /// It votes only: it is no node of the configuration, runs nothing, is never fenced, and gives leadership away.
+    Witness,
+}
+
+impl MemberRole {
+    /// It votes only.
+    #[must_use]
+    pub const fn is_witness(&self) -> bool {
+        matches!(self, Self::Witness)
+    }
+
+    /// The usual kind, which no file has to name.
+    #[must_use]
+    pub const fn is_node(&self) -> bool {
+        matches!(self, Self::Node)
+    }
+}
+
 /// A member of the cluster, by name in [`State::members`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -23,6 +48,17 @@ pub struct Member {
     pub raft_id: u64,
     /// `HOST:PORT` of the peer API.
     pub address: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "MemberRole::is_node")]
+    pub role: MemberRole,
+}
+
+impl Member {
+    /// A member that votes and runs resources.
+    #[must_use]
+    pub const fn node(raft_id: u64, address: String) -> Self {
+        Self { raft_id, address, role: MemberRole::Node }
+    }
 }
 
 /// Who holds the good data of a volume (ADR-0004): the authority for promotion.
@@ -421,8 +457,8 @@ impl State {
     }
 
     fn ask_fencing(&mut self, request: FenceRequest) -> Outcome {
-        if !self.members.contains_key(&request.target) {
-            return Outcome::Refused { why: format!("there is no node `{}`", request.target) };
+        if let Err(why) = self.may_fence(&request.target) {
+            return Outcome::Refused { why };
         }
         self.fencing.last += 1;
         self.fencing.requests.insert(self.fencing.last, request);
@@ -448,8 +484,15 @@ impl State {
             let why = format!("raft id {} was removed: {name} has to join anew", member.raft_id);
             return Outcome::Refused { why };
         }
+        let witness = member.role.is_witness();
+        if witness && self.cib.node(name).is_some() {
+            let why = format!(
+                "`{name}` is a node of the configuration: a witness is none; take the node out first (`crm cluster remove {name}`)"
+            );
+            return Outcome::Refused { why };
+        }
         self.members.insert(name.to_owned(), member);
-        if self.cib.node(name).is_none() {
+        if !witness && self.cib.node(name).is_none() {
             let mut cib = Cib::clone(&self.cib);
             // Numbered as they join, as Corosync's nodeids usually are; raft ids are log indexes and grow.
             let id = cib.nodes.iter().map(|n| n.id).max().unwrap_or(0) + 1;

@@ -12,7 +12,7 @@ use crate::site::Site;
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, Keys, NODE_CERT, NODE_KEY};
 use crate::token::Tokens;
 use crate::{Dirs, birth, bootstrap};
-use crm_core::store::{Command, Outcome};
+use crm_core::store::{Command, MemberRole, Outcome};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) nodes: Mutex<BTreeMap<u8, Arc<Node>>>,
     /// Raft ids of those who were admitted and have not started yet.
     pub(super) admitted: Mutex<BTreeMap<u8, u64>>,
+    /// The one that votes only, if there is one.
+    pub(super) witness: Mutex<Option<u8>>,
     pub(super) acknowledged: Mutex<Vec<String>>,
     pub(super) writing: Mutex<bool>,
     pub(super) trace: Mutex<DefaultHasher>,
@@ -62,6 +64,11 @@ impl World {
 
     pub(super) fn hash(&self) -> u64 {
         self.trace.lock().unwrap().finish()
+    }
+
+    pub(super) fn role(&self, number: u8) -> MemberRole {
+        let witness = *self.witness.lock().unwrap() == Some(number);
+        if witness { MemberRole::Witness } else { MemberRole::Node }
     }
 
     pub(super) fn node(&self, number: u8) -> Arc<Node> {
@@ -92,7 +99,12 @@ pub(super) fn founder(root: &Path) -> Settings {
 }
 
 /// What `bootstrap::join` leaves on a newcomer, without its call.
-pub(super) fn newcomer(root: &Path, founder: &Settings, number: u8, raft_id: u64) -> Settings {
+pub(super) fn newcomer(
+    root: &Path,
+    founder: &Settings,
+    number: u8,
+    (raft_id, role): (u64, MemberRole),
+) -> Settings {
     let (first, mine) = (dirs(root, 1), dirs(root, number));
     std::fs::create_dir_all(&mine.data).unwrap();
     std::fs::create_dir_all(&mine.tls).unwrap();
@@ -118,6 +130,7 @@ pub(super) fn newcomer(root: &Path, founder: &Settings, number: u8, raft_id: u64
         data_dir: mine.data,
         tls_dir: mine.tls,
         raft_id,
+        role,
         ..founder.clone()
     }
 }
@@ -179,7 +192,7 @@ impl Node {
         let founds = birth::check(&dir, log.is_new())
             .map_err(state)?
             .ok_or_else(|| StartError::Wiped { dir: dir.clone() })?;
-        let mut config = raft_config(settings.profile.timing(), &settings.cluster.name);
+        let mut config = raft_config(&settings);
         config.snapshot_policy = openraft::SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY);
         config.max_in_snapshot_log_to_keep = ENTRIES_KEPT;
         let incarnation = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
@@ -215,7 +228,8 @@ pub(super) async fn live(
                 continue;
             }
             handle.leadership().wait_for(|l| l.me_leader).await?;
-            let raft_id = handle.add_member(&name(other), &address(other)).await?;
+            let raft_id =
+                handle.add_member(&name(other), &address(other), world.role(other)).await?;
             world.admitted.lock().unwrap().insert(other, raft_id);
             handle.leadership().wait_for(|l| l.voters.contains(&name(other))).await?;
         }

@@ -50,6 +50,9 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
         .build();
     let world = Arc::new(World::default());
     let size = [2, 3, 5, 2, 3][usize::try_from(seed % 5).unwrap()];
+    // Every other cluster of three or five has a witness.
+    let witness = (size > 2 && seed / 5 % 2 == 1).then_some(size);
+    *world.witness.lock().unwrap() = witness;
     let first = founder(root.path());
     host(&mut sim, &world, 1, Node::new(first.clone()), seed, (2..=size).collect());
     let mut run = Run {
@@ -68,7 +71,8 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
     run.until("the cluster forms", |run| {
         let admitted = std::mem::take(&mut *run.world.admitted.lock().unwrap());
         for (number, raft_id) in admitted {
-            let node = Node::new(newcomer(root.path(), &first, number, raft_id));
+            let node =
+                Node::new(newcomer(root.path(), &first, number, (raft_id, run.world.role(number))));
             host(&mut run.sim, &run.world, number, node, seed, Vec::new());
             run.tell();
         }
@@ -87,8 +91,9 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
     run.settle()?;
     let written = run.world.acknowledged.lock().unwrap().len();
     let (faults, terms) = (run.faults, run.leaders.len());
+    let kind = if witness.is_some() { " (one a witness)" } else { "" };
     Ok(format!(
-        "{size} nodes, {faults} faults, {terms} leaders, {written} writes, trace {:016x}",
+        "{size} nodes{kind}, {faults} faults, {terms} leaders, {written} writes, trace {:016x}",
         run.world.hash()
     ))
 }
@@ -276,6 +281,12 @@ impl Run<'_> {
             states.len() == size && states.windows(2).all(|two| two[0] == two[1])
         })?;
         self.compare()?;
+        let witness = self.world.witness.lock().unwrap().map(name);
+        self.until("one leads that is no witness", |run| {
+            let lives = run.lives();
+            let leader = lives.iter().find(|handle| handle.leadership().borrow().me_leader);
+            leader.is_some_and(|leader| Some(leader.name()) != witness.as_deref())
+        })?;
         let all = state(&self.lives()[0]);
         let attrs = &all.status.nodes[&name(1)].attrs;
         let acknowledged = self.world.acknowledged.lock().unwrap();

@@ -1,7 +1,8 @@
 //! Nodes of one cluster on loopback, for the tests of this package.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
-use crm_core::store::{Command, State};
+use crm_core::store::{Command, MemberRole, State};
+use crm_membership::bootstrap::Newcomer;
 use crm_membership::{Dirs, Handle, Leadership, Settings, bootstrap};
 use crm_quorum::Failover;
 use std::path::PathBuf;
@@ -71,11 +72,14 @@ impl World {
     }
 
     pub(crate) async fn join(&self, door: &Handle, number: u8) -> Handle {
+        self.join_as(door, number, MemberRole::Node).await
+    }
+
+    pub(crate) async fn join_as(&self, door: &Handle, number: u8, role: MemberRole) -> Handle {
         let token = door.make_token(TTL).unwrap();
-        let name = format!("n{number}");
-        bootstrap::join(&self.dirs(&name), &name, &self.address(number), None, &token)
-            .await
-            .unwrap();
+        let (name, address) = (format!("n{number}"), self.address(number));
+        let newcomer = Newcomer { name: &name, address: &address, role };
+        bootstrap::join(&self.dirs(&name), newcomer, None, &token).await.unwrap();
         let handle = self.start(&name).await;
         quorate(&handle, true, Duration::from_secs(20)).await;
         handle
@@ -99,6 +103,19 @@ impl World {
 pub(crate) async fn within<T>(limit: Duration, what: &str, event: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(limit, event).await;
     ended.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
+}
+
+/// Starts as soon as its former self has let go of port and files.
+pub(crate) async fn starts(world: &World, name: &str) -> Handle {
+    let starting = async {
+        loop {
+            match crm_membership::start(world.settings(name), world.run_dir(name)).await {
+                Ok(handle) => return handle,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    within(Duration::from_secs(20), "start", starting).await
 }
 
 pub(crate) async fn leadership(
