@@ -140,24 +140,32 @@ ms ms_state state \\
 /// When a command is refused or a node does not come online.
 pub fn form(lab: &Lab, nodes: &[String]) -> Result<()> {
     let (first, others) = nodes.split_first().context("a lab has nodes")?;
-    let at = |node: &str| {
-        let found = if lab.is_loopback() { loopback::address(node) } else { address(node) };
-        found.map(|address| format!("{address}:{PORT}"))
-    };
-    let init =
-        ["crm", "cluster", "init", "--name", "demo", "--node", first, "--address", &at(first)?];
+    let own = place(lab, first)?;
+    let init = ["crm", "cluster", "init", "--name", "demo", "--node", first, "--address", &own];
     node::exec(lab, first, &init)?;
     node::wait_for_daemons(lab, first)?;
     for other in others {
-        let token = token(lab, first)?;
-        let join = ["crm", "cluster", "join", &at(first)?, "--token", &token, "--node", other];
-        let mut words = join.to_vec();
-        let own = at(other)?;
-        words.extend(["--address", &own]);
-        node::exec(lab, other, &words)?;
-        node::wait_for_daemons(lab, other)?;
+        join(lab, first, other, &[])?;
     }
     wait_for_members(lab, nodes)
+}
+
+/// A node joins through the first one, with these words besides.
+///
+/// # Errors
+/// When a command is refused or its daemons do not answer.
+pub fn join(lab: &Lab, first: &str, other: &str, besides: &[&str]) -> Result<()> {
+    let (door, own) = (place(lab, first)?, place(lab, other)?);
+    let token = token(lab, first)?;
+    let join = ["crm", "cluster", "join", &door, "--token", &token, "--node", other];
+    node::exec(lab, other, &[&join[..], &["--address", &own], besides].concat())?;
+    node::wait_for_daemons(lab, other)
+}
+
+/// A node's `HOST:PORT`.
+fn place(lab: &Lab, node: &str) -> Result<String> {
+    let found = if lab.is_loopback() { loopback::address(node) } else { address(node) };
+    Ok(format!("{}:{PORT}", found?))
 }
 
 fn token(lab: &Lab, node: &str) -> Result<String> {

@@ -31,8 +31,13 @@ pub const DEVICE: &str = "/dev/drbd0";
 /// Its backing file on every node.
 pub const DISK: &str = "/var/lib/crm/disks/r0";
 /// Nodes that a lab can have, in order, with their addresses.
-pub const NODES: [(&str, &str); 3] =
-    [("alpha", "192.168.7.123"), ("delta", "192.168.7.140"), ("gamma", "192.168.7.150")];
+pub const NODES: [(&str, &str); 5] = [
+    ("alpha", "192.168.7.123"),
+    ("delta", "192.168.7.140"),
+    ("gamma", "192.168.7.150"),
+    ("omega", "192.168.7.160"),
+    ("sigma", "192.168.7.170"),
+];
 
 /// Directories of the host that nodes cover with their own; made when they are missing, removed by `down` if still empty.
 pub(crate) const MOUNT_POINTS: [&str; 4] = ["/etc/crm", "/var/lib/crm", "/var/lib/nfs", "/srv"];

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub struct Plan {
     /// The `crm` executable that runs in the nodes.
     pub executable: PathBuf,
-    /// 2 or 3.
+    /// 2 or 3; up to 5 without the seed's service ([`bare`]).
     pub nodes: usize,
     /// Debian's `IPaddr2`, `Filesystem` and Stateful instead of ours.
     pub debian_agents: bool,
@@ -26,6 +26,9 @@ pub struct Plan {
 /// # Errors
 /// Names the step that failed; what was built stays for a look, until `down`.
 pub fn up(lab: &Lab, plan: &Plan) -> Result<()> {
+    if plan.nodes > 3 {
+        bail!("a lab with the seed's service has 2 or 3 nodes, not {}", plan.nodes);
+    }
     bare(lab, plan)?;
     cluster::build(lab, plan)
 }
@@ -36,7 +39,7 @@ pub fn up(lab: &Lab, plan: &Plan) -> Result<()> {
 /// As [`up`].
 pub fn bare(lab: &Lab, plan: &Plan) -> Result<()> {
     if !(2..=NODES.len()).contains(&plan.nodes) {
-        bail!("a lab has 2 or 3 nodes, not {}", plan.nodes);
+        bail!("a lab has 2 to {} nodes, not {}", NODES.len(), plan.nodes);
     }
     if !plan.loopback && !nix::unistd::geteuid().is_root() {
         bail!("the lab is built by root, or by the root of a user namespace");
