@@ -6,6 +6,7 @@ use crate::fail::Fail;
 use crate::ui::table;
 use crate::{InitArgs, JoinArgs, Shell};
 use anyhow::Context;
+use crm_core::store::State;
 use crm_proto::local::{Mode, Request, StatusReply};
 
 /// Carries out one command.
@@ -84,6 +85,7 @@ pub(crate) fn text(status: &StatusReply) -> String {
         status.leader.as_deref().unwrap_or("NONE"),
         if status.quorate { "yes" } else { "NO" },
     );
+    out.push_str(&format!("feature level {}{}\n", state.feature_level(), ahead(state)));
     if let Some(waiting) = &status.waiting {
         out.push_str(&format!("waiting: {waiting}\n"));
     }
@@ -113,6 +115,19 @@ pub(crate) fn text(status: &StatusReply) -> String {
     out
 }
 
+/// Who could do more than the cluster does now, and who is waited for.
+fn ahead(state: &State) -> String {
+    let level = state.feature_level();
+    let able: Vec<&str> =
+        state.members.keys().filter(|n| state.level_of(n) > level).map(String::as_str).collect();
+    let old: Vec<&str> =
+        state.members.keys().filter(|n| state.level_of(n) == level).map(String::as_str).collect();
+    if able.is_empty() {
+        return String::new();
+    }
+    format!(" ({} can do more: upgrade {} too)", able.join(", "), old.join(", "))
+}
+
 fn json(status: &StatusReply) -> serde_json::Value {
     serde_json::json!({
         "cluster_name": status.state.cluster_name,
@@ -124,6 +139,7 @@ fn json(status: &StatusReply) -> serde_json::Value {
         "waiting": status.waiting,
         "standing": status.standing,
         "generations": status.generations,
+        "feature_level": status.state.feature_level(),
         "members": status.state.members.iter().map(|(name, member)| {
             let line = status.nodes.get(name);
             let witness = status.witnesses.get(name).copied();
@@ -131,6 +147,7 @@ fn json(status: &StatusReply) -> serde_json::Value {
                 "name": name,
                 "raft_id": member.raft_id,
                 "role": member.role,
+                "build": status.state.builds.get(name),
                 "address": member.address,
                 "alive": witness.unwrap_or_else(|| line.is_some_and(|l| l.alive)),
                 "online": line.is_some_and(|l| l.online),

@@ -143,11 +143,11 @@ impl Service {
         Self { word, log, pid_file, running: None, start_at: Instant::now() }
     }
 
-    fn start(&mut self, lab: &Lab) -> Result<()> {
+    fn start(&mut self, lab: &Lab, node: &str) -> Result<()> {
         let log = ns::open_log(&self.log)?;
         let error = log.try_clone().context("share the log")?;
         let path = format!("{}:{}", lab.dir().join("bin").display(), shell::PATH);
-        let mut command = shell::command(lab.executable());
+        let mut command = shell::command(lab.executable_of(node));
         command.arg(self.word).env("PATH", path).env("RUST_BACKTRACE", "1");
         command.env("CRM_FENCE_DIR", power::agents(lab));
         command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(error);
@@ -232,7 +232,7 @@ pub(crate) fn node(lab: &Lab, name: &str) -> Result<()> {
         let member = settings.exists() && (loopback || link_is_up());
         for service in &mut services {
             if member && service.running.is_none() && service.start_at <= Instant::now() {
-                service.start(lab)?;
+                service.start(lab, name)?;
             }
         }
         reap(&mut services)?;

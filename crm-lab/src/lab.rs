@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/lab.json          what was built
 //! DIR/bin/crm           copy of the executable that runs in all nodes
+//! DIR/bin/crm-NODE      another one for the daemons of a node, if there is one
 //! DIR/hosts             bound over /etc/hosts everywhere
 //! DIR/run/NAME.pid      pid and start time of each namespace's first process
 //! DIR/NODE/etc-crm, DIR/NODE/lib-crm, DIR/NODE/lib-nfs, DIR/NODE/log   the node's lasting state
@@ -94,6 +95,17 @@ impl Lab {
     #[must_use]
     pub fn executable(&self) -> PathBuf {
         self.dir.join("bin/crm")
+    }
+
+    /// The executable that runs as the daemons of a node: its own after [`crate::node::install`], else everybody's.
+    #[must_use]
+    pub fn executable_of(&self, node: &str) -> PathBuf {
+        let own = self.own_executable(node);
+        if own.exists() { own } else { self.executable() }
+    }
+
+    pub(crate) fn own_executable(&self, node: &str) -> PathBuf {
+        self.dir.join(format!("bin/crm-{node}"))
     }
 
     pub(crate) fn hosts(&self) -> PathBuf {

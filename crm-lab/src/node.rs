@@ -141,6 +141,27 @@ pub fn order_block(lab: &Lab, node: &str, request: &block::Request) -> Result<()
     }
 }
 
+/// Gives a node another executable for its daemons, or (`None`) everybody's again. They have it when they start the next time.
+///
+/// # Errors
+/// When it is no node of the lab, or the executable cannot be copied.
+pub fn install(lab: &Lab, node: &str, executable: Option<&Path>) -> Result<()> {
+    lab.check_node(node)?;
+    let own = lab.own_executable(node);
+    match executable {
+        Some(from) => {
+            // Not in place: the old one may be running.
+            let fresh = own.with_extension("new");
+            std::fs::copy(from, &fresh).with_context(|| format!("copy {}", from.display()))?;
+            std::fs::rename(&fresh, &own).with_context(|| format!("install {}", own.display()))
+        }
+        None if own.exists() => {
+            std::fs::remove_file(&own).with_context(|| format!("remove {}", own.display()))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Waits until both daemons of a node answer.
 ///
 /// # Errors
@@ -157,7 +178,7 @@ pub fn wait_for_daemons(lab: &Lab, node: &str) -> Result<()> {
 /// # Errors
 /// When none runs.
 pub fn daemon_pids(lab: &Lab, node: &str, word: &str) -> Result<Vec<String>> {
-    let pattern = format!("{} {word}", lab.executable().display());
-    let text = exec(lab, node, &["pgrep", "-f", "--", &format!("^{pattern}")])?;
+    let pattern = format!("^{}(-{node})? {word}", lab.executable().display());
+    let text = exec(lab, node, &["pgrep", "-f", "--", &pattern])?;
     Ok(text.lines().map(str::to_owned).collect())
 }

@@ -88,6 +88,8 @@ impl Admission {
         if !key_path.exists() {
             return Err(TokenError::NoCaKey { path: key_path }.into());
         }
+        let state = self.proposer.site.machine.states().borrow().clone();
+        state.may_run(request.level.max(1)).map_err(bad)?;
         self.check_free(&request.name)?;
         self.tokens.redeem(&request)?;
         let certificate =

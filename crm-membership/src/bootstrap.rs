@@ -8,7 +8,7 @@ use crate::durable;
 use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
 use crate::token::{Token, TokenError, ca_pin, now_s, random, sign};
-use crm_core::store::MemberRole;
+use crm_core::store::{LEVEL, MemberRole};
 use crm_proto::pb;
 use crm_quorum::Failover;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -194,6 +194,7 @@ pub async fn join(
         hmac: sign(&token.secret, name, my_address, &request),
         csr_pem: request,
         witness: role.is_witness(),
+        level: LEVEL,
     };
     let reply = ask(&token, at, request).await?;
     if fingerprint(&reply.ca_pem).as_ref() != Ok(&token.ca) {

@@ -5,7 +5,7 @@ use crate::heartbeat::{Change, Heartbeats, Target};
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
 use crate::site::Site;
-use crm_core::store::{Command, Member, Outcome, State};
+use crm_core::store::{Build, Command, LEVEL, Member, Outcome, State};
 use crm_quorum::takeover::Event;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
@@ -121,6 +121,11 @@ fn next_duty(
         let name = settings.name.clone();
         return Some(Duty::Propose(Box::new(Command::SetMember { name, member })));
     }
+    #[cfg(feature = "pretend-next")]
+    if state.feature_level() >= 2 && state.mark.is_none() {
+        let text = format!("{} leads", settings.name);
+        return Some(Duty::Propose(Box::new(Command::Mark { text })));
+    }
     let current: &StoredMembership = &metrics.membership_config;
     if current.log_id() != metrics.committed_membership_config.log_id() {
         return None;
@@ -170,21 +175,31 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
     }
 }
 
-/// Has the state know which certificate this node uses, and whether the CA's key is here, for the node's life.
-pub(crate) async fn tell_certificate(proposer: Proposer) {
+/// Has the state know which certificate this node uses, whether the CA's key is here, and which build this is, for the node's life.
+pub(crate) async fn tell_of_this_node(proposer: Proposer, too_old: watch::Sender<Option<String>>) {
     let site = Arc::clone(&proposer.site);
     let mut states = site.machine.states();
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         let (name, raft_id) = (&site.settings.name, site.settings.raft_id);
         let member = state.members.get(name).is_some_and(|m| m.raft_id == raft_id);
-        let certificate = site.certificate();
+        if let Err(why) = state.may_run(LEVEL) {
+            too_old.send_replace(Some(why));
+            return;
+        }
+        let (certificate, build) = (site.certificate(), Build::this());
+        let mut news = Vec::new();
         if member && state.certificates.get(name) != Some(&certificate) {
-            let command = Command::Certificate { node: name.clone(), raft_id, certificate };
+            news.push(Command::Certificate { node: name.clone(), raft_id, certificate });
+        }
+        if member && state.builds.get(name) != Some(&build) {
+            news.push(Command::Build { node: name.clone(), raft_id, build });
+        }
+        for command in news {
             match proposer.propose(&command).await {
                 Ok(Outcome::Done { .. }) => {}
-                Ok(outcome) => tracing::error!(?outcome, "the cluster refuses our certificate"),
-                Err(error) => tracing::debug!(%error, "cannot tell our certificate yet"),
+                Ok(outcome) => tracing::error!(?outcome, "the cluster refuses what this node says"),
+                Err(error) => tracing::debug!(%error, "cannot tell of this node yet"),
             }
         }
         if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, states.changed()).await {

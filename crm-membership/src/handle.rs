@@ -19,7 +19,7 @@ use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
 use crate::{birth, departure, durable, duties};
 use crm_core::fencing::Answer;
-use crm_core::store::{Command, Member, MemberRole, Outcome, State};
+use crm_core::store::{Command, LEVEL, Member, MemberRole, Outcome, State};
 use crm_proto::{pb, peer};
 use crm_quorum::lineage::{Evidence, How};
 use crm_quorum::takeover::{self, Call, Effect, Refused};
@@ -81,6 +81,12 @@ pub enum StartError {
     Departed {
         /// What they said.
         words: String,
+    },
+    /// This build is older than the cluster allows.
+    #[error("{why}")]
+    TooOld {
+        /// The levels, and what to do.
+        why: String,
     },
     /// The address cannot be used.
     #[error("cannot listen on `{address}`")]
@@ -231,6 +237,8 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     let (listener, socket) = listen(&settings).await?;
     let log = LogStore::open(&dir, &identity)?;
     let machine = Machine::open(&dir).map_err(state)?;
+    let old = machine.states().borrow().may_run(LEVEL);
+    old.map_err(|why| StartError::TooOld { why })?;
     log.check_end(machine.last_applied())?;
     let founds = birth::check(&dir, log.is_new())
         .map_err(state)?
@@ -305,6 +313,7 @@ where
         JoinService { admission: Arc::clone(&admission) },
         stop.subscribe(),
     )?;
+    let too_old = tell_failure.clone();
     let watching =
         leadership::watch_over(raft.clone(), Arc::clone(&site), tell_leadership, tell_failure);
     let tasks = vec![
@@ -312,7 +321,7 @@ where
         tokio::spawn(watching),
         tokio::spawn(duties::lead(proposer.clone(), Arc::clone(&heartbeats), leadership.clone())),
         tokio::spawn(duties::aim(raft.clone(), Arc::clone(&site), Arc::clone(&heartbeats))),
-        tokio::spawn(duties::tell_certificate(proposer.clone())),
+        tokio::spawn(duties::tell_of_this_node(proposer.clone(), too_old)),
         tokio::spawn(duties::welcome(raft.clone(), Arc::clone(&site), changed)),
         tokio::spawn(duties::seek(raft.clone(), Arc::clone(&site))),
         tokio::spawn(succession::carry_out(raft, site, effects)),

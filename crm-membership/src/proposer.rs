@@ -86,6 +86,8 @@ pub(crate) struct Proposer {
 impl Proposer {
     /// Proposes a command and waits until it is applied here as well.
     pub(crate) async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
+        let state = self.site.machine.states().borrow().clone();
+        state.may_propose(command).map_err(|why| ProposeError::Invalid { why })?;
         let command = serde_json::to_vec(command)
             .map_err(|e| ProposeError::Invalid { why: e.to_string() })?;
         let answer = self.ask(&Ask::Write(Request::of(command))).await?;

@@ -226,6 +226,7 @@ mod tests {
             address: "10.0.0.2:7631".into(),
             token_id: token.id.clone(),
             witness: false,
+            level: 0,
             csr_pem: "csr".into(),
             hmac: sign(&token.secret, "n2", "10.0.0.2:7631", "csr"),
         }

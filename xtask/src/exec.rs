@@ -74,6 +74,17 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Builds the one that pretends to be the next version (tests of rolling upgrades), beside the ordinary one; where it is.
+pub(crate) fn build_next() -> Result<PathBuf, String> {
+    let features = ["--package", "crm", "--features", "pretend-next"];
+    run(&mut cargo(&[&["build", "--locked"], &features[..]].concat()))?;
+    let next = target_dir().join("debug/crm-next");
+    // Cargo puts every build of it into the same place.
+    std::fs::copy(target_dir().join("debug/crm"), &next)
+        .map_err(|e| format!("keep `{}`: {e}", next.display()))?;
+    Ok(next)
+}
+
 /// Builds the one executable; where it is.
 pub(crate) fn build_release() -> Result<PathBuf, String> {
     run(&mut cargo(&["build", "--release", "--locked", "--package", "crm"]))?;

@@ -101,14 +101,15 @@ pub(crate) fn run() -> Result<(), String> {
     if !is_root() {
         say("not root: the tests in namespaces skip themselves");
     }
+    let next = exec::build_next()?;
     if exec::works("cargo", &["nextest", "--version"]) {
         let all = ["nextest", "run", "--workspace", "--locked", "--no-fail-fast"];
-        score.tests("tests", cargo(&all).env("CRM_BIN", &binary));
+        score.tests("tests", cargo(&all).env("CRM_BIN", &binary).env("CRM_NEXT", &next));
     } else {
         // nextest builds the examples that the tests start; `cargo test --all-targets` only makes tests of them.
         score.step("examples", &mut cargo(&["build", "--workspace", "--locked", "--examples"]));
         let all = ["test", "--workspace", "--locked", "--no-fail-fast", "--all-targets"];
-        score.tests("tests", cargo(&all).env("CRM_BIN", &binary));
+        score.tests("tests", cargo(&all).env("CRM_BIN", &binary).env("CRM_NEXT", &next));
     }
     say("== conformance");
     match conformance::run(&[binary.to_string_lossy().into_owned()]) {

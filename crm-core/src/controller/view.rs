@@ -54,6 +54,10 @@ impl Controller {
             departed: self.state.departed.clone(),
             certificates: self.state.certificates.clone(),
             revoked: BTreeSet::new(),
+            builds: self.state.builds.clone(),
+            level: self.state.level,
+            #[cfg(feature = "pretend-next")]
+            mark: self.state.mark.clone(),
             disarmed: self.state.disarmed.clone(),
             revisions: Vec::new(),
         };

@@ -130,6 +130,7 @@ impl State {
             return Outcome::Stale;
         }
         self.members.remove(name);
+        self.raise_level();
         let certificate = self.certificates.remove(name).map(|c| c.fingerprint);
         let departed = Departed { name: name.to_owned(), by: by.clone(), when_ms, certificate };
         self.departed.insert(raft_id, departed);

@@ -1,5 +1,6 @@
 //! The replicated store: commands in, state out. `apply` is a pure function; every node gets the same state.
 
+mod level;
 mod members;
 mod removed;
 mod unfenced;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use level::{Build, LEVEL};
 pub use members::{Certificate, Departed, Disarmed};
 
 /// Revisions of the CIB kept for `crm log` and for showing the difference of an outdated commit.
@@ -148,6 +150,21 @@ pub enum Command {
         raft_id: u64,
         /// What it tells.
         certificate: Certificate,
+    },
+    /// A member tells which build it runs.
+    Build {
+        /// Node name.
+        node: String,
+        /// Its raft id.
+        raft_id: u64,
+        /// What it tells.
+        build: Build,
+    },
+    /// What the next version knows and this one does not: for the test of a rolling upgrade.
+    #[cfg(feature = "pretend-next")]
+    Mark {
+        /// Kept in [`State::mark`].
+        text: String,
     },
     /// Disarms the cluster for a time, or arms it again.
     Disarm {
@@ -353,6 +370,16 @@ pub struct State {
     /// Fingerprints of certificates that were replaced: whoever shows one is refused.
     #[serde(default)]
     pub revoked: BTreeSet<String>,
+    /// The members' builds, by node name, as far as they have told them.
+    #[serde(default)]
+    pub builds: BTreeMap<String, Build>,
+    /// The cluster's feature level, zero before anybody has told ([`State::feature_level`]).
+    #[serde(default)]
+    pub(crate) level: u32,
+    /// [`Command::Mark`].
+    #[cfg(feature = "pretend-next")]
+    #[serde(default)]
+    pub mark: Option<String>,
     /// The cluster was disarmed; over when its time is ([`State::disarmed_at`]).
     #[serde(default)]
     pub disarmed: Option<Disarmed>,
@@ -372,6 +399,9 @@ impl State {
             Command::Certificate { node, raft_id, certificate } => {
                 self.certificate(&node, raft_id, certificate)
             }
+            Command::Build { node, raft_id, build } => self.build(&node, raft_id, build),
+            #[cfg(feature = "pretend-next")]
+            Command::Mark { text } => self.mark(text),
             Command::Disarm { disarmed } => {
                 self.disarmed = disarmed;
                 self.done()

@@ -9,7 +9,7 @@ use crm_lab::{cluster, net, node, power, wait};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long whatever comes of a fault may take. Some wait for a device's second try.
@@ -162,6 +162,15 @@ impl Soak {
             })?;
             self.mend(&name)?;
         }
+        self.members_again()?;
+        let holder = self.serves(&self.nodes)?;
+        cluster::wait_idle(lab, &holder)?;
+        self.single()?;
+        Ok(holder)
+    }
+
+    fn members_again(&self) -> Result<()> {
+        let lab = &self.stage.lab;
         wait::until("all to be members", LIMIT, || {
             for name in self.members() {
                 let picture = node::status(lab, &name)?;
@@ -180,11 +189,7 @@ impl Soak {
                 ensure!(picture.leader != self.witness, "the witness leads");
             }
             Ok(Some(()))
-        })?;
-        let holder = self.serves(&self.nodes)?;
-        cluster::wait_idle(lab, &holder)?;
-        self.single()?;
-        Ok(holder)
+        })
     }
 
     fn rounds(&self, acts: &[(&str, Act)]) -> Result<()> {
@@ -443,6 +448,88 @@ fn a_service_on_two_sides_is_noticed() -> Result<()> {
     wait::until("the second side to find the lock held", LIMIT, || {
         Ok(soak.single().err().filter(|e| e.to_string().contains("TWO SIDES")).map(drop))
     })
+}
+
+/// The build that pretends to be the next version; `None`, said loudly, when there is none.
+fn next_version() -> Option<PathBuf> {
+    let named = std::env::var_os("CRM_NEXT").map(PathBuf::from);
+    let beside = || Some(crm_integration::executable().ok()?.with_file_name("crm-next"));
+    let found = named.or_else(beside).filter(|path| path.exists());
+    if found.is_none() {
+        say(
+            "SKIPPED: no build of the next version: cargo build -p crm --features pretend-next, kept as crm-next, or CRM_NEXT",
+        );
+    }
+    found
+}
+
+impl Soak {
+    /// Drains a node, gives it this build, and takes it back.
+    fn upgrade(&self, name: &str, to: Option<&Path>) -> Result<()> {
+        let lab = &self.stage.lab;
+        node::exec(lab, name, &["crm", "node", "standby", name, "--wait"])?;
+        node::install(lab, name, to)?;
+        for daemon in ["daemon", "blockd"] {
+            let pids = node::daemon_pids(lab, name, daemon)?;
+            let words = ["kill", "-TERM"].into_iter().chain(pids.iter().map(String::as_str));
+            node::exec(lab, name, &words.collect::<Vec<_>>())?;
+        }
+        wait::until("the daemon to be another one", LIMIT, || {
+            let pids = node::daemon_pids(lab, name, "daemon")?;
+            let link = format!("/proc/{}/exe", pids.last().context("no daemon")?);
+            let runs = node::exec(lab, name, &["readlink", &link])?;
+            Ok((runs.trim() == lab.executable_of(name).to_string_lossy()).then_some(()))
+        })?;
+        self.members_again()?;
+        node::exec(lab, name, &["crm", "node", "online", name, "--wait"])?;
+        self.whole().map(drop)
+    }
+
+    /// `crm cluster status` of a node says this.
+    fn told(&self, on: &str, words: &str) -> Result<()> {
+        wait::until(words, LIMIT, || {
+            let told = node::exec(&self.stage.lab, on, &["crm", "cluster", "status"])?;
+            ensure!(told.contains(words), "{told}");
+            Ok(Some(()))
+        })
+    }
+}
+
+/// A rolling upgrade: node by node, with the old `crm` and the old members talking to the new ones all the while.
+#[test]
+fn nodes_of_two_versions_work_together_and_there_is_no_way_back() -> Result<()> {
+    let Some(next) = next_version() else { return Ok(()) };
+    let Some(soak) = Soak::new("upgrade", 3, false)? else { return Ok(()) };
+    let (lab, first) = (&soak.stage.lab, soak.nodes[0].clone());
+    let change = |seconds: u32| {
+        let text = format!("property cluster-recheck-interval={seconds}s\ncommit\nquit\n");
+        cluster::configure(lab, &text)
+    };
+    for (done, name) in (1..).zip(&soak.nodes) {
+        soak.upgrade(name, Some(&next))?;
+        // Whichever build leads, and whichever was asked.
+        change(600 + done)?;
+        power_of_the_holder(&soak)?;
+        soak.whole()?;
+        if done < 3 {
+            soak.told(&first, "feature level 1 (")?;
+        }
+    }
+    soak.told(&first, "feature level 2\n")?;
+    // What only the new version understands is in the log now. The old one says so and stays out; the others go on.
+    let back = soak.nodes[1].clone();
+    node::exec(lab, &back, &["crm", "node", "standby", &back, "--wait"])?;
+    node::install(lab, &back, None)?;
+    daemon_of(&soak, &back)?;
+    wait::until("the old version to refuse", LIMIT, || {
+        let log = fs::read_to_string(lab.node_dir(&back).join("log/crmd.log"))?;
+        Ok(log.contains("the cluster has feature level 2, and this crm knows 1 only").then_some(()))
+    })?;
+    soak.serves(&soak.others(&back))?;
+    node::install(lab, &back, Some(&next))?;
+    soak.members_again()?;
+    node::exec(lab, &back, &["crm", "node", "online", &back, "--wait"])?;
+    soak.whole().map(drop)
 }
 
 #[test]
