@@ -1,0 +1,243 @@
+//! What happens: a cluster of three whose watchdogs fence; nobody is reset while all is well; the daemon of the node with the service hangs,
+//! once that of the leader and once that of another one, and the node resets itself before the service is started elsewhere.
+
+use super::machine::Line;
+use super::play::Play;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// All of them are nodes.
+pub(super) const MACHINES: [(&str, &str); 3] =
+    [("alpha", "192.168.7.11"), ("beta", "192.168.7.12"), ("gamma", "192.168.7.13")];
+/// The watchdogs' own time.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// `stonith-watchdog-timeout`: that, three dead intervals of the profile `wan` (3.6 s), two seconds, and some more.
+const WAIT: Duration = Duration::from_secs(20);
+/// Nothing happens for so long, and nobody may be reset.
+const REST: Duration = Duration::from_secs(60);
+/// Until the service runs elsewhere; an emulated machine takes its time.
+const MOVE_LIMIT: Duration = Duration::from_secs(120);
+/// What softdog says when it fires.
+const FIRES: &str = "Initiating system reboot";
+
+/// Whose daemon is to hang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Leader,
+    Follower,
+}
+
+/// The boots of the machines: what the kernel calls them.
+type Boots = BTreeMap<&'static str, String>;
+
+/// All of it.
+pub(super) fn run(play: &mut Play) -> Result<(), String> {
+    let mut boots = prepare(play)?;
+    form(play)?;
+    configure(play)?;
+    rest(play, &boots)?;
+    hang(play, Victim::Leader, &mut boots)?;
+    hang(play, Victim::Follower, &mut boots)
+}
+
+fn prepare(play: &mut Play) -> Result<Boots, String> {
+    play.scene("three machines are up");
+    for (name, _) in MACHINES {
+        play.install(name)?;
+        play.quiet(
+            name,
+            "mkdir -p /usr/lib/ocf/resource.d/lab && install -m 755 /opt/crm/ticker /usr/lib/ocf/resource.d/lab/ticker",
+        )?;
+        play.quiet(name, "modprobe softdog; sync")?;
+    }
+    let kernel = play.tell("alpha", "uname -r")?;
+    play.find("kernel", kernel);
+    play.tell("alpha", "ls -l /dev/watchdog*; cat /sys/class/watchdog/watchdog0/identity")?;
+    let times =
+        [("watchdog", TIMEOUT), ("stonith-watchdog-timeout", WAIT)];
+    for (key, time) in times {
+        play.find(key, format!("{} s", time.as_secs()));
+    }
+    MACHINES.iter().map(|(name, _)| Ok((*name, boot_id(play, name)?))).collect()
+}
+
+fn boot_id(play: &mut Play, name: &str) -> Result<String, String> {
+    play.quiet(name, "cat /proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+}
+
+/// The node is a member already.
+fn start(play: &mut Play, name: &str) -> Result<(), String> {
+    play.tell(name, "(setsid crm daemon </dev/null >>/var/log/crmd.log 2>&1 &)")?;
+    // What it logs survives a reset only here.
+    play.quiet(name, "(setsid tail -n +1 -F /var/log/crmd.log </dev/null 2>/dev/null | sed -u 's/^/LOG /' >/dev/ttyS1 &)")
+        .map(drop)
+}
+
+fn form(play: &mut Play) -> Result<(), String> {
+    play.scene("a cluster of three nodes");
+    // An emulated processor may keep a heartbeat waiting for longer than `normal` allows.
+    let settings = format!(
+        "sed -i 's/^profile: .*/profile: wan/' /etc/crm/node.yaml && echo 'watchdog: {{device: /dev/watchdog, timeout: {}s}}' >>/etc/crm/node.yaml && sync",
+        TIMEOUT.as_secs()
+    );
+    for (number, (name, address)) in MACHINES.into_iter().enumerate() {
+        if number == 0 {
+            play.tell(name, &format!("crm cluster init --name vm --node {name} --address {address}:7631"))?;
+        } else {
+            play.until("alpha", "crm cluster token >/tmp/token 2>/dev/null")?;
+            let token = play.quiet("alpha", "cat /tmp/token")?;
+            play.quiet(name, &format!("TOKEN={}", token.trim()))?;
+            play.tell(name, &format!("crm cluster join {}:7631 --token $TOKEN --node {name} --address {address}:7631", MACHINES[0].1))?;
+        }
+        play.tell(name, &settings)?;
+        start(play, name)?;
+        let online: Vec<&str> = MACHINES.iter().take(number + 1).map(|(name, _)| *name).collect();
+        all_online(play, "alpha", &online)?;
+    }
+    Ok(())
+}
+
+fn all_online(play: &mut Play, on: &str, nodes: &[&str]) -> Result<(), String> {
+    let line = format!("crm status 2>/dev/null | grep -q 'Online: \\[ {} \\]'", nodes.join(" "));
+    play.until(on, &line)
+}
+
+fn configure(play: &mut Play) -> Result<(), String> {
+    play.scene("a service, and watchdogs that fence");
+    play.tell(
+        "alpha",
+        &format!(
+            "printf 'property stonith-enabled=true stonith-watchdog-timeout={}s\\nrsc_defaults resource-stickiness=100\\nprimitive web ocf:lab:ticker op monitor interval=10s\\ncommit\\n' | crm configure",
+            WAIT.as_secs()
+        ),
+    )?;
+    play.until("alpha", "crm status | grep -q 'web.*Started'")?;
+    play.tell("alpha", "crm status; crm fence status")?;
+    Ok(())
+}
+
+/// Nobody may be reset without a reason.
+fn rest(play: &mut Play, boots: &Boots) -> Result<(), String> {
+    play.scene(&format!("nothing happens for {} s", REST.as_secs()));
+    play.tell("alpha", &format!("sleep {}", REST.as_secs()))?;
+    for (name, boot) in boots {
+        if boot_id(play, name)? != *boot {
+            return Err(format!("{name} was reset though all was well"));
+        }
+        play.tell(name, "cut -d' ' -f1 /proc/uptime; grep -i watchdog /var/log/crmd.log")?;
+    }
+    play.find("while all is well", "nobody is reset");
+    Ok(())
+}
+
+/// Where the service runs and who leads.
+fn places(play: &mut Play) -> Result<(&'static str, &'static str), String> {
+    let status = play.tell("alpha", "crm status")?;
+    let node = |found: Option<&str>| {
+        let word = found.unwrap_or_default();
+        MACHINES.iter().map(|(name, _)| *name).find(|name| *name == word)
+    };
+    let web = status.lines().find_map(|l| l.split_once("(ocf:lab:ticker):")?.1.split_whitespace().nth(1));
+    let dc = status.lines().find_map(|l| l.split_once("Current DC: ")?.1.split_whitespace().next());
+    node(web).zip(node(dc)).ok_or_else(|| format!("who runs and who leads?\n{status}"))
+}
+
+/// The service gets to the leader, or away from it; where it is then.
+fn place(play: &mut Play, victim: Victim) -> Result<&'static str, String> {
+    let (web, dc) = places(play)?;
+    let other = MACHINES.iter().map(|(name, _)| *name).find(|name| *name != dc);
+    let wanted = match victim {
+        Victim::Leader => dc,
+        Victim::Follower if web != dc => web,
+        Victim::Follower => other.unwrap_or(web),
+    };
+    if wanted != web {
+        play.tell("alpha", &format!("crm resource move web {wanted} --wait"))?;
+        play.tell("alpha", "crm resource clear web --wait")?;
+    }
+    play.until("alpha", &format!("crm status | grep -q 'web.*Started {wanted}'"))?;
+    Ok(wanted)
+}
+
+/// What was seen of a reset.
+struct Seen {
+    stopped: Instant,
+    ticked: Instant,
+    fired: Instant,
+    up: Instant,
+    started: Line,
+}
+
+fn hang(play: &mut Play, victim: Victim, boots: &mut Boots) -> Result<(), String> {
+    let (key, word) = match victim {
+        Victim::Leader => ("the leader hangs", "leads"),
+        Victim::Follower => ("a follower hangs", "follows"),
+    };
+    play.scene(&format!("the daemon of the node that runs the service, and that {word}, hangs"));
+    let name = place(play, victim)?;
+    let seen = watch(play, name)?;
+    judge(play, name, &seen)?;
+    let other = seen.started.who;
+    play.scene(&format!("{name} comes back"));
+    play.install(name)?;
+    play.tell(name, "modprobe softdog")?;
+    start(play, name)?;
+    all_online(play, other, &MACHINES.map(|(name, _)| name))?;
+    for (node, boot) in &mut *boots {
+        let now = boot_id(play, node)?;
+        if (now != *boot) != (*node == name) {
+            return Err(format!("{node}: was boot {boot}, is boot {now}"));
+        }
+        *boot = now;
+    }
+    let said = play.tell(other, "crm status; crm fence status")?;
+    if !said.lines().any(|l| l.contains(&format!("{name} was rebooted")) && l.contains("watchdog")) {
+        return Err(format!("{name} was reset by its watchdog, and the history has another story"));
+    }
+    let after = |at: Instant| at.saturating_duration_since(seen.stopped).as_secs_f64();
+    play.find(
+        key,
+        format!(
+            "{name} stopped at 0 s: its service ticked last at {:.1} s, its watchdog fired at {:.1} s, it was up again at {:.1} s; {other} started the service at {:.1} s; {name} is a member again, the others were not reset",
+            after(seen.ticked), after(seen.fired), after(seen.up), after(seen.started.at),
+        ),
+    );
+    Ok(())
+}
+
+/// Stops a node's daemon and waits for what comes of it.
+fn watch(play: &mut Play, name: &'static str) -> Result<Seen, String> {
+    play.hear_all();
+    let mark = play.heard.len();
+    let stopped = Instant::now();
+    play.tell(name, "kill -STOP $(pgrep -f '^crm daemon')")?;
+    let console = play.up_again(name)?;
+    let started = play.hears("the service started elsewhere", MOVE_LIMIT, |line| {
+        line.who != name && line.text.starts_with("START web")
+    })?;
+    let fired = console.iter().find(|line| line.text.contains(FIRES));
+    let fired = fired.ok_or("the console does not say that the watchdog fired")?;
+    let up = console.last().ok_or("the console says nothing")?;
+    let ticks = play.heard.iter().skip(mark);
+    let ticked = ticks.filter(|l| l.who == name && l.text.starts_with("TICK web")).map(|l| l.at);
+    let ticked = ticked.max().ok_or("the service was not heard")?;
+    Ok(Seen { stopped, ticked, fired: fired.at, up: up.at, started })
+}
+
+/// The service ended, and the machine was reset, before it was started elsewhere.
+fn judge(play: &mut Play, name: &str, seen: &Seen) -> Result<(), String> {
+    let rows = [
+        (seen.stopped, format!("{name}: crmd is stopped")),
+        (seen.ticked, format!("{name}: last tick of the service")),
+        (seen.fired, format!("{name}: the kernel says `{FIRES}`")),
+        (seen.up, format!("{name}: up again")),
+        (seen.started.at, format!("{}: `{}`", seen.started.who, seen.started.text)),
+    ];
+    let table: Vec<String> =
+        rows.iter().map(|(at, what)| format!("{:>7.2} s {what}", play.second(*at))).collect();
+    play.note("host", "(when the serial ports said it)", &table.join("\n"))?;
+    if seen.ticked.max(seen.fired) >= seen.started.at {
+        return Err(format!("{} started the service before {name} was reset", seen.started.who));
+    }
+    Ok(())
+}
