@@ -104,6 +104,8 @@ fn perform(
             format!("FAILED: {}", why.lines().next().unwrap_or_default())
         }
     };
+    fs::write(images.told(), play.story())
+        .map_err(|e| format!("{}: {e}", images.told().display()))?;
     let commit = read(command("git").args(["describe", "--always", "--dirty"]))?;
     let date = read(command("date").args(["-u", "+%F %H:%M UTC"]))?;
     let mut text = format!(

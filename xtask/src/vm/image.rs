@@ -39,6 +39,11 @@ impl Images {
         self.dir.join("payload.img")
     }
 
+    /// What the machines of the last run told on their second serial ports.
+    pub(super) fn told(&self) -> PathBuf {
+        self.dir.join("told.log")
+    }
+
     /// A machine's `/dev/vdb`: its replica, nothing else.
     pub(super) fn disk(&self, name: &str) -> PathBuf {
         self.dir.join(format!("disk-{name}.img"))

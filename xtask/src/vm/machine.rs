@@ -95,8 +95,8 @@ impl Machine {
         qemu.args(["-netdev", &netdev, "-device"]);
         qemu.arg(format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x}"));
         qemu.args(["-monitor", "none", "-serial", "stdio", "-serial"]);
-        let port = second_port(name, world.tells.clone())
-            .map_err(|e| format!("start {name}: {e}"))?;
+        let port =
+            second_port(name, world.tells.clone()).map_err(|e| format!("start {name}: {e}"))?;
         qemu.arg(format!("tcp:127.0.0.1:{port}"));
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = qemu.spawn().map_err(|e| format!("start {name}: {e}"))?;

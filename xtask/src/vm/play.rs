@@ -109,6 +109,13 @@ impl Play {
         self.heard.extend(self.told.try_iter());
     }
 
+    /// All that was told: when, by whom, what.
+    pub(super) fn story(&mut self) -> String {
+        self.hear_all();
+        let lines = self.heard.iter();
+        lines.map(|l| format!("{:>8.3} {} {}\n", self.second(l.at), l.who, l.text)).collect()
+    }
+
     /// Seconds since the play began.
     pub(super) fn second(&self, at: Instant) -> f64 {
         at.saturating_duration_since(self.start).as_secs_f64()

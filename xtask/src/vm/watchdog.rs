@@ -53,8 +53,7 @@ fn prepare(play: &mut Play) -> Result<Boots, String> {
     let kernel = play.tell("alpha", "uname -r")?;
     play.find("kernel", kernel);
     play.tell("alpha", "ls -l /dev/watchdog*; cat /sys/class/watchdog/watchdog0/identity")?;
-    let times =
-        [("watchdog", TIMEOUT), ("stonith-watchdog-timeout", WAIT)];
+    let times = [("watchdog", TIMEOUT), ("stonith-watchdog-timeout", WAIT)];
     for (key, time) in times {
         play.find(key, format!("{} s", time.as_secs()));
     }
@@ -82,7 +81,10 @@ fn form(play: &mut Play) -> Result<(), String> {
     );
     for (number, (name, address)) in MACHINES.into_iter().enumerate() {
         if number == 0 {
-            play.tell(name, &format!("crm cluster init --name vm --node {name} --address {address}:7631"))?;
+            play.tell(
+                name,
+                &format!("crm cluster init --name vm --node {name} --address {address}:7631"),
+            )?;
         } else {
             play.until("alpha", "crm cluster token >/tmp/token 2>/dev/null")?;
             let token = play.quiet("alpha", "cat /tmp/token")?;
@@ -137,7 +139,8 @@ fn places(play: &mut Play) -> Result<(&'static str, &'static str), String> {
         let word = found.unwrap_or_default();
         MACHINES.iter().map(|(name, _)| *name).find(|name| *name == word)
     };
-    let web = status.lines().find_map(|l| l.split_once("(ocf:lab:ticker):")?.1.split_whitespace().nth(1));
+    let web =
+        status.lines().find_map(|l| l.split_once("(ocf:lab:ticker):")?.1.split_whitespace().nth(1));
     let dc = status.lines().find_map(|l| l.split_once("Current DC: ")?.1.split_whitespace().next());
     node(web).zip(node(dc)).ok_or_else(|| format!("who runs and who leads?\n{status}"))
 }
@@ -191,7 +194,8 @@ fn hang(play: &mut Play, victim: Victim, boots: &mut Boots) -> Result<(), String
         *boot = now;
     }
     let said = play.tell(other, "crm status; crm fence status")?;
-    if !said.lines().any(|l| l.contains(&format!("{name} was rebooted")) && l.contains("watchdog")) {
+    if !said.lines().any(|l| l.contains(&format!("{name} was rebooted")) && l.contains("watchdog"))
+    {
         return Err(format!("{name} was reset by its watchdog, and the history has another story"));
     }
     let after = |at: Instant| at.saturating_duration_since(seen.stopped).as_secs_f64();
