@@ -586,6 +586,56 @@ mod tests {
         }
     }
 
+    /// What a log holds: vote, commit index, entries.
+    fn contents(log: &LogStore) -> String {
+        let memory = log.memory();
+        format!("{:?} {:?} {:?} {:?}", memory.vote, memory.committed, memory.purged, memory.log)
+    }
+
+    /// What becomes of a log whose file has these bytes: what it holds, or why it is refused.
+    fn reopened(dir: &Path, bytes: &[u8]) -> Result<String, String> {
+        std::fs::write(dir.join(FILE), bytes).unwrap();
+        let log = LogStore::open(dir, "1").map_err(|error| error.to_string())?;
+        let held = log.check_end(None).map(|()| contents(&log)).map_err(|e| e.to_string());
+        log.close();
+        held
+    }
+
+    #[tokio::test]
+    async fn bytes_that_change_below_the_database_change_nothing_or_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).await;
+        let log = LogStore::open(dir.path(), "1").unwrap();
+        let held = contents(&log);
+        log.close();
+        let good = std::fs::read(dir.path().join(FILE)).unwrap();
+        assert_eq!(reopened(dir.path(), &good).unwrap(), held);
+        let written: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+        let (mut refused, mut wrong) = (0, Vec::new());
+        for at in &written {
+            let mut bytes = good.clone();
+            bytes[*at] ^= 0x41;
+            match reopened(dir.path(), &bytes) {
+                Ok(now) if now == held => {}
+                Ok(now) => wrong.push(format!("byte {at}: {now}")),
+                Err(_) => refused += 1,
+            }
+        }
+        eprintln!("{} bytes, {} written, {refused} refused", good.len(), written.len());
+        assert!(wrong.is_empty(), "{} of {held}: {wrong:#?}", wrong.len());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_off_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).await;
+        let good = std::fs::read(dir.path().join(FILE)).unwrap();
+        for length in (1..good.len()).step_by(good.len() / 64).chain([good.len() - 1]) {
+            let refused = reopened(dir.path(), &good[..length]);
+            assert!(refused.is_err(), "{length} of {}: {refused:?}", good.len());
+        }
+    }
+
     #[tokio::test]
     async fn log_of_another_node_is_refused_and_a_closed_one_takes_nothing() {
         let dir = tempfile::tempdir().unwrap();

@@ -183,7 +183,8 @@ fn listen(who: &'static str, input: impl Read, say: &Sender<Line>) {
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
     while input.by_ref().read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "");
+        // Zeroes: the end of a log as a reset leaves it behind.
+        let text = String::from_utf8_lossy(&line).replace(['\r', '\n', '\0'], "");
         line.clear();
         if say.send(Line { who, at: Instant::now(), text }).is_err() {
             return;

@@ -2,7 +2,8 @@
 # ocf:lab:ticker: what runs is a loop that says on the second serial port, five times a second, that it runs. Starts and stops are said there too.
 pidfile=/run/ticker-$OCF_RESOURCE_INSTANCE.pid
 say() { echo "$1 $OCF_RESOURCE_INSTANCE $(hostname) $(date +%T.%N)" >/dev/ttyS1; }
-runs() { [ -s "$pidfile" ] && kill -0 "$(cat "$pidfile")" 2>/dev/null; }
+# What has ended and is not buried yet, by a first process that is only a shell, has no command line any more.
+runs() { [ -s "$pidfile" ] && grep -q TICK "/proc/$(cat "$pidfile")/cmdline" 2>/dev/null; }
 case $1 in
 start)
     runs && exit 0

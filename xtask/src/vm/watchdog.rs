@@ -1,5 +1,6 @@
-//! What happens: a cluster of three whose watchdogs fence; nobody is reset while all is well; the daemon of the node with the service hangs,
-//! once that of the leader and once that of another one, and the node resets itself before the service is started elsewhere.
+//! What happens: a cluster of three forms whose watchdogs fence; nobody is reset while all is well, nor when a daemon is killed and started again
+//! at once; the daemon of the node with the service hangs, once that of the leader and once that of another one, and the node resets itself
+//! before the service is started elsewhere.
 
 use super::machine::Line;
 use super::play::Play;
@@ -20,6 +21,9 @@ const MOVE_LIMIT: Duration = Duration::from_secs(120);
 /// What softdog says when it fires.
 const FIRES: &str = "Initiating system reboot";
 
+/// Starts the daemon.
+const DAEMON: &str = "(setsid crm daemon </dev/null >>/var/log/crmd.log 2>&1 &)";
+
 /// Whose daemon is to hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -34,8 +38,10 @@ type Boots = BTreeMap<&'static str, String>;
 pub(super) fn run(play: &mut Play) -> Result<(), String> {
     let mut boots = prepare(play)?;
     form(play)?;
-    configure(play)?;
     rest(play, &boots)?;
+    for victim in [Victim::Follower, Victim::Leader] {
+        crash(play, victim, &boots)?;
+    }
     hang(play, Victim::Leader, &mut boots)?;
     hang(play, Victim::Follower, &mut boots)
 }
@@ -66,7 +72,7 @@ fn boot_id(play: &mut Play, name: &str) -> Result<String, String> {
 
 /// The node is a member already.
 fn start(play: &mut Play, name: &str) -> Result<(), String> {
-    play.tell(name, "(setsid crm daemon </dev/null >>/var/log/crmd.log 2>&1 &)")?;
+    play.tell(name, DAEMON)?;
     // What it logs survives a reset only here.
     play.quiet(name, "(setsid tail -n +1 -F /var/log/crmd.log </dev/null 2>/dev/null | sed -u 's/^/LOG /' >/dev/ttyS1 &)")
         .map(drop)
@@ -95,8 +101,11 @@ fn form(play: &mut Play) -> Result<(), String> {
         start(play, name)?;
         let online: Vec<&str> = MACHINES.iter().take(number + 1).map(|(name, _)| *name).collect();
         all_online(play, "alpha", &online)?;
+        if number == 0 {
+            configure(play)?;
+        }
     }
-    Ok(())
+    play.tell("alpha", "crm status; crm fence status").map(drop)
 }
 
 fn all_online(play: &mut Play, on: &str, nodes: &[&str]) -> Result<(), String> {
@@ -105,7 +114,7 @@ fn all_online(play: &mut Play, on: &str, nodes: &[&str]) -> Result<(), String> {
 }
 
 fn configure(play: &mut Play) -> Result<(), String> {
-    play.scene("a service, and watchdogs that fence");
+    // Before there is a third one: the cluster forms while it relies on watchdogs.
     play.tell(
         "alpha",
         &format!(
@@ -113,22 +122,61 @@ fn configure(play: &mut Play) -> Result<(), String> {
             WAIT.as_secs()
         ),
     )?;
-    play.until("alpha", "crm status | grep -q 'web.*Started'")?;
-    play.tell("alpha", "crm status; crm fence status")?;
-    Ok(())
+    play.until("alpha", "crm status | grep -q 'web.*Started'")
 }
 
 /// Nobody may be reset without a reason.
 fn rest(play: &mut Play, boots: &Boots) -> Result<(), String> {
     play.scene(&format!("nothing happens for {} s", REST.as_secs()));
     play.tell("alpha", &format!("sleep {}", REST.as_secs()))?;
-    for (name, boot) in boots {
-        if boot_id(play, name)? != *boot {
-            return Err(format!("{name} was reset though all was well"));
-        }
+    nobody_was_reset(play, boots)?;
+    for (name, _) in MACHINES {
         play.tell(name, "cut -d' ' -f1 /proc/uptime; grep -i watchdog /var/log/crmd.log")?;
     }
-    play.find("while all is well", "nobody is reset");
+    play.find("while it forms, and then rests", "nobody is reset");
+    Ok(())
+}
+
+fn nobody_was_reset(play: &mut Play, boots: &Boots) -> Result<(), String> {
+    for (name, boot) in boots {
+        if boot_id(play, name)? != *boot {
+            return Err(format!("{name} was reset"));
+        }
+    }
+    Ok(())
+}
+
+/// A daemon that is back within the watchdog's time takes it over.
+fn crash(play: &mut Play, victim: Victim, boots: &Boots) -> Result<(), String> {
+    let (key, word) = match victim {
+        Victim::Leader => ("the leader crashes", "leads"),
+        Victim::Follower => ("a follower crashes", "follows"),
+    };
+    play.scene(&format!("the daemon of the node that runs the service, and that {word}, is killed and started again at once"));
+    let name = place(play, victim)?;
+    play.hear_all();
+    let mark = play.heard.len();
+    play.tell(name, "kill -9 $(pgrep -f '^crm daemon')")?;
+    let killed = Instant::now();
+    play.tell(name, DAEMON)?;
+    let armed = play.hears("the watchdog taken over", TIMEOUT * 2, |line| {
+        line.who == name && line.text.contains("watchdog armed")
+    })?;
+    all_online(play, name, &MACHINES.map(|(name, _)| name))?;
+    play.tell(name, &format!("sleep {}", WAIT.as_secs()))?;
+    nobody_was_reset(play, boots)?;
+    play.until(name, &format!("crm status | grep -q 'web.*Started {name}'"))?;
+    play.hear_all();
+    if play.heard.iter().skip(mark).any(|l| l.text.starts_with("START web")) {
+        return Err("the service was started again".to_owned());
+    }
+    let took = armed.at.saturating_duration_since(killed).as_secs_f64();
+    play.find(
+        key,
+        format!(
+            "{name}: the next daemon feeds after {took:.1} s; nobody is reset, the service goes on"
+        ),
+    );
     Ok(())
 }
 
@@ -154,9 +202,12 @@ fn place(play: &mut Play, victim: Victim) -> Result<&'static str, String> {
         Victim::Follower if web != dc => web,
         Victim::Follower => other.unwrap_or(web),
     };
-    if wanted != web {
-        play.tell("alpha", &format!("crm resource move web {wanted} --wait"))?;
-        play.tell("alpha", "crm resource clear web --wait")?;
+    let others = MACHINES.iter().map(|(name, _)| *name).filter(|name| *name != wanted);
+    let steps = if wanted == web { &[][..] } else { &["standby", "online"] };
+    for step in steps {
+        for name in others.clone() {
+            play.tell("alpha", &format!("crm node {step} {name} --wait"))?;
+        }
     }
     play.until("alpha", &format!("crm status | grep -q 'web.*Started {wanted}'"))?;
     Ok(wanted)
