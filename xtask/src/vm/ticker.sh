@@ -14,6 +14,7 @@ start)
     ;;
 stop)
     runs || exit 0
+    [ ! -e /run/ticker-stubborn ] || exit 1
     kill "$(cat "$pidfile")"
     while runs; do sleep 0.1; done
     rm -f "$pidfile"

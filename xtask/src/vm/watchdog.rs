@@ -1,6 +1,6 @@
 //! What happens: a cluster of three forms whose watchdogs fence; nobody is reset while all is well, nor when a daemon is killed and started again
-//! at once; the daemon of the node with the service hangs, once that of the leader and once that of another one, and the node resets itself
-//! before the service is started elsewhere.
+//! at once; the daemon of the node with the service hangs, once that of the leader and once that of another one, or the service cannot be stopped,
+//! and the node resets itself before the service is started elsewhere.
 
 use super::machine::Line;
 use super::play::Play;
@@ -24,12 +24,44 @@ const FIRES: &str = "Initiating system reboot";
 /// Starts the daemon.
 const DAEMON: &str = "(setsid crm daemon </dev/null >>/var/log/crmd.log 2>&1 &)";
 
-/// Whose daemon is to hang.
+/// Whose node it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Leader,
     Follower,
 }
+
+/// What happens to a node that has to go.
+#[derive(Debug, Clone, Copy)]
+struct Mishap {
+    victim: Victim,
+    /// Line in the summary.
+    key: &'static str,
+    title: &'static str,
+    /// What is typed on the node.
+    line: &'static str,
+}
+
+const MISHAPS: [Mishap; 3] = [
+    Mishap {
+        victim: Victim::Leader,
+        key: "the leader hangs",
+        title: "the daemon of the node that runs the service, and that leads, hangs",
+        line: "kill -STOP $(pgrep -f '^crm daemon')",
+    },
+    Mishap {
+        victim: Victim::Follower,
+        key: "a follower hangs",
+        title: "the daemon of the node that runs the service, and that follows, hangs",
+        line: "kill -STOP $(pgrep -f '^crm daemon')",
+    },
+    Mishap {
+        victim: Victim::Follower,
+        key: "a stop fails",
+        title: "the service on a node that follows cannot be stopped",
+        line: "touch /run/ticker-stubborn; crm node standby $(hostname)",
+    },
+];
 
 /// The boots of the machines: what the kernel calls them.
 type Boots = BTreeMap<&'static str, String>;
@@ -42,8 +74,7 @@ pub(super) fn run(play: &mut Play) -> Result<(), String> {
     for victim in [Victim::Follower, Victim::Leader] {
         crash(play, victim, &boots)?;
     }
-    hang(play, Victim::Leader, &mut boots)?;
-    hang(play, Victim::Follower, &mut boots)
+    MISHAPS.into_iter().try_for_each(|mishap| suffer(play, mishap, &mut boots))
 }
 
 fn prepare(play: &mut Play) -> Result<Boots, String> {
@@ -215,27 +246,24 @@ fn place(play: &mut Play, victim: Victim) -> Result<&'static str, String> {
 
 /// What was seen of a reset.
 struct Seen {
-    stopped: Instant,
+    began: Instant,
     ticked: Instant,
     fired: Instant,
     up: Instant,
     started: Line,
 }
 
-fn hang(play: &mut Play, victim: Victim, boots: &mut Boots) -> Result<(), String> {
-    let (key, word) = match victim {
-        Victim::Leader => ("the leader hangs", "leads"),
-        Victim::Follower => ("a follower hangs", "follows"),
-    };
-    play.scene(&format!("the daemon of the node that runs the service, and that {word}, hangs"));
-    let name = place(play, victim)?;
-    let seen = watch(play, name)?;
+fn suffer(play: &mut Play, mishap: Mishap, boots: &mut Boots) -> Result<(), String> {
+    play.scene(mishap.title);
+    let name = place(play, mishap.victim)?;
+    let seen = watch(play, name, mishap.line)?;
     judge(play, name, &seen)?;
     let other = seen.started.who;
     play.scene(&format!("{name} comes back"));
     play.install(name)?;
     play.tell(name, "modprobe softdog")?;
     start(play, name)?;
+    play.quiet(other, &format!("crm node online {name}"))?;
     all_online(play, other, &MACHINES.map(|(name, _)| name))?;
     for (node, boot) in &mut *boots {
         let now = boot_id(play, node)?;
@@ -245,44 +273,45 @@ fn hang(play: &mut Play, victim: Victim, boots: &mut Boots) -> Result<(), String
         *boot = now;
     }
     let said = play.tell(other, "crm status; crm fence status")?;
-    if !said.lines().any(|l| l.contains(&format!("{name} was rebooted")) && l.contains("watchdog"))
-    {
-        return Err(format!("{name} was reset by its watchdog, and the history has another story"));
+    let newest = said.lines().skip_while(|line| *line != "History:").nth(1).unwrap_or_default();
+    if !newest.contains(&format!("{name} was rebooted by watchdog")) {
+        return Err(format!("{name} was reset by its watchdog, and the history says `{newest}`"));
     }
-    let after = |at: Instant| at.saturating_duration_since(seen.stopped).as_secs_f64();
+    let after = |at: Instant| at.saturating_duration_since(seen.began).as_secs_f64();
     play.find(
-        key,
+        mishap.key,
         format!(
-            "{name} stopped at 0 s: its service ticked last at {:.1} s, its watchdog fired at {:.1} s, it was up again at {:.1} s; {other} started the service at {:.1} s; {name} is a member again, the others were not reset",
+            "{name} at 0 s: its service ticked last at {:.1} s, its watchdog fired at {:.1} s, it was up again at {:.1} s; {other} started the service at {:.1} s; {name} is a member again, the others were not reset",
             after(seen.ticked), after(seen.fired), after(seen.up), after(seen.started.at),
         ),
     );
     Ok(())
 }
 
-/// Stops a node's daemon and waits for what comes of it.
-fn watch(play: &mut Play, name: &'static str) -> Result<Seen, String> {
+/// Types what brings a node down and waits for what comes of it.
+fn watch(play: &mut Play, name: &'static str, line: &str) -> Result<Seen, String> {
     play.hear_all();
     let mark = play.heard.len();
-    let stopped = Instant::now();
-    play.tell(name, "kill -STOP $(pgrep -f '^crm daemon')")?;
+    let began = Instant::now();
+    play.tell(name, line)?;
     let console = play.up_again(name)?;
     let started = play.hears("the service started elsewhere", MOVE_LIMIT, |line| {
         line.who != name && line.text.starts_with("START web")
     })?;
+    play.hear_all();
     let fired = console.iter().find(|line| line.text.contains(FIRES));
     let fired = fired.ok_or("the console does not say that the watchdog fired")?;
     let up = console.last().ok_or("the console says nothing")?;
     let ticks = play.heard.iter().skip(mark);
     let ticked = ticks.filter(|l| l.who == name && l.text.starts_with("TICK web")).map(|l| l.at);
     let ticked = ticked.max().ok_or("the service was not heard")?;
-    Ok(Seen { stopped, ticked, fired: fired.at, up: up.at, started })
+    Ok(Seen { began, ticked, fired: fired.at, up: up.at, started })
 }
 
 /// The service ended, and the machine was reset, before it was started elsewhere.
 fn judge(play: &mut Play, name: &str, seen: &Seen) -> Result<(), String> {
     let rows = [
-        (seen.stopped, format!("{name}: crmd is stopped")),
+        (seen.began, format!("{name}: the mishap")),
         (seen.ticked, format!("{name}: last tick of the service")),
         (seen.fired, format!("{name}: the kernel says `{FIRES}`")),
         (seen.up, format!("{name}: up again")),
