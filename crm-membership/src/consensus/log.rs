@@ -597,7 +597,7 @@ mod tests {
 
     /// What becomes of a log whose file has these bytes: what it holds, or why it is refused.
     fn reopened(dir: &Path, bytes: &[u8]) -> Result<String, String> {
-        std::fs::write(dir.join(FILE), bytes).unwrap();
+        std::fs::write(dir.join(FILE), bytes).map_err(|error| format!("in this test: {error}"))?;
         let log = LogStore::open(dir, "1").map_err(|error| error.to_string())?;
         let held = log.check_end(None).map(|()| contents(&log)).map_err(|e| e.to_string());
         log.close();
