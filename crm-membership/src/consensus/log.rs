@@ -595,9 +595,8 @@ mod tests {
         format!("{:?} {:?} {:?} {:?}", memory.vote, memory.committed, memory.purged, memory.log)
     }
 
-    /// What becomes of a log whose file has these bytes: what it holds, or why it is refused.
-    fn reopened(dir: &Path, bytes: &[u8]) -> Result<String, String> {
-        std::fs::write(dir.join(FILE), bytes).map_err(|error| format!("in this test: {error}"))?;
+    /// What becomes of a log with this file: what it holds, or why it is refused.
+    fn reopened(dir: &Path) -> Result<String, String> {
         let log = LogStore::open(dir, "1").map_err(|error| error.to_string())?;
         let held = log.check_end(None).map(|()| contents(&log)).map_err(|e| e.to_string());
         log.close();
@@ -612,7 +611,7 @@ mod tests {
         let held = contents(&log);
         log.close();
         let good = std::fs::read(dir.path().join(FILE)).unwrap();
-        assert_eq!(reopened(dir.path(), &good).unwrap(), held);
+        assert_eq!(reopened(dir.path()).unwrap(), held);
         let written: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
         // Of the header every byte, of the pages as many as a test has time for.
         let pages = written.iter().filter(|at| **at >= 320);
@@ -622,7 +621,8 @@ mod tests {
         for at in chosen {
             let mut bytes = good.clone();
             bytes[*at] ^= 0x41;
-            match reopened(dir.path(), &bytes) {
+            std::fs::write(dir.path().join(FILE), &bytes).unwrap();
+            match reopened(dir.path()) {
                 Ok(now) if now == held => {}
                 Ok(now) => wrong.push(format!("byte {at}: {now}")),
                 Err(_) => refused += 1,
@@ -638,7 +638,8 @@ mod tests {
         fill(dir.path()).await;
         let good = std::fs::read(dir.path().join(FILE)).unwrap();
         for length in (1..good.len()).step_by(good.len() / 64).chain([good.len() - 1]) {
-            let refused = reopened(dir.path(), &good[..length]);
+            std::fs::write(dir.path().join(FILE), &good[..length]).unwrap();
+            let refused = reopened(dir.path());
             assert!(refused.is_err(), "{length} of {}: {refused:?}", good.len());
         }
     }
