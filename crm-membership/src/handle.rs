@@ -58,7 +58,7 @@ pub enum StartError {
     #[error(transparent)]
     Tokens(#[from] TokenError),
     /// The state.
-    #[error("cannot read the state in `{dir}`")]
+    #[error("cannot read or write the state in `{dir}`")]
     State {
         /// The data directory.
         dir: PathBuf,
@@ -236,15 +236,9 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     let identity = format!("{} of cluster {}", settings.raft_id, settings.cluster.uuid);
     let (listener, socket) = listen(&settings).await?;
     let log = LogStore::open(&dir, &identity)?;
-    let machine = Machine::open(&dir).map_err(state)?;
-    let old = machine.states().borrow().may_run(LEVEL);
-    old.map_err(|why| StartError::TooOld { why })?;
-    log.check_end(machine.last_applied())?;
-    let founds = birth::check(&dir, log.is_new())
-        .map_err(state)?
-        .ok_or_else(|| StartError::Wiped { dir: dir.clone() })?;
+    // A start that fails lets go of the file before it says so.
+    let (machine, founds, incarnation) = look_at(&dir, &log).inspect_err(|_| log.close())?;
     let dial = tonic::transport::Endpoint::connect_lazy;
-    let incarnation = next_incarnation(&dir).map_err(state)?;
     let failure = watch::Sender::new(None);
     let (succession, effects) =
         succeed(&settings, &run_dir, incarnation, (&log, &machine), failure.clone())?;
@@ -255,6 +249,19 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     let ground = Ground { site, log, tokens, founds, config, effects, failure };
     let beat = |site: &Site, changes| beat(site, incarnation, socket, changes);
     stand_up(ground, beat, incoming).await
+}
+
+/// The state, whether this node founds the cluster, and the number of this start; they must fit the log.
+fn look_at(dir: &Path, log: &LogStore) -> Result<(Machine, bool, u64), StartError> {
+    let state = |source| StartError::State { dir: dir.to_owned(), source };
+    let machine = Machine::open(dir).map_err(state)?;
+    let old = machine.states().borrow().may_run(LEVEL);
+    old.map_err(|why| StartError::TooOld { why })?;
+    log.check_end(machine.last_applied())?;
+    let founds = birth::check(dir, log.is_new())
+        .map_err(state)?
+        .ok_or_else(|| StartError::Wiped { dir: dir.to_owned() })?;
+    Ok((machine, founds, next_incarnation(dir).map_err(state)?))
 }
 
 /// What a node stands on: its keys, its files, its memory of before.

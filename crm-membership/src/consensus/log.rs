@@ -2,7 +2,7 @@
 //!
 //! An entry on disk is `crc32c (4, little endian) | postcard`, keyed by its index.
 
-use super::{Entry, LogId, StoredMembership, Types, Vote};
+use super::{Entry, LogId, StoredMembership, Types, Vote, intact};
 use crate::succession::Succession;
 use crm_quorum::lineage::Generation;
 use crm_quorum::takeover::Event;
@@ -135,6 +135,9 @@ impl LogStore {
     pub(crate) fn open(dir: &Path, identity: &str) -> Result<Self, LogError> {
         let path = dir.join(FILE);
         let open = |e: redb::Error| LogError::Open { path: path.clone(), source: Box::new(e) };
+        if let Err(why) = intact::look(&path).map_err(|e| open(e.into()))? {
+            return Err(LogError::Damaged { path, place: "its file".to_owned(), why });
+        }
         let db = redb::Database::create(&path).map_err(|e| open(e.into()))?;
         let (log, mut writer, mut inbox) = Self::on(db, path, identity)?;
         let thread = std::thread::Builder::new()
@@ -583,6 +586,61 @@ mod tests {
             tamper(dir.path(), act);
             let refused = refusal(dir.path());
             assert!(refused.contains(want), "{refused}");
+        }
+    }
+
+    /// What a log holds: vote, commit index, entries.
+    fn contents(log: &LogStore) -> String {
+        let memory = log.memory();
+        format!("{:?} {:?} {:?} {:?}", memory.vote, memory.committed, memory.purged, memory.log)
+    }
+
+    /// What becomes of a log with this file: what it holds, or why it is refused.
+    fn reopened(dir: &Path) -> Result<String, String> {
+        let log = LogStore::open(dir, "1").map_err(|error| error.to_string())?;
+        let held = log.check_end(None).map(|()| contents(&log)).map_err(|e| e.to_string());
+        log.close();
+        held
+    }
+
+    #[tokio::test]
+    async fn bytes_that_change_below_the_database_change_nothing_or_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).await;
+        let log = LogStore::open(dir.path(), "1").unwrap();
+        let held = contents(&log);
+        log.close();
+        let good = std::fs::read(dir.path().join(FILE)).unwrap();
+        assert_eq!(reopened(dir.path()).unwrap(), held);
+        let written: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+        // Of the header every byte, of the pages as many as a test has time for.
+        let pages = written.iter().filter(|at| **at >= 320);
+        let step = written.len() / 200 + 1;
+        let chosen = written.iter().filter(|at| **at < 320).chain(pages.step_by(step));
+        let (mut refused, mut wrong) = (0, Vec::new());
+        for at in chosen {
+            let mut bytes = good.clone();
+            bytes[*at] ^= 0x41;
+            std::fs::write(dir.path().join(FILE), &bytes).unwrap();
+            match reopened(dir.path()) {
+                Ok(now) if now == held => {}
+                Ok(now) => wrong.push(format!("byte {at}: {now}")),
+                Err(_) => refused += 1,
+            }
+        }
+        eprintln!("{} bytes, {} written, {refused} refused", good.len(), written.len());
+        assert!(wrong.is_empty(), "{} of {held}: {wrong:#?}", wrong.len());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_off_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path()).await;
+        let good = std::fs::read(dir.path().join(FILE)).unwrap();
+        for length in (1..good.len()).step_by(good.len() / 64).chain([good.len() - 1]) {
+            std::fs::write(dir.path().join(FILE), &good[..length]).unwrap();
+            let refused = reopened(dir.path());
+            assert!(refused.is_err(), "{length} of {}: {refused:?}", good.len());
         }
     }
 

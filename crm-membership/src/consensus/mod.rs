@@ -1,6 +1,7 @@
 //! Raft, as we use it: the types, the durable log, the state machine, the network. Nothing outside this
 //! package sees an openraft type.
 
+mod intact;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 const QEMU: &str = "qemu-system-x86_64";
 const QEMU_MAJOR: u32 = 10;
 
+/// A service that leaves traces.
+const TICKER: &str = include_str!("ticker.sh");
+
 /// The folder with everything in it.
 #[derive(Debug)]
 pub(super) struct Images {
@@ -31,9 +34,14 @@ impl Images {
         self.dir.join("root.img")
     }
 
-    /// `/dev/vdc`: the executable and the seeds.
+    /// `/dev/vdc`: the executable, the seeds, an agent.
     pub(super) fn payload(&self) -> PathBuf {
         self.dir.join("payload.img")
+    }
+
+    /// What the machines of the last run told on their second serial ports.
+    pub(super) fn told(&self) -> PathBuf {
+        self.dir.join("told.log")
     }
 
     /// A machine's `/dev/vdb`: its replica, nothing else.
@@ -53,7 +61,7 @@ pub(super) fn prepare() -> Result<Images, String> {
     };
     let images = Images { dir };
     if !images.system().exists() {
-        say("vm-drain: build the image (debootstrap, some minutes, once)");
+        say("vm: build the image (debootstrap, some minutes, once)");
         run(command("bash").arg(scripts()?.join("build.sh")).arg(&images.dir))?;
     }
     fill_payload(&images, &binary)?;
@@ -64,7 +72,7 @@ fn scripts() -> Result<PathBuf, String> {
     let given = std::env::var_os("LAB_VM").map(PathBuf::from);
     let places = given.into_iter().chain([PathBuf::from("/work/shared/lab-vm")]);
     let mut found = places.filter(|p| p.join("build.sh").exists());
-    found.next().ok_or_else(|| "vm-drain: set LAB_VM to the folder with build.sh".to_owned())
+    found.next().ok_or_else(|| "vm: set LAB_VM to the folder with build.sh".to_owned())
 }
 
 fn qemu_major() -> Option<u32> {
@@ -79,9 +87,9 @@ fn install_qemu(dir: &Path) -> Result<(), String> {
         return Ok(());
     }
     if !is_root() {
-        return Err(format!("vm-drain: {QEMU} {QEMU_MAJOR} is needed, and root to install it"));
+        return Err(format!("vm: {QEMU} {QEMU_MAJOR} is needed, and root to install it"));
     }
-    say(&format!("vm-drain: install {QEMU} from bookworm-backports"));
+    say(&format!("vm: install {QEMU} from bookworm-backports"));
     let place = |e: std::io::Error| format!("{}: {e}", dir.display());
     let (sources, lists) = (dir.join("apt/sources"), dir.join("apt/lists"));
     fs::create_dir_all(&sources).map_err(place)?;
@@ -91,7 +99,7 @@ fn install_qemu(dir: &Path) -> Result<(), String> {
         fs::copy(entry.path(), sources.join(entry.file_name())).map_err(place)?;
     }
     let line = format!("deb {} bookworm-backports main\n", mirror()?);
-    fs::write(sources.join("vm-drain.list"), line).map_err(place)?;
+    fs::write(sources.join("vm.list"), line).map_err(place)?;
     let apt = |words: &[&str]| -> Command {
         let mut apt = command("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y"]);
@@ -125,6 +133,7 @@ fn fill_payload(images: &Images, binary: &Path) -> Result<(), String> {
     for name in ["seed-002.crm", "seed-002-demo.crm"] {
         copy(&root().join("config/examples").join(name), name)?;
     }
+    fs::write(dir.join("ticker"), TICKER).map_err(|e| format!("ticker: {e}"))?;
     let image = images.payload();
     fresh(&image, "64M")?;
     run(command("mkfs.ext4").args(["-q", "-F", "-d"]).arg(&dir).arg(&image))

@@ -2,10 +2,13 @@
 
 use super::Front;
 use super::image::Images;
-use super::play::{MACHINES, Play};
+use super::play::Play;
 use crate::exec::{command, read};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+/// The nodes of seed 002, and where the clients live.
+pub(super) const MACHINES: [(&str, &str); 3] =
+    [("alpha", "192.168.7.123"), ("delta", "192.168.7.140"), ("client", "192.168.7.9")];
 const NODES: [&str; 2] = ["alpha", "delta"];
 /// The volume; as little as ext4 with a journal wants, for every byte is compared in the end.
 const SIZE: &str = "128M";
@@ -41,17 +44,8 @@ pub(super) fn run(play: &mut Play, front: Front, images: &Images) -> Result<(), 
 
 fn prepare(play: &mut Play) -> Result<(), String> {
     play.scene("three machines are up");
-    let mut hosts = "127.0.0.1 localhost\\n192.168.7.200 nfs.mydomain.com\\n".to_owned();
-    for (name, address) in MACHINES {
-        hosts += &format!("{address} {name}\\n");
-    }
     for (name, _) in MACHINES {
-        play.quiet(name, "mkdir -p /opt/crm /mnt/c && mount -o ro /dev/vdc /opt/crm")?;
-        play.quiet(name, "cp /opt/crm/crm /usr/local/bin/crm && crm --version")?;
-        play.quiet(name, &format!("printf '{hosts}' >/etc/hosts"))?;
-        // At boot they know the time to the second.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
-        play.quiet(name, &format!("date -s @{}.{:09}", now.as_secs(), now.subsec_nanos()))?;
+        play.install(name)?;
     }
     let kernel = play.tell("alpha", "uname -r")?;
     play.find("kernel", kernel);
