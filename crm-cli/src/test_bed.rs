@@ -169,6 +169,26 @@ impl Bed {
         Reply::Fencing { coverage, pending: BTreeSet::new(), history }
     }
 
+    fn revision(&self, version: u64) -> Reply {
+        let found = self.state.revisions.iter().find(|r| r.version == version);
+        Reply::Revision(found.map(|r| Box::new(r.as_ref().clone())))
+    }
+
+    fn lines(&self) -> Reply {
+        match &self.divergence {
+            Some(lines) => Reply::Divergence(Box::new(lines.clone())),
+            None => {
+                let why = "the cluster has not diverged".to_owned();
+                Reply::Refused { why, remedy: String::new() }
+            }
+        }
+    }
+
+    fn merge(&mut self, (base, theirs): (u64, u64), cib: &Cib) -> Reply {
+        self.merged = Some((base, theirs, cib.clone()));
+        Reply::Said("delta gives up its line".to_owned())
+    }
+
     fn device_says(&self) -> Reply {
         Reply::FenceAnswer(Answer {
             exit: Some(i32::from(self.device_fails.is_some())),
@@ -258,22 +278,10 @@ impl Daemon for Bed {
             Request::WaitIdle { version, .. } => {
                 Reply::Waited { idle: *version <= self.state.version }
             }
-            Request::Revision { version } => {
-                let found = self.state.revisions.iter().find(|r| r.version == *version);
-                Reply::Revision(found.map(|r| Box::new(r.as_ref().clone())))
-            }
+            Request::Revision { version } => self.revision(*version),
             Request::Volumes => Reply::Block(crm_proto::block::Reply::Status(Vec::new())),
-            Request::Divergence => match &self.divergence {
-                Some(lines) => Reply::Divergence(Box::new(lines.clone())),
-                None => Reply::Refused {
-                    why: "the cluster has not diverged".to_owned(),
-                    remedy: String::new(),
-                },
-            },
-            Request::Merge { base, theirs, cib, .. } => {
-                self.merged = Some((*base, *theirs, (**cib).clone()));
-                Reply::Said("delta gives up its line".to_owned())
-            }
+            Request::Divergence => self.lines(),
+            Request::Merge { base, theirs, cib, .. } => self.merge((*base, *theirs), cib),
             Request::Force { .. } => Reply::Said("forced".to_owned()),
             Request::Token { ttl_s } => Reply::Token(format!("token-for-{ttl_s}s")),
             Request::Block(_) if self.busy > 0 => {

@@ -110,6 +110,7 @@ async fn two_lines_become_one_with_what_both_have_changed() {
     is_stale(&two).await;
     assert!(two.propose(attr("n2", "late")).await.is_err(), "it still writes");
     assert_eq!(two.force("root", false), Err(Refused::GivingUp));
+    says(&two, "n1 has gone on without this node: stopping").await;
     // The intent outlives the daemon.
     drop(two);
     let two = starts(&world, "n2").await;

@@ -168,11 +168,11 @@ pub enum Refused {
 impl Takeover {
     /// The situation, for `crm cluster status`; `name` gives nodes their names.
     pub fn state(&self, name: impl Fn(RaftId) -> String) -> State {
-        if let Some(foreign) = &self.durable.diverged {
-            return State::Diverged { peer: name(foreign.peer), common: foreign.common };
-        }
         if let Some(stale) = &self.stale {
             return State::Stale { by: name(stale.by), stopped: stale.stopped };
+        }
+        if let Some(foreign) = &self.durable.diverged {
+            return State::Diverged { peer: name(foreign.peer), common: foreign.common };
         }
         if let (Some(intent), Some(step)) = (&self.durable.intent, self.step()) {
             let doing = match step {
