@@ -607,16 +607,56 @@ pub(crate) enum ClusterCmd {
     },
     /// Go on without the other voters, in a disaster. The others must be off: `crm node fence NODE --confirm`.
     Force {
-        /// Go on though the others may live and have gone on themselves. Two clusters may come of it: then one of the two is removed and joins anew.
+        /// Go on though the others may live and have gone on themselves. Two clusters may come of it: `crm cluster merge` makes one of them again.
         #[arg(long)]
         accept_divergence: bool,
     },
+    /// Two nodes that both went on by force: show how their configurations differ; with --keep make one cluster of them again.
+    #[command(
+        after_help = "Without --keep nothing is changed. Objects that only one side has changed come with the merge; where both have, somebody decides.\n\
+        --keep has to be run on NODE: the merged configuration is committed there; the other node stops what it runs, keeps a copy of its\n\
+        line in given-up/ of its data directory and joins again by itself, as another voter. Data of volumes are not merged: `crm volume status`."
+    )]
+    Merge(MergeArgs),
     /// Members, mode, leader.
     Status {
         /// Output.
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+}
+
+/// One of two lines, as seen from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Word {
+    /// This node's.
+    Ours,
+    /// The other node's.
+    Theirs,
+}
+
+/// `crm cluster merge`.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Keep the line of this node (the one it is run on); the other node gives its own up.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) keep: Option<String>,
+    /// Whose word counts where both have changed an object.
+    #[arg(long, value_enum)]
+    pub(crate) prefer: Option<Word>,
+    /// Whose word counts for one object, as `theirs:ID`; may be given again.
+    #[arg(long, value_parser = taken, value_name = "SIDE:ID")]
+    pub(crate) take: Vec<(Word, String)>,
+    /// Do it without asking.
+    #[arg(long, requires = "keep")]
+    pub(crate) yes: bool,
+}
+
+fn taken(text: &str) -> Result<(Word, String), String> {
+    let wrong = || format!("`{text}` is not ours:ID or theirs:ID");
+    let (side, object) = text.split_once(':').ok_or_else(wrong)?;
+    let side = Word::from_str(side, false).map_err(|_| wrong())?;
+    Ok((side, object.to_owned()))
 }
 
 /// This node, for `init` and `join`.

@@ -38,6 +38,7 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail
             shell.ui.say(&standing);
             Ok(())
         }
+        ClusterCmd::Merge(args) => crate::merge::run(shell, &args),
         ClusterCmd::Status { output } => {
             let status = shell.daemon.status()?;
             match output {

@@ -5,7 +5,7 @@ use crm_core::cib::Cib;
 use crm_core::fencing::{Answer, Coverage, History, Record, Task};
 use crm_core::store::{Edit, FenceRequest, Outcome, Revision};
 use crm_proto::line::{CallError, Line};
-use crm_proto::local::{Reply, Request, StatusReply};
+use crm_proto::local::{Divergence, Reply, Request, StatusReply};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -164,6 +164,14 @@ impl dyn Daemon + '_ {
         }
     }
 
+    /// This line, and the one that has parted from it.
+    pub(crate) fn divergence(&mut self) -> Result<Box<Divergence>, Fail> {
+        match self.ask(&Request::Divergence)? {
+            Reply::Divergence(lines) => Ok(lines),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Volumes as this node's blockd sees them.
     pub(crate) fn volumes(&mut self) -> Result<Vec<crm_proto::block::VolumeStatus>, Fail> {
         match self.block(&Request::Volumes)? {
@@ -202,6 +210,7 @@ fn unexpected(reply: &Reply) -> Fail {
         Reply::Fenced(_) => "the end of fencing",
         Reply::Fencing { .. } => "what is known of fencing",
         Reply::FenceAnswer(_) => "a fence device's answer",
+        Reply::Divergence(_) => "two lines",
         Reply::Said(_) => "words",
         Reply::Block(_) => "blockd's answer",
         Reply::Refused { .. } => "a refusal",

@@ -11,6 +11,7 @@ mod fail;
 mod fence;
 mod fence_setup;
 mod fence_test;
+mod merge;
 mod node;
 mod offline;
 mod preview;

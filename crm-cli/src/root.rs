@@ -102,6 +102,7 @@ fn monitor(shell: &mut Shell<'_>, output: Format) -> Result<(), Fail> {
             | Reply::Fenced(_)
             | Reply::Fencing { .. }
             | Reply::FenceAnswer(_)
+            | Reply::Divergence(_)
             | Reply::Said(_)
             | Reply::Block(_) => {}
         }

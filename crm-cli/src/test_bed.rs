@@ -10,7 +10,7 @@ use crm_core::status::{NodeStatus, ResourceHistory};
 use crm_core::store::{Command, Disarmed, Member, Outcome, State};
 use crm_core::text::{AgentCatalog, AgentInfo, ListedAgents};
 use crm_proto::line::CallError;
-use crm_proto::local::{Mode, NodeLine, Reply, Request, StatusReply};
+use crm_proto::local::{Divergence, Mode, NodeLine, Reply, Request, StatusReply};
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -93,6 +93,10 @@ pub(crate) struct Bed {
     pub(crate) busy: u32,
     /// What fence devices say instead of being well.
     pub(crate) device_fails: Option<String>,
+    /// A line that has parted.
+    pub(crate) divergence: Option<Divergence>,
+    /// What was to be merged: both versions, and what comes of them.
+    pub(crate) merged: Option<(u64, u64, Cib)>,
 }
 
 impl Bed {
@@ -105,7 +109,15 @@ impl Bed {
             let member = Member::node(raft_id, format!("{name}:5406"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
-        Self { state, busy: 0, device_fails: None, meanwhile: None, mode: Mode::Leader }
+        Self {
+            state,
+            busy: 0,
+            device_fails: None,
+            meanwhile: None,
+            mode: Mode::Leader,
+            divergence: None,
+            merged: None,
+        }
     }
 
     /// With seed 002's configuration committed through the command itself.
@@ -155,6 +167,26 @@ impl Bed {
         let coverage = config.coverage(&Answers::default(), &BTreeSet::new(), now_ms);
         let history = Box::new(self.state.fencing.history.clone());
         Reply::Fencing { coverage, pending: BTreeSet::new(), history }
+    }
+
+    fn revision(&self, version: u64) -> Reply {
+        let found = self.state.revisions.iter().find(|r| r.version == version);
+        Reply::Revision(found.map(|r| Box::new(r.as_ref().clone())))
+    }
+
+    fn lines(&self) -> Reply {
+        match &self.divergence {
+            Some(lines) => Reply::Divergence(Box::new(lines.clone())),
+            None => {
+                let why = "the cluster has not diverged".to_owned();
+                Reply::Refused { why, remedy: String::new() }
+            }
+        }
+    }
+
+    fn merge(&mut self, (base, theirs): (u64, u64), cib: &Cib) -> Reply {
+        self.merged = Some((base, theirs, cib.clone()));
+        Reply::Said("delta gives up its line".to_owned())
     }
 
     fn device_says(&self) -> Reply {
@@ -247,11 +279,10 @@ impl Daemon for Bed {
             Request::WaitIdle { version, .. } => {
                 Reply::Waited { idle: *version <= self.state.version }
             }
-            Request::Revision { version } => {
-                let found = self.state.revisions.iter().find(|r| r.version == *version);
-                Reply::Revision(found.map(|r| Box::new(r.as_ref().clone())))
-            }
+            Request::Revision { version } => self.revision(*version),
             Request::Volumes => Reply::Block(crm_proto::block::Reply::Status(Vec::new())),
+            Request::Divergence => self.lines(),
+            Request::Merge { base, theirs, cib, .. } => self.merge((*base, *theirs), cib),
             Request::Force { .. } => Reply::Said("forced".to_owned()),
             Request::Token { ttl_s } => Reply::Token(format!("token-for-{ttl_s}s")),
             Request::Block(_) if self.busy > 0 => {

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod fencing;
 pub mod lint;
 pub mod lrm;
+pub mod merge;
 pub mod plan;
 pub mod simulate;
 pub mod status;

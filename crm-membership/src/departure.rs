@@ -17,7 +17,7 @@ const DEPARTED: &str = "crm-departed";
 /// The note in the data directory of a node that was removed: the words for people.
 const NOTE: &str = "departed";
 /// Files of the data directory that belong to a membership. What counts up (`incarnation`) stays.
-const OWN: [&str; 7] = [
+pub(crate) const OWN: [&str; 7] = [
     "takeover.json",
     "raft.redb",
     "raft.snapshot",

@@ -17,7 +17,7 @@ use crate::site::Site;
 use crate::succession::{self, Begin, Standing, Succession, new_id};
 use crate::tls::{Keys, TlsError};
 use crate::token::{TokenError, Tokens, now_s};
-use crate::{birth, departure, durable, duties};
+use crate::{birth, departure, durable, duties, merge};
 use crm_core::fencing::Answer;
 use crm_core::store::{Command, LEVEL, Member, MemberRole, Outcome, State};
 use crm_proto::{pb, peer};
@@ -87,6 +87,12 @@ pub enum StartError {
     TooOld {
         /// The levels, and what to do.
         why: String,
+    },
+    /// Its line was given up, and not put away yet.
+    #[error("`{dir}` holds a line that this node has given up")]
+    GivenUp {
+        /// The data directory.
+        dir: PathBuf,
     },
     /// The address cannot be used.
     #[error("cannot listen on `{address}`")]
@@ -233,6 +239,10 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     if let Some(words) = departure::noted(&dir).map_err(state)? {
         return Err(StartError::Departed { words });
     }
+    let surrender = merge::noted(&dir).map_err(state)?;
+    if surrender.as_ref().is_some_and(merge::Surrender::is_over) {
+        return Err(StartError::GivenUp { dir });
+    }
     let identity = format!("{} of cluster {}", settings.raft_id, settings.cluster.uuid);
     let (listener, socket) = listen(&settings).await?;
     let log = LogStore::open(&dir, &identity)?;
@@ -243,6 +253,7 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
     let (succession, effects) =
         succeed(&settings, &run_dir, incarnation, (&log, &machine), failure.clone())?;
     let site = Arc::new(Site::new(settings, keys, machine, succession, dial));
+    surrender.into_iter().for_each(|surrender| merge::take_up(&site, surrender));
     // tonic's own `tcp_nodelay` is for listeners that it opens: without it here an answer may wait 40 ms for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let config = raft_config(&site.settings);
@@ -311,8 +322,12 @@ where
     let (tell_leadership, leadership) = watch::channel(Leadership::default());
     let stop = watch::Sender::new(false);
     let (agents, fencing) = mpsc::channel(ORDERS_WAITING);
-    let service =
-        PeerService { proposer: proposer.clone(), orders: inbox.clone(), fencing: agents };
+    let service = PeerService {
+        proposer: proposer.clone(),
+        orders: inbox.clone(),
+        fencing: agents,
+        admission: Arc::clone(&admission),
+    };
     let serving = serve(
         Arc::clone(&site),
         incoming,
@@ -725,6 +740,17 @@ impl Handle {
     /// # Errors
     /// When this is not the situation for it, with the reason.
     pub fn force(&self, operator: &str, accept_divergence: bool) -> Result<(), Refused> {
+        if self.0.proposer.site.surrender.borrow().is_some() {
+            let taken_back = accept_divergence.then(|| self.stand_up_again());
+            match taken_back {
+                Some(Ok(())) => tracing::warn!(operator, "this line is not given up after all"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "cannot take back that this line is given up");
+                    return Err(Refused::GivingUp);
+                }
+                None => return Err(Refused::GivingUp),
+            }
+        }
         self.0.proposer.site.succession.order(takeover::Order::Force {
             operator: operator.to_owned(),
             accept_divergence,

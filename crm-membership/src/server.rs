@@ -6,6 +6,7 @@ use crate::bootstrap::chain_of;
 use crate::consensus::{Snapshot, SnapshotMeta, Types, Vote, network};
 use crate::departure;
 use crate::handle::{FenceWork, Incoming};
+use crate::merge;
 use crate::proposer::{Ask, Attempt, Proposer};
 use crate::renewal;
 use crate::site::{LeaderSign, Site};
@@ -29,6 +30,7 @@ pub(crate) struct PeerService {
     pub(crate) proposer: Proposer,
     pub(crate) orders: mpsc::Sender<Incoming>,
     pub(crate) fencing: mpsc::Sender<FenceWork>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -141,6 +143,11 @@ impl pb::peer_server::Peer for PeerService {
         let caller = self.caller(&request)?;
         self.site().reply(caller, self.serve_fencing(caller, request).await)
     }
+
+    async fn parley(&self, request: Request<pb::Parley>) -> Result<Response<pb::Parleyed>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_parley(caller, request).await)
+    }
 }
 
 impl PeerService {
@@ -246,6 +253,18 @@ impl PeerService {
             Ok(certificate_pem) => pb::Certified { certificate_pem, why: String::new() },
             Err(error) => pb::Certified { certificate_pem: String::new(), why: chain_of(&error) },
         })
+    }
+
+    async fn serve_parley(
+        &self,
+        caller: u64,
+        request: Request<pb::Parley>,
+    ) -> Result<pb::Parleyed, Status> {
+        self.site().admit(Call::Parley, caller, request.metadata())?;
+        let what = serde_json::from_slice(&request.into_inner().body)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let answer = merge::answer(&self.admission, caller, what).await;
+        Ok(pb::Parleyed { body: serde_json::to_vec(&answer).map_err(internal)? })
     }
 
     async fn serve_fencing(

@@ -3,6 +3,7 @@
 
 use crate::consensus::machine::Machine;
 use crate::consensus::{Metrics, Peer};
+use crate::merge::Surrender;
 use crate::settings::Settings;
 use crate::succession::Succession;
 use crate::tls::Keys;
@@ -41,6 +42,8 @@ pub(crate) struct Site {
     pub(crate) judged: Mutex<Instant>,
     /// The others have removed this node: their words.
     pub(crate) expelled: watch::Sender<Option<String>>,
+    /// This node gives its line up.
+    pub(crate) surrender: watch::Sender<Option<Surrender>>,
     /// Raft's membership, as of its last change.
     roster: Mutex<BTreeMap<u64, Peer>>,
     channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
@@ -69,6 +72,7 @@ impl Site {
             leading: AtomicBool::new(false),
             judged: Mutex::new(Instant::now()),
             expelled: watch::Sender::new(None),
+            surrender: watch::Sender::new(None),
             roster: Mutex::new(BTreeMap::new()),
             channels: Mutex::new(BTreeMap::new()),
         }

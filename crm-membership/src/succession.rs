@@ -8,8 +8,8 @@ use crate::durable;
 use crate::site::Site;
 use crm_quorum::lineage::{Evidence, Generation, GenerationId, RaftId};
 use crm_quorum::takeover::{
-    Alarm, BootId, Call, Durable, Effect, Event, Greeting, Identity, Mark, Order, Refusal, Refused,
-    Service, State, Step, Takeover, Voters,
+    Alarm, BootId, Call, Durable, Effect, Event, Foreign, Greeting, Identity, Mark, Order, Refusal,
+    Refused, Service, State, Step, Takeover, Voters,
 };
 use openraft::ChangeMembers;
 use serde::de::DeserializeOwned;
@@ -232,6 +232,16 @@ impl Succession {
         }
     }
 
+    /// The line that has parted from this one.
+    pub(crate) fn foreign(&self) -> Option<Foreign> {
+        self.inside().core.durable().diverged.clone()
+    }
+
+    /// The generations of this line, oldest first.
+    pub(crate) fn generations(&self) -> Vec<GenerationId> {
+        self.inside().core.durable().lineage.ids()
+    }
+
     fn busy(&self) -> bool {
         let core = &self.inside().core;
         core.step().is_some() || core.wants_rejoin().is_some()
@@ -287,7 +297,7 @@ async fn carry(raft: &Raft, site: &Arc<Site>, effect: Effect) {
             let to = site.name_of(to).unwrap_or_default();
             return tracing::error!(
                 to,
-                "this side of the divergence lost: it has to be emptied and to join again"
+                "this side of the divergence lost: it stops what it runs, and joins again"
             );
         }
         Effect::Alarm(alarm) => return alarmed(site, &alarm),
@@ -297,6 +307,10 @@ async fn carry(raft: &Raft, site: &Arc<Site>, effect: Effect) {
         }
         Effect::Do(step) => {
             ("takeover", tokio::time::timeout(STEP_LIMIT, go(raft, site, step)).await)
+        }
+        // A line of its own is not brought up to date.
+        Effect::AskRejoin { .. } if site.surrender.borrow().is_some() => {
+            ("giving up", Ok(crate::merge::surrender(site).await))
         }
         Effect::AskRejoin { of } => (
             "rejoin",
@@ -323,7 +337,7 @@ fn alarmed(site: &Site, alarm: &Alarm) {
     match alarm {
         Alarm::Diverged(foreign) => tracing::error!(
             peer = name(foreign.peer),
-            "DIVERGED: both sides have gone on without the other; `crm cluster remove` it on the side that is to be kept, and let it join anew"
+            "DIVERGED: both sides have gone on without the other; `crm cluster merge` shows the two and makes one of them"
         ),
         Alarm::FencingDoubtful(peer) => tracing::error!(
             peer = name(*peer),

@@ -10,34 +10,12 @@ use crm_quorum::lineage::How;
 use std::time::Duration;
 use world::*;
 
-const LIMIT: Duration = Duration::from_secs(20);
-
 fn by_hand() -> How {
     How::Hand { operator: "test".to_owned() }
 }
 
-/// Its power fails, and everybody hears it.
-async fn dies(gone: Handle, left: &Handle) {
-    let name = gone.name().to_owned();
-    drop(gone);
-    let mut peers = left.peers();
-    within(LIMIT, "death", peers.wait_for(|p| !p[&name].alive)).await.unwrap();
-    quorate(left, false, LIMIT).await;
-}
-
 fn confirm(survivor: &Handle, dead: &str) {
     survivor.confirmed_off(dead, survivor.incarnation_of(dead), by_hand(), 1);
-}
-
-async fn alone(node: &Handle) {
-    let me = node.name().to_owned();
-    leadership(node, LIMIT, |l| l.me_leader && l.voters.len() == 1 && l.voters.contains(&me)).await;
-}
-
-/// Comes back with its disk, and nothing of what a reboot empties.
-async fn reboots(world: &World, name: &str) -> Handle {
-    std::fs::remove_dir_all(world.run_dir(name)).unwrap();
-    starts(world, name).await
 }
 
 async fn rejoins(node: &Handle) {
@@ -60,16 +38,6 @@ async fn is_silent(world: &World, number: u8) {
         }
     };
     within(LIMIT, "silence", free).await;
-}
-
-/// What it says of itself begins so, soon.
-async fn says(node: &Handle, words: &str) {
-    let told = async {
-        while !node.standing().state.to_string().starts_with(words) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    within(LIMIT, words, told).await;
 }
 
 fn generations(node: &Handle) -> Vec<String> {

@@ -1,9 +1,10 @@
 //! The control socket of `crmd` (`/run/crm/crmd.sock`): JSON lines. Used by `crm`, by agents' shims (`crm_attribute`, ...) and by tests.
 
+use crate::peer::Line;
 use crm_core::cib::Cib;
 use crm_core::fencing::{Answer, Coverage, History, Record, Task};
 use crm_core::plan::Plan;
-use crm_core::store::{Edit, FenceRequest, Outcome, State};
+use crm_core::store::{Edit, FenceRequest, Outcome, Revision, State};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -81,6 +82,19 @@ pub struct StatusReply {
     pub now_ms: u64,
 }
 
+/// Two lines that have parted: what `crm cluster merge` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// This node's.
+    pub ours: Line,
+    /// The other one.
+    pub theirs: Line,
+    /// How many generations are common.
+    pub common: usize,
+    /// The last revision that both have, if it is kept on both sides.
+    pub base: Option<Revision>,
+}
+
 /// A request to crmd. What other users than root and the daemon's own may ask: [`crate::role::Role::needed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -156,6 +170,19 @@ pub enum Request {
         /// Though they may live and have gone on themselves.
         accept_divergence: bool,
     },
+    /// The line that has parted from this node's, and the base that both have.
+    Divergence,
+    /// Keep this node's line: commit what comes of both configurations, and have the other side give its line up (ADR-0016).
+    Merge {
+        /// CIB version of this side that the merge was made from.
+        base: u64,
+        /// CIB version of the other side.
+        theirs: u64,
+        /// What comes of both.
+        cib: Box<Cib>,
+        /// Which command.
+        message: String,
+    },
     /// Ask a fence device something on this node that does nobody any harm (`monitor`, `status`, `list`).
     FenceCheck {
         /// What.
@@ -216,7 +243,7 @@ pub enum Reply {
     /// Token.
     Token(String),
     /// A revision; `None` = not kept any more.
-    Revision(Option<Box<crm_core::store::Revision>>),
+    Revision(Option<Box<Revision>>),
     /// Fencing that was asked for has ended.
     Fenced(Box<Record>),
     /// Devices, and what came of fencing.
@@ -230,6 +257,8 @@ pub enum Reply {
     },
     /// What a fence device said.
     FenceAnswer(Answer),
+    /// The other line.
+    Divergence(Box<Divergence>),
     /// Done; in words.
     Said(String),
     /// blockd's answer.

@@ -70,6 +70,8 @@ impl Role {
             | Request::Token { .. }
             | Request::Fence { .. }
             | Request::Force { .. }
+            | Request::Divergence
+            | Request::Merge { .. }
             | Request::FenceCheck { .. }
             | Request::RemoveNode { .. }
             | Request::Leave
@@ -121,6 +123,8 @@ pub fn hide_secrets(reply: &mut Reply) {
         | Reply::Fencing { .. }
         | Reply::FenceAnswer(_)
         | Reply::Said(_)
+        // For admins only.
+        | Reply::Divergence(_)
         | Reply::Block(_)
         | Reply::Refused { .. } => {}
     }
@@ -197,6 +201,7 @@ mod tests {
             (edit(vec![node("site")]), Role::Admin),
             (Request::Token { ttl_s: 1 }, Role::Admin),
             (Request::Leave, Role::Admin),
+            (Request::Divergence, Role::Admin),
             (Request::SetAttr { name: "a".into(), value: None }, Role::Admin),
         ];
         for (request, role) in cases {

@@ -173,6 +173,10 @@ impl Client {
                     Err(error) => refused(&error.to_string(), "crm cluster status"),
                 }
             }
+            Request::Divergence => self.divergence().await,
+            Request::Merge { base, theirs, cib, message } => {
+                self.merge((base, theirs), cib, message, by.to_owned()).await
+            }
             Request::RemoveNode { node, force } => self.remove(node, force, by.to_owned()).await,
             Request::Leave => self.leave(by.to_owned()).await,
             Request::Renew { node } => self.renew(&node).await,
@@ -312,6 +316,8 @@ impl Daemon {
             | Request::Cleanup { .. }
             | Request::Token { .. }
             | Request::Force { .. }
+            | Request::Divergence
+            | Request::Merge { .. }
             | Request::RemoveNode { .. }
             | Request::Leave
             | Request::Renew { .. }

@@ -68,11 +68,21 @@ pub(crate) struct Daemon {
     fencing_of: BTreeMap<String, u64>,
 }
 
+/// Why the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was told to, or its node is no member any more.
+    Over,
+    /// Its line was given up for another one: it starts again with an empty log (ADR-0016).
+    Anew,
+}
+
 /// Runs the daemon to its end.
 ///
 /// # Errors
 /// When it cannot start, or membership has failed for good.
-pub(crate) async fn run() -> anyhow::Result<()> {
+pub(crate) async fn run() -> anyhow::Result<Ending> {
+    crm_membership::settle(&Settings::path()).context("put away the line that was given up")?;
     let settings = Settings::load(&Settings::path()).context("read the node's settings")?;
     let (me, data_dir) = (settings.name.clone(), settings.data_dir.clone());
     let feeder = Feeder::new(settings.watchdog.clone());
@@ -197,15 +207,18 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
 }
 
 impl Daemon {
-    async fn work(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> anyhow::Result<()> {
+    async fn work(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> anyhow::Result<Ending> {
         let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
         let mut failure = self.handle.failure();
+        let handle = self.handle.clone();
+        let mut given_up = std::pin::pin!(handle.given_up());
         loop {
             let input = tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = &mut given_up => return self.start_anew().await,
                 failed = failure.wait_for(Option::is_some) => {
                     let why = failed.ok().and_then(|f| f.clone()).unwrap_or_default();
                     anyhow::bail!("membership failed: {why}");
@@ -223,13 +236,20 @@ impl Daemon {
             self.answer_waiters();
             self.tend_watchdog();
             if let Some(words) = self.controller.may_go().map(str::to_owned) {
-                return self.lay_down(&words).await;
+                return self.lay_down(&words).await.map(|()| Ending::Over);
             }
         }
         tracing::info!("crmd is told to end; what it manages goes on");
         self.take_leave().await;
         self.handle.shutdown().await;
-        Ok(())
+        Ok(Ending::Over)
+    }
+
+    /// This line is given up, and nothing runs here: the node has a place in the winner's cluster.
+    async fn start_anew(&mut self) -> anyhow::Result<Ending> {
+        self.feeder.disarm();
+        self.handle.shutdown().await;
+        Ok(Ending::Anew)
     }
 
     /// This node was removed, and nothing runs on it any more.

@@ -136,7 +136,7 @@ fn value(text: &str) -> String {
     out
 }
 
-fn pair(nv: &Nv) -> String {
+pub(crate) fn pair(nv: &Nv) -> String {
     match &nv.value {
         Some(text) => format!("{}={}", nv.name, value(text)),
         None => nv.name.clone(),

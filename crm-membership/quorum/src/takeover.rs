@@ -93,7 +93,7 @@ pub struct Durable {
     pub intent: Option<Generation>,
     /// The other side of a divergence.
     pub diverged: Option<Foreign>,
-    /// First own generations of lines that lost a merge.
+    /// Newest generations of lines that lost a merge: one that goes on after that has diverged again.
     pub disowned: BTreeSet<GenerationId>,
     /// The highest raft id that has ever been a voter.
     pub highest_id: RaftId,
@@ -731,7 +731,7 @@ impl Takeover {
     /// Our line goes on, the other one lost.
     fn disown(&mut self, out: &mut Vec<Effect>) {
         if let Some(foreign) = self.durable.diverged.take() {
-            self.durable.disowned.extend(foreign.lineage.get(foreign.common));
+            self.durable.disowned.extend(foreign.lineage.last());
             self.store(out);
         }
     }

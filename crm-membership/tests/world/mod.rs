@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) const TTL: Duration = Duration::from_secs(60);
 
 pub(crate) fn log_to_test_output() {
@@ -105,19 +106,6 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, event: impl Future<Ou
     ended.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
 }
 
-/// Starts as soon as its former self has let go of port and files.
-pub(crate) async fn starts(world: &World, name: &str) -> Handle {
-    let starting = async {
-        loop {
-            match crm_membership::start(world.settings(name), world.run_dir(name)).await {
-                Ok(handle) => return handle,
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    within(Duration::from_secs(20), "start", starting).await
-}
-
 pub(crate) async fn leadership(
     handle: &Handle,
     limit: Duration,
@@ -164,4 +152,47 @@ pub(crate) fn attr(node: &str, value: &str) -> Command {
 
 pub(crate) fn has(state: &State, node: &str, value: &str) -> bool {
     state.status.nodes.get(node).is_some_and(|n| n.attrs.get("colour").is_some_and(|v| v == value))
+}
+
+/// Its power fails, and everybody hears it.
+pub(crate) async fn dies(gone: Handle, left: &Handle) {
+    let name = gone.name().to_owned();
+    drop(gone);
+    let mut peers = left.peers();
+    within(LIMIT, "death", peers.wait_for(|p| !p[&name].alive)).await.unwrap();
+    quorate(left, false, LIMIT).await;
+}
+
+pub(crate) async fn alone(node: &Handle) {
+    let me = node.name().to_owned();
+    leadership(node, LIMIT, |l| l.me_leader && l.voters.len() == 1 && l.voters.contains(&me)).await;
+}
+
+/// Starts as soon as its former self has let go of port and files.
+pub(crate) async fn starts(world: &World, name: &str) -> Handle {
+    let starting = async {
+        loop {
+            match crm_membership::start(world.settings(name), world.run_dir(name)).await {
+                Ok(handle) => return handle,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    within(LIMIT, "start", starting).await
+}
+
+/// Comes back with its disk, and nothing of what a reboot empties.
+pub(crate) async fn reboots(world: &World, name: &str) -> Handle {
+    std::fs::remove_dir_all(world.run_dir(name)).unwrap();
+    starts(world, name).await
+}
+
+/// What it says of itself begins so, soon.
+pub(crate) async fn says(node: &Handle, words: &str) {
+    let told = async {
+        while !node.standing().state.to_string().starts_with(words) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(LIMIT, words, told).await;
 }

@@ -24,6 +24,8 @@ pub enum Call {
     Order,
     /// A sign of life.
     Heartbeat,
+    /// What two lines that have parted say to each other, so that a person can merge them: served whatever the lines.
+    Parley,
     /// A node that is no voter (any more) asks to be one.
     Rejoin {
         /// Its log is empty: it has forgotten what it voted for.
@@ -36,7 +38,9 @@ impl Call {
     fn brings_up(self) -> bool {
         match self {
             Self::Vote | Self::PreVote | Self::Append | Self::Snapshot | Self::Heartbeat => true,
-            Self::Transfer | Self::Write | Self::Order | Self::Rejoin { .. } => false,
+            Self::Transfer | Self::Write | Self::Order | Self::Parley | Self::Rejoin { .. } => {
+                false
+            }
         }
     }
 
@@ -69,7 +73,7 @@ pub enum Refusal {
     MineStale,
     /// Both sides went on.
     #[error(
-        "diverged: both sides have gone on without the other; one has to be removed, and to join anew"
+        "diverged: both sides have gone on without the other; `crm cluster merge` makes one of them"
     )]
     Diverged,
     /// From an earlier start of the caller's daemon.
@@ -114,6 +118,7 @@ impl Takeover {
     ) -> (Result<(), Refusal>, Vec<Effect>) {
         let mut out = Vec::new();
         let verdict = match self.meet(call, from, greeting, &mut out) {
+            Ok(_) if call == Call::Parley => Ok(()),
             Ok(Relation::Equal) => Ok(()),
             Ok(Relation::MineStale) if call.brings_up() => Ok(()),
             Ok(Relation::MineStale) => Err(Refusal::MineStale),
@@ -138,7 +143,8 @@ impl Takeover {
     ) -> (bool, Vec<Effect>) {
         let mut out = Vec::new();
         let met = self.meet(call, from, greeting, &mut out);
-        (met == Ok(Relation::Equal) || met == Ok(Relation::TheirsStale), out)
+        let parley = call == Call::Parley && met.is_ok();
+        (parley || met == Ok(Relation::Equal) || met == Ok(Relation::TheirsStale), out)
     }
 
     fn meet(
@@ -218,7 +224,7 @@ impl Takeover {
 
     fn diverge(&mut self, peer: RaftId, greeting: &Greeting, common: usize, out: &mut Vec<Effect>) {
         let lineage = greeting.lineage.clone();
-        let disowned = lineage.get(common).is_some_and(|id| self.durable.disowned.contains(id));
+        let disowned = lineage.last().is_some_and(|id| self.durable.disowned.contains(id));
         let foreign = Foreign { peer, lineage, common };
         if disowned || self.durable.diverged.as_ref() == Some(&foreign) {
             return;

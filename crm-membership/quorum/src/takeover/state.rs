@@ -103,7 +103,7 @@ impl fmt::Display for State {
             }
             Self::Diverged { peer, common } => write!(
                 f,
-                "DIVERGED from {peer} after generation {}: both sides have gone on; to keep this one: `crm cluster remove {peer}`, then let {peer} join anew",
+                "DIVERGED from {peer} after generation {}: both sides have gone on; `crm cluster merge` shows the two, and keeps one with what the other has changed",
                 common.saturating_sub(1)
             ),
         }
@@ -146,6 +146,11 @@ pub enum Refused {
         "others have gone on without this node: rejoin or merge; `crm cluster force --accept-divergence` gives up what they wrote"
     )]
     GoneOn,
+    /// Its line lost a merge.
+    #[error(
+        "this node gives up its line (`crm cluster merge`); --accept-divergence takes that back"
+    )]
+    GivingUp,
     /// It has no say.
     #[error("this node is not a voter of the newest generation it knows")]
     NotVoter,
@@ -163,11 +168,11 @@ pub enum Refused {
 impl Takeover {
     /// The situation, for `crm cluster status`; `name` gives nodes their names.
     pub fn state(&self, name: impl Fn(RaftId) -> String) -> State {
-        if let Some(foreign) = &self.durable.diverged {
-            return State::Diverged { peer: name(foreign.peer), common: foreign.common };
-        }
         if let Some(stale) = &self.stale {
             return State::Stale { by: name(stale.by), stopped: stale.stopped };
+        }
+        if let Some(foreign) = &self.durable.diverged {
+            return State::Diverged { peer: name(foreign.peer), common: foreign.common };
         }
         if let (Some(intent), Some(step)) = (&self.durable.intent, self.step()) {
             let doing = match step {

@@ -341,6 +341,8 @@ fn a_divergence_lasts_until_a_merge_names_the_winner() {
     assert_eq!(verdict, Err(Refusal::Diverged));
     assert_eq!(out.last(), Some(&Effect::Alarm(Alarm::Diverged(foreign))));
     assert_eq!(core.receive(Call::Append, 2, &other).1, [], "once");
+    assert_eq!(core.receive(Call::Parley, 2, &other), (Ok(()), vec![]), "they may talk of a merge");
+    assert!(core.answered(Call::Parley, 2, &other).0 && !core.answered(Call::Append, 2, &other).0);
     assert_eq!(core.service(), Service::Full, "its side goes on");
     assert!(sentence(&core).starts_with("DIVERGED from beta after generation 0"));
     let merge = |winner| Order::Merge { winner: gid(winner) };
@@ -355,6 +357,9 @@ fn a_divergence_lasts_until_a_merge_names_the_winner() {
     core.order(merge(1)).unwrap();
     assert_eq!(core.receive(Call::Append, 2, &other), (Err(Refusal::Diverged), vec![]));
     assert_eq!(sentence(&core), "in quorum: the only voter since generation 1");
+    let (verdict, _) = core.receive(Call::Append, 2, &greeting(&[0, 2, 3], 30, None));
+    assert_eq!(verdict, Err(Refusal::Diverged));
+    assert!(sentence(&core).starts_with("DIVERGED"), "the loser has been forced to go on");
 }
 
 #[test]
