@@ -5,7 +5,9 @@ use crate::admission::{DATA_KEY, fingerprint, node_parameters};
 use crate::birth::{self, Birth};
 use crate::departure;
 use crate::durable;
-use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
+use crate::settings::{
+    Addresses, Cluster, Seat, Settings, SettingsError, check_address, check_name,
+};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
 use crate::token::{Token, TokenError, ca_pin, now_s, random, sign};
 use crm_proto::pb;
@@ -118,9 +120,10 @@ pub fn init(
     dirs: &Dirs,
     cluster_name: &str,
     node_name: &str,
-    address: &str,
+    addresses: impl Into<Addresses>,
 ) -> Result<Settings, BootstrapError> {
-    check(dirs, node_name, address)?;
+    let addresses = addresses.into();
+    check(dirs, node_name, &addresses)?;
     let cluster = Cluster { name: cluster_name.to_owned(), uuid: Uuid::new_v4().to_string() };
     let ca_key = KeyPair::generate()?;
     let mut parameters = CertificateParams::new(Vec::new())?;
@@ -142,9 +145,9 @@ pub fn init(
         data: &random::<KEY_BYTES>()?,
     };
     write_secrets(dirs, &secrets)?;
-    let seats =
-        vec![Seat { name: node_name.to_owned(), raft_id: FOUNDER, address: address.to_owned() }];
-    finish(dirs, Birth::Founded, node_settings(dirs, node_name, address, cluster, seats))
+    let Addresses { address, links } = addresses.clone();
+    let seats = vec![Seat { name: node_name.to_owned(), raft_id: FOUNDER, address, links }];
+    finish(dirs, Birth::Founded, node_settings(dirs, node_name, addresses, cluster, seats))
 }
 
 /// Joins the cluster of the token through the node at `at` (or at the token's own addresses). The
@@ -156,24 +159,27 @@ pub fn init(
 pub async fn join(
     dirs: &Dirs,
     name: &str,
-    my_address: &str,
+    addresses: impl Into<Addresses>,
     at: Option<&str>,
     token: &str,
 ) -> Result<Settings, BootstrapError> {
-    check(dirs, name, my_address)?;
+    let addresses = addresses.into();
+    check(dirs, name, &addresses)?;
     let token = Token::parse(token)?;
     if token.expires <= now_s() {
         return Err(TokenError::Expired.into());
     }
     let node_key = KeyPair::generate()?;
     let request = node_parameters(name, &token.cluster)?.serialize_request(&node_key)?.pem()?;
-    let request = pb::JoinRequest {
+    let mut request = pb::JoinRequest {
         name: name.to_owned(),
-        address: my_address.to_owned(),
+        address: addresses.address.clone(),
+        links: addresses.links.clone(),
         token_id: token.id.clone(),
-        hmac: sign(&token.secret, name, my_address, &request),
         csr_pem: request,
+        ..pb::JoinRequest::default()
     };
+    request.hmac = sign(&token.secret, &request);
     let reply = ask(&token, at, request).await?;
     if fingerprint(&reply.ca_pem).as_ref() != Ok(&token.ca) {
         return Err(TokenError::Damaged.into());
@@ -191,9 +197,9 @@ pub async fn join(
     let seats = reply
         .seats
         .into_iter()
-        .map(|s| Seat { name: s.name, raft_id: s.raft_id, address: s.address })
+        .map(|s| Seat { name: s.name, raft_id: s.raft_id, address: s.address, links: s.links })
         .collect();
-    let mut settings = node_settings(dirs, name, my_address, cluster, seats);
+    let mut settings = node_settings(dirs, name, addresses, cluster, seats);
     settings.raft_id = reply.raft_id;
     finish(dirs, Birth::Joined, settings)
 }
@@ -319,10 +325,10 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-fn check(dirs: &Dirs, name: &str, address: &str) -> Result<(), BootstrapError> {
+fn check(dirs: &Dirs, name: &str, addresses: &Addresses) -> Result<(), BootstrapError> {
     let argument = |why| BootstrapError::Argument { why };
     check_name(name).map_err(argument)?;
-    check_address(address).map_err(argument)?;
+    addresses.check().map_err(argument)?;
     departure::put_aside(dirs)
         .map_err(|source| BootstrapError::Write { path: dirs.data.clone(), source })?;
     let taken = [
@@ -376,13 +382,14 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BootstrapError> {
 fn node_settings(
     dirs: &Dirs,
     name: &str,
-    address: &str,
+    addresses: Addresses,
     cluster: Cluster,
     seats: Vec<Seat>,
 ) -> Settings {
     Settings {
         name: name.to_owned(),
-        address: address.to_owned(),
+        address: addresses.address,
+        links: addresses.links,
         listen: None,
         data_dir: dirs.data.clone(),
         tls_dir: dirs.tls.clone(),
