@@ -7,6 +7,7 @@ use crm_core::fencing::{Call, Params, Verb, is_own_parameter};
 use crm_core::store::MemberRole;
 use crm_core::text::AgentCatalog;
 use crm_membership::bootstrap::{self, Dirs, Newcomer};
+use crm_membership::{Addresses, Settings};
 use std::collections::BTreeMap;
 
 /// Port of the cluster when none is given.
@@ -75,19 +76,29 @@ pub(crate) fn fence_try(
 
 pub(crate) fn cluster_init(args: InitArgs) -> anyhow::Result<String> {
     let address = args.address.unwrap_or_else(|| format!("{}:{PORT}", args.node));
-    let settings = bootstrap::init(&Dirs::usual(), &args.name, &args.node, &address)?;
+    let addresses = Addresses { address, links: args.links };
+    let settings = bootstrap::init(&Dirs::usual(), &args.name, &args.node, addresses)?;
     Ok(format!(
         "cluster {} founded by {} at {}\nstart it:    systemctl enable --now crm-blockd crmd\nthen join:   crm cluster token",
-        settings.cluster.name, settings.name, settings.address
+        settings.cluster.name,
+        settings.name,
+        words_of(&settings)
     ))
+}
+
+/// Where a node is to be reached.
+fn words_of(settings: &Settings) -> String {
+    let all: Vec<String> = settings.addresses().all().cloned().collect();
+    all.join(" and ")
 }
 
 pub(crate) fn cluster_join(args: JoinArgs) -> anyhow::Result<String> {
     let address = args.address.unwrap_or_else(|| format!("{}:{PORT}", args.node));
+    let addresses = Addresses { address, links: args.links };
     let runtime = runtime()?;
     let dirs = Dirs::usual();
     let role = if args.witness { MemberRole::Witness } else { MemberRole::Node };
-    let newcomer = Newcomer { name: &args.node, address: &address, role };
+    let newcomer = Newcomer { name: &args.node, addresses, role };
     let joined = bootstrap::join(&dirs, newcomer, Some(&args.peer), &args.token);
     let settings = runtime.block_on(joined)?;
     let (how, units) = match role {

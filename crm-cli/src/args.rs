@@ -590,6 +590,20 @@ pub(crate) enum ClusterCmd {
     },
     /// This node leaves the cluster, and its crmd ends. Drain it first: `crm node standby --wait`.
     Leave,
+    /// Give this node other addresses; nothing stops. To be run on the node itself, which must have the new addresses already.
+    #[command(
+        after_help = "All addresses are given, also those that stay. The node listens at the new ones, writes them to node.yaml, tells the\n\
+        cluster, and then lets go of the old ones. A node with a replica of a volume keeps the host of its first address."
+    )]
+    Address {
+        /// The node: this one.
+        node: String,
+        /// `HOST:PORT` at which the other nodes reach it.
+        address: String,
+        /// Its `HOST:PORT` on a further network; once for each.
+        #[arg(long = "link", value_name = "HOST:PORT")]
+        links: Vec<String>,
+    },
     /// Give nodes a new key and certificate; nothing stops, and the old certificate is revoked.
     Rotate {
         /// The node.
@@ -668,6 +682,9 @@ pub(crate) struct HereArgs {
     /// `HOST:PORT` at which the other nodes reach this one.
     #[arg(long)]
     pub(crate) address: Option<String>,
+    /// Its `HOST:PORT` on a further network; once for each. Link i of a node talks to link i of the others.
+    #[arg(long = "link", value_name = "HOST:PORT")]
+    pub(crate) links: Vec<String>,
 }
 
 /// `crm apply`.

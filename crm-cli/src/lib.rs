@@ -108,6 +108,8 @@ pub struct InitArgs {
     pub node: String,
     /// `HOST:PORT` at which the other nodes reach this one, when given.
     pub address: Option<String>,
+    /// `HOST:PORT` of each further link.
+    pub links: Vec<String>,
 }
 
 /// Arguments of `crm cluster join`.
@@ -123,6 +125,8 @@ pub struct JoinArgs {
     pub address: Option<String>,
     /// It votes only.
     pub witness: bool,
+    /// `HOST:PORT` of each further link.
+    pub links: Vec<String>,
 }
 
 /// Runs the command; `args` begins with the program's own name. Exit codes: 0 done, 1 refused, 2 broken.

@@ -106,7 +106,7 @@ impl Bed {
         let found = Command::Found { name: "lab".to_owned(), uuid: "u-1".to_owned() };
         assert!(matches!(state.apply(found), Outcome::Done { .. }));
         for (raft_id, name) in [(1, "alpha"), (2, "delta")] {
-            let member = Member::node(raft_id, format!("{name}:5406"));
+            let member = Member::new(raft_id, format!("{name}:5406"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         Self {
@@ -209,6 +209,7 @@ impl Bed {
             online: !alone || name == "alpha",
             standby: standby(name),
             address: format!("{name}:5406"),
+            links: Vec::new(),
         };
         let mut plan = Plan::default();
         for primitive in self.state.cib.primitives() {
@@ -310,7 +311,8 @@ impl Daemon for Bed {
             | Request::GetAttr { .. }
             | Request::RemoveNode { .. }
             | Request::Leave
-            | Request::Renew { .. } => {
+            | Request::Renew { .. }
+            | Request::Relocate { .. } => {
                 Reply::Refused { why: "not asked in tests".to_owned(), remedy: String::new() }
             }
         })

@@ -89,7 +89,7 @@ impl Gamma {
 fn cluster(nodes: &[&str], properties: &str) -> Result<State, String> {
     let mut state = State::default();
     for (raft_id, name) in (1..).zip(nodes) {
-        let member = Member::node(raft_id, format!("10.0.0.{raft_id}:7631"));
+        let member = Member::new(raft_id, format!("10.0.0.{raft_id}:7631"));
         state.apply(Command::SetMember { name: (*name).to_owned(), member });
     }
     let text = format!(

@@ -35,7 +35,7 @@ impl Alpha {
     fn hearing(added: &str, heard: bool) -> Result<Self, String> {
         let mut state = State::default();
         for (raft_id, name) in (1..).zip(NODES) {
-            let member = Member::node(raft_id, format!("10.0.0.{raft_id}:7631"));
+            let member = Member::new(raft_id, format!("10.0.0.{raft_id}:7631"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         let mut session = Session::new(state.cib.as_ref().clone(), state.version);

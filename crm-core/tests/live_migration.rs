@@ -39,7 +39,7 @@ impl Alpha {
     fn new() -> Self {
         let mut state = State::default();
         for (raft_id, name) in [(1, "alpha"), (2, "beta"), (3, "gamma")] {
-            let member = Member::node(raft_id, format!("10.0.0.{raft_id}:7631"));
+            let member = Member::new(raft_id, format!("10.0.0.{raft_id}:7631"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         let (me, session, current) = ("alpha".to_owned(), 1, true);

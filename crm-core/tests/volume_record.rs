@@ -16,7 +16,7 @@ fn state(nodes: &[&str]) -> State {
     let mut state = State::default();
     state.apply(Command::Found { name: "c".to_owned(), uuid: "c".to_owned() });
     for (id, name) in (1u64..).zip(nodes) {
-        let member = Member::node(id, format!("10.0.0.{id}:7631"));
+        let member = Member::new(id, format!("10.0.0.{id}:7631"));
         state.apply(Command::SetMember { name: (*name).to_owned(), member });
     }
     let replica = |n: &&str| Replica { node: (*n).to_owned(), disk: "/d".to_owned() };

@@ -32,7 +32,7 @@ impl Node {
     fn new(number: usize, text: &str) -> Result<Self, String> {
         let mut state = State::default();
         for (raft_id, name) in (1..).zip(["a", "b", "c"]).take(number) {
-            let member = Member::node(raft_id, format!("10.0.0.{raft_id}:7631"));
+            let member = Member::new(raft_id, format!("10.0.0.{raft_id}:7631"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         let mut session = Session::new(state.cib.as_ref().clone(), state.version);

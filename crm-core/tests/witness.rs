@@ -14,7 +14,7 @@ const DEVICE: &str = "
 const LATER: u64 = 60_000;
 
 fn member(state: &mut State, name: &str, raft_id: u64, role: MemberRole) -> Outcome {
-    let member = Member { role, ..Member::node(raft_id, format!("{name}:7631")) };
+    let member = Member { role, ..Member::new(raft_id, format!("{name}:7631")) };
     state.apply(Command::SetMember { name: name.to_owned(), member })
 }
 

@@ -2,7 +2,7 @@
 //! voter when it has caught up (`duties`).
 
 use crate::proposer::{Ask, ProposeError, Proposer};
-use crate::settings::{Seat, check_address, check_name};
+use crate::settings::{Addresses, Seat, check_name};
 use crate::tls::{self, CA_CERT, CA_KEY, HEARTBEAT_KEY, TlsError};
 use crate::token::{TokenError, Tokens};
 use crm_core::store::{Command, Member, MemberRole, Outcome};
@@ -71,7 +71,7 @@ impl Admission {
         let ca_path = settings.tls_dir.join(CA_CERT);
         let pin = fingerprint(&tls::read(&ca_path)?)
             .map_err(|why| TlsError::Invalid { path: ca_path, why })?;
-        let addresses = vec![settings.address.clone()];
+        let addresses = self.proposer.site.own().all().cloned().collect();
         Ok(self.tokens.issue(&settings.cluster.uuid, &pin, addresses, ttl)?.text())
     }
 
@@ -83,7 +83,9 @@ impl Admission {
         let settings = &self.proposer.site.settings;
         let bad = |why| AdmitError::Request { why };
         check_name(&request.name).map_err(bad)?;
-        check_address(&request.address).map_err(bad)?;
+        let addresses =
+            Addresses { address: request.address.clone(), links: request.links.clone() };
+        addresses.check().map_err(bad)?;
         let key_path = settings.tls_dir.join(CA_KEY);
         if !key_path.exists() {
             return Err(TokenError::NoCaKey { path: key_path }.into());
@@ -95,10 +97,15 @@ impl Admission {
         let certificate =
             sign(&settings.tls_dir, &request.name, &settings.cluster.uuid, &request.csr_pem)?;
         let role = if request.witness { MemberRole::Witness } else { MemberRole::Node };
-        let raft_id = self.add_member(&request.name, &request.address, role).await?;
-        let mut seats = self.proposer.site.members();
+        let raft_id = self.add_member(&request.name, addresses, role).await?;
+        let site = &self.proposer.site;
+        let mut seats = site.members();
         let peer = crate::consensus::Peer { name: request.name, address: request.address };
         seats.insert(raft_id, peer);
+        let seat = |(raft_id, peer)| {
+            let Addresses { address, links } = site.places(raft_id, &peer);
+            pb::Seat { name: peer.name, raft_id, address, links }
+        };
         Ok(pb::JoinReply {
             certificate_pem: certificate,
             ca_pem: tls::read(&settings.tls_dir.join(CA_CERT))?,
@@ -107,10 +114,7 @@ impl Admission {
             raft_id,
             heartbeat_key: tls::read_key(&settings.tls_dir.join(HEARTBEAT_KEY))?.to_vec(),
             data_key: tls::read_key(&settings.data_dir.join(DATA_KEY))?.to_vec(),
-            seats: seats
-                .into_iter()
-                .map(|(raft_id, peer)| pb::Seat { name: peer.name, raft_id, address: peer.address })
-                .collect(),
+            seats: seats.into_iter().map(seat).collect(),
         })
     }
 
@@ -118,18 +122,19 @@ impl Admission {
     pub(crate) async fn add_member(
         &self,
         name: &str,
-        address: &str,
+        addresses: Addresses,
         role: MemberRole,
     ) -> Result<u64, AdmitError> {
         self.check_free(name)?;
         let raft_id = self.proposer.ask(&Ask::AllocateId).await?.index;
-        let member = Member { raft_id, address: address.to_owned(), role };
+        let Addresses { address, links } = addresses;
+        let member = Member { links, role, ..Member::new(raft_id, address.clone()) };
         let command = Command::SetMember { name: name.to_owned(), member };
         let outcome = self.proposer.propose(&command).await?;
         if !matches!(outcome, Outcome::Done { .. }) {
             return Err(AdmitError::Refused { outcome });
         }
-        let seat = Seat { name: name.to_owned(), raft_id, address: address.to_owned() };
+        let seat = Seat { name: name.to_owned(), raft_id, address, links: Vec::new() };
         self.proposer.ask(&Ask::AddLearner(seat)).await?;
         Ok(raft_id)
     }

@@ -5,7 +5,9 @@ use crate::admission::{DATA_KEY, fingerprint, node_parameters};
 use crate::birth::{self, Birth};
 use crate::departure;
 use crate::durable;
-use crate::settings::{Cluster, Seat, Settings, SettingsError, check_address, check_name};
+use crate::settings::{
+    Addresses, Cluster, Seat, Settings, SettingsError, check_address, check_name,
+};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, KEY_BYTES, NODE_CERT, NODE_KEY, TlsError, hex};
 use crate::token::{Token, TokenError, ca_pin, now_s, random, sign};
 use crm_core::store::{LEVEL, MemberRole};
@@ -119,9 +121,10 @@ pub fn init(
     dirs: &Dirs,
     cluster_name: &str,
     node_name: &str,
-    address: &str,
+    addresses: impl Into<Addresses>,
 ) -> Result<Settings, BootstrapError> {
-    check(dirs, node_name, address)?;
+    let addresses = addresses.into();
+    check(dirs, node_name, &addresses)?;
     let cluster = Cluster { name: cluster_name.to_owned(), uuid: Uuid::new_v4().to_string() };
     let ca_key = KeyPair::generate()?;
     let mut parameters = CertificateParams::new(Vec::new())?;
@@ -143,18 +146,18 @@ pub fn init(
         data: &random::<KEY_BYTES>()?,
     };
     write_secrets(dirs, &secrets)?;
-    let seats =
-        vec![Seat { name: node_name.to_owned(), raft_id: FOUNDER, address: address.to_owned() }];
-    finish(dirs, Birth::Founded, node_settings(dirs, node_name, address, cluster, seats))
+    let Addresses { address, links } = addresses.clone();
+    let seats = vec![Seat { name: node_name.to_owned(), raft_id: FOUNDER, address, links }];
+    finish(dirs, Birth::Founded, node_settings(dirs, node_name, addresses, cluster, seats))
 }
 
 /// Who joins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Newcomer<'a> {
     /// Node name.
     pub name: &'a str,
-    /// `HOST:PORT` under which the others reach it.
-    pub address: &'a str,
+    /// Where the others reach it.
+    pub addresses: Addresses,
     /// What it is for.
     pub role: MemberRole,
 }
@@ -162,8 +165,8 @@ pub struct Newcomer<'a> {
 impl<'a> Newcomer<'a> {
     /// One that votes and runs resources.
     #[must_use]
-    pub const fn node(name: &'a str, address: &'a str) -> Self {
-        Self { name, address, role: MemberRole::Node }
+    pub fn node(name: &'a str, addresses: impl Into<Addresses>) -> Self {
+        Self { name, addresses: addresses.into(), role: MemberRole::Node }
     }
 }
 
@@ -179,23 +182,25 @@ pub async fn join(
     at: Option<&str>,
     token: &str,
 ) -> Result<Settings, BootstrapError> {
-    let Newcomer { name, address: my_address, role } = newcomer;
-    check(dirs, name, my_address)?;
+    let Newcomer { name, addresses, role } = newcomer;
+    check(dirs, name, &addresses)?;
     let token = Token::parse(token)?;
     if token.expires <= now_s() {
         return Err(TokenError::Expired.into());
     }
     let node_key = KeyPair::generate()?;
     let request = node_parameters(name, &token.cluster)?.serialize_request(&node_key)?.pem()?;
-    let request = pb::JoinRequest {
+    let mut request = pb::JoinRequest {
         name: name.to_owned(),
-        address: my_address.to_owned(),
+        address: addresses.address.clone(),
+        links: addresses.links.clone(),
         token_id: token.id.clone(),
-        hmac: sign(&token.secret, name, my_address, &request),
         csr_pem: request,
         witness: role.is_witness(),
         level: LEVEL,
+        ..pb::JoinRequest::default()
     };
+    request.hmac = sign(&token.secret, &request);
     let reply = ask(&token, at, request).await?;
     if fingerprint(&reply.ca_pem).as_ref() != Ok(&token.ca) {
         return Err(TokenError::Damaged.into());
@@ -213,9 +218,9 @@ pub async fn join(
     let seats = reply
         .seats
         .into_iter()
-        .map(|s| Seat { name: s.name, raft_id: s.raft_id, address: s.address })
+        .map(|s| Seat { name: s.name, raft_id: s.raft_id, address: s.address, links: s.links })
         .collect();
-    let mut settings = node_settings(dirs, name, my_address, cluster, seats);
+    let mut settings = node_settings(dirs, name, addresses, cluster, seats);
     settings.raft_id = reply.raft_id;
     settings.role = role;
     finish(dirs, Birth::Joined, settings)
@@ -342,10 +347,10 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-fn check(dirs: &Dirs, name: &str, address: &str) -> Result<(), BootstrapError> {
+fn check(dirs: &Dirs, name: &str, addresses: &Addresses) -> Result<(), BootstrapError> {
     let argument = |why| BootstrapError::Argument { why };
     check_name(name).map_err(argument)?;
-    check_address(address).map_err(argument)?;
+    addresses.check().map_err(argument)?;
     departure::put_aside(dirs)
         .map_err(|source| BootstrapError::Write { path: dirs.data.clone(), source })?;
     let taken = [
@@ -399,13 +404,14 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), BootstrapError> {
 fn node_settings(
     dirs: &Dirs,
     name: &str,
-    address: &str,
+    addresses: Addresses,
     cluster: Cluster,
     seats: Vec<Seat>,
 ) -> Settings {
     Settings {
         name: name.to_owned(),
-        address: address.to_owned(),
+        address: addresses.address,
+        links: addresses.links,
         listen: None,
         data_dir: dirs.data.clone(),
         tls_dir: dirs.tls.clone(),

@@ -1,15 +1,17 @@
 //! What the leader does for the membership, and what every node does when a peer comes back.
 
 use crate::consensus::{Metrics, Peer, Raft, StoredMembership, network};
-use crate::heartbeat::{Change, Heartbeats, Target};
+use crate::heartbeat::{Change, Heartbeats, Links, Target};
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
+use crate::settings::Addresses;
 use crate::site::Site;
 use crm_core::store::{Build, Command, LEVEL, Member, Outcome, State};
 use crm_quorum::takeover::Event;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,7 @@ enum Duty {
     Evict(u64),
     /// This node is a witness: another one is to lead.
     HandOver(u64),
+    Readdress(u64, Peer),
 }
 
 /// Founds the cluster's state, promotes learners that have caught up, drops those that were replaced.
@@ -116,8 +119,9 @@ fn next_duty(
     }
     let departed = |id: &u64| state.departed.contains_key(id);
     if !state.members.contains_key(&settings.name) && !departed(&settings.raft_id) {
-        let (raft_id, address) = (settings.raft_id, settings.address.clone());
-        let member = Member { raft_id, address, role: settings.role };
+        let Addresses { address, links } = site.own();
+        let role = settings.role;
+        let member = Member { links, role, ..Member::new(settings.raft_id, address) };
         let name = settings.name.clone();
         return Some(Duty::Propose(Box::new(Command::SetMember { name, member })));
     }
@@ -134,6 +138,13 @@ fn next_duty(
     let learners: BTreeSet<u64> = membership.learner_ids().collect();
     if let Some((id, _)) = membership.nodes().find(|(id, _)| departed(id)) {
         return Some(if learners.contains(id) { Duty::Remove(*id) } else { Duty::Evict(*id) });
+    }
+    for (id, peer) in membership.nodes() {
+        let member = state.members.get(&peer.name).filter(|m| m.raft_id == *id);
+        if let Some(member) = member.filter(|m| m.address != peer.address) {
+            let (name, address) = (peer.name.clone(), member.address.clone());
+            return Some(Duty::Readdress(*id, Peer { name, address }));
+        }
     }
     for (id, peer) in membership.nodes().filter(|(id, _)| learners.contains(id)) {
         let Some(member) = state.members.get(&peer.name) else { continue };
@@ -167,6 +178,8 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
         }
         Duty::Promote(id) => ChangeMembers::AddVoterIds(BTreeSet::from([id])),
         Duty::Remove(id) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
+        // Who a node is, is told by its raft id and its certificate: an address alone cannot make it another one.
+        Duty::Readdress(id, peer) => ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])),
         Duty::Evict(id) => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
     };
     match proposer.raft.change_membership(change, retain).await {
@@ -175,8 +188,9 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
     }
 }
 
-/// Has the state know which certificate this node uses, whether the CA's key is here, and which build this is, for the node's life.
-pub(crate) async fn tell_of_this_node(proposer: Proposer, too_old: watch::Sender<Option<String>>) {
+/// Has the state know which certificate this node uses, whether the CA's key is here, which build this is, and where the node listens, for
+/// the node's life.
+pub(crate) async fn tell_of_itself(proposer: Proposer, too_old: watch::Sender<Option<String>>) {
     let site = Arc::clone(&proposer.site);
     let mut states = site.machine.states();
     loop {
@@ -202,6 +216,18 @@ pub(crate) async fn tell_of_this_node(proposer: Proposer, too_old: watch::Sender
                 Err(error) => tracing::debug!(%error, "cannot tell of this node yet"),
             }
         }
+        let Addresses { address, links } = site.own();
+        let known = |m: &Member| (&m.address, &m.links) == (&address, &links);
+        if member && !state.members.get(name).is_some_and(known) && !site.is_moving() {
+            let command = Command::SetAddresses { name: name.clone(), raft_id, address, links };
+            match proposer.propose(&command).await {
+                Ok(Outcome::Done { .. }) => {}
+                Ok(outcome) => {
+                    tracing::error!(?outcome, "the cluster refuses the addresses of node.yaml");
+                }
+                Err(error) => tracing::debug!(%error, "cannot tell our addresses yet"),
+            }
+        }
         if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, states.changed()).await {
             return;
         }
@@ -211,35 +237,69 @@ pub(crate) async fn tell_of_this_node(proposer: Proposer, too_old: watch::Sender
 /// Aims the heartbeats at the members, as their list or their addresses change.
 pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>) {
     let mut metrics = raft.metrics();
+    let mut states = site.machine.states();
     let mut aimed = Vec::new();
+    let others = |site: &Site| -> Vec<(u64, Peer, Addresses)> {
+        let others = site.members().into_iter().filter(|(id, _)| *id != site.settings.raft_id);
+        let placed = others.map(|(id, peer)| (id, peer.clone(), site.places(id, &peer)));
+        placed.collect()
+    };
     loop {
         site.learn(&metrics.borrow_watched().clone());
+        let members = others(&site);
         let mut targets = Vec::new();
-        for (raft_id, peer) in site.members() {
-            if raft_id == site.settings.raft_id {
-                continue;
-            }
-            match tokio::net::lookup_host(&peer.address).await.map(|mut found| found.next()) {
-                Ok(Some(address)) => targets.push(Target { name: peer.name, raft_id, address }),
-                Ok(None) => tracing::warn!(peer = peer.name, "its name has no address"),
-                Err(error) => tracing::warn!(%error, peer = peer.name, "cannot look up its name"),
-            }
+        for (raft_id, peer, places) in &members {
+            let (raft_id, name) = (*raft_id, peer.name.clone());
+            let addresses = look_up(&name, places).await;
+            targets.push(Target { name, raft_id, addresses });
         }
         if targets != aimed {
             heartbeats.aim(targets.clone());
             aimed = targets;
         }
-        let members = site.members();
         let wake = async {
-            while metrics.changed().await.is_ok() {
+            loop {
+                let go_on = tokio::select! {
+                    biased;
+                    change = metrics.changed() => change.is_ok(),
+                    change = states.changed() => change.is_ok(),
+                };
                 site.learn(&metrics.borrow_watched().clone());
-                if site.members() != members {
-                    return true;
+                if !go_on || others(&site) != members {
+                    return go_on;
                 }
             }
-            false
         };
         if let Ok(false) = tokio::time::timeout(LOOK_AGAIN * 5, wake).await {
+            return;
+        }
+    }
+}
+
+/// The addresses of a peer's links.
+async fn look_up(peer: &str, places: &Addresses) -> Vec<Option<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for place in places.all() {
+        let found = tokio::net::lookup_host(place).await.map(|mut found| found.next());
+        match &found {
+            Ok(Some(_)) => {}
+            Ok(None) => tracing::warn!(peer, place, "this name has no address"),
+            Err(error) => tracing::warn!(%error, peer, place, "cannot look up this name"),
+        }
+        addresses.push(found.ok().flatten());
+    }
+    addresses
+}
+
+/// Calls that went over a link that is down go over another one, and raft tries again at once.
+pub(crate) async fn reroute(raft: Raft, site: Arc<Site>, mut links: watch::Receiver<Links>) {
+    while links.changed().await.is_ok() {
+        let left = site.hang_up(&links.borrow_and_update().clone());
+        if left.is_empty() {
+            continue;
+        }
+        if let Err(fatal) = raft.trigger().reset_backoff(left).await {
+            tracing::debug!(%fatal, "raft has stopped");
             return;
         }
     }

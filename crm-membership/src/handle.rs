@@ -6,13 +6,15 @@ use crate::consensus::machine::Machine;
 use crate::consensus::network::{MESSAGE_MAX, Network};
 use crate::consensus::{Peer, Raft, voters_of};
 use crate::greet::METADATA_MAX;
-use crate::heartbeat::{Change, Heartbeats, PeerHealth, Setup};
+use crate::heartbeat::{Change, Heartbeats, LinkSeen, PeerHealth, Setup};
 use crate::leadership::{self, Leadership};
 use crate::lease;
+use crate::listen::{self, Ears};
 use crate::proposer::{ProposeError, Proposer};
+use crate::relocation::{Doors, MoveError};
 use crate::renewal::{self, RenewError};
 use crate::server::{JoinService, PeerService, give};
-use crate::settings::Settings;
+use crate::settings::{Addresses, Settings};
 use crate::site::Site;
 use crate::succession::{self, Begin, Standing, Succession, new_id};
 use crate::tls::{Keys, TlsError};
@@ -27,14 +29,14 @@ use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Orders that wait for the controller at most; more are refused.
 const ORDERS_WAITING: usize = 256;
@@ -164,12 +166,25 @@ pub struct FenceWork {
     pub reply: oneshot::Sender<Answer>,
 }
 
+/// A link to another member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The member's address on it.
+    pub address: String,
+    /// How it is.
+    pub seen: LinkSeen,
+    /// Calls go over it.
+    pub in_use: bool,
+}
+
 /// The membership of this node. Clones share it.
 #[derive(Clone)]
 pub struct Handle(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) proposer: Proposer,
+    /// What it listens on; a simulated node has none.
+    doors: Option<Doors>,
     admission: Arc<Admission>,
     pub(crate) log: LogStore,
     heartbeats: Arc<Heartbeats>,
@@ -206,7 +221,7 @@ impl Drop for Inner {
 /// # Errors
 /// When a file cannot be used, the address is taken, or the data directory is not this node's.
 pub async fn start(settings: Settings, run_dir: PathBuf) -> Result<Handle, StartError> {
-    let set_up = |what| move |e: io::Error| StartError::SetUp { what, why: e.to_string() };
+    let set_up = set_up_error;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("crm-raft")
@@ -230,6 +245,10 @@ pub async fn start(settings: Settings, run_dir: PathBuf) -> Result<Handle, Start
     }
 }
 
+fn set_up_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |e| StartError::SetUp { what, why: e.to_string() }
+}
+
 /// Everything that happens on the consensus threads.
 async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError> {
     let keys = Keys::load(&settings.tls_dir, &settings.cluster.uuid)?;
@@ -244,7 +263,7 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
         return Err(StartError::GivenUp { dir });
     }
     let identity = format!("{} of cluster {}", settings.raft_id, settings.cluster.uuid);
-    let (listener, socket) = listen(&settings).await?;
+    let ears = Ears::open(&settings.addresses(), settings.listen).await?;
     let log = LogStore::open(&dir, &identity)?;
     // A start that fails lets go of the file before it says so.
     let (machine, founds, incarnation) = look_at(&dir, &log).inspect_err(|_| log.close())?;
@@ -254,12 +273,16 @@ async fn begin(settings: Settings, run_dir: PathBuf) -> Result<Inner, StartError
         succeed(&settings, &run_dir, incarnation, (&log, &machine), failure.clone())?;
     let site = Arc::new(Site::new(settings, keys, machine, succession, dial));
     surrender.into_iter().for_each(|surrender| merge::take_up(&site, surrender));
-    // tonic's own `tcp_nodelay` is for listeners that it opens: without it here an answer may wait 40 ms for an acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let listen = set_up_error("the cluster port");
+    let (move_to, instead) = mpsc::unbounded_channel();
+    let incoming = listen::incoming(ears.listeners().map_err(listen)?, instead);
     let config = raft_config(&site.settings);
     let ground = Ground { site, log, tokens, founds, config, effects, failure };
-    let beat = |site: &Site, changes| beat(site, incarnation, socket, changes);
-    stand_up(ground, beat, incoming).await
+    let sockets = ears.sockets().map_err(set_up_error("the heartbeats' sockets"))?;
+    let beat = |site: &Site, changes| beat(site, incarnation, sockets, changes);
+    let mut inner = stand_up(ground, beat, incoming).await?;
+    inner.doors = Some(Doors::new(ears, move_to));
+    Ok(inner)
 }
 
 /// The state, whether this node founds the cluster, and the number of this start; they must fit the log.
@@ -316,6 +339,7 @@ where
     }
     let (changes, changed) = mpsc::unbounded_channel();
     let heartbeats = Arc::new(beat(&site, changes)?);
+    site.heed(heartbeats.links());
     let proposer = Proposer { site: Arc::clone(&site), raft: raft.clone() };
     let admission = Arc::new(Admission { proposer: proposer.clone(), tokens });
     let (inbox, orders) = mpsc::channel(ORDERS_WAITING);
@@ -343,13 +367,15 @@ where
         tokio::spawn(watching),
         tokio::spawn(duties::lead(proposer.clone(), Arc::clone(&heartbeats), leadership.clone())),
         tokio::spawn(duties::aim(raft.clone(), Arc::clone(&site), Arc::clone(&heartbeats))),
-        tokio::spawn(duties::tell_of_this_node(proposer.clone(), too_old)),
+        tokio::spawn(duties::reroute(raft.clone(), Arc::clone(&site), heartbeats.links())),
+        tokio::spawn(duties::tell_of_itself(proposer.clone(), too_old)),
         tokio::spawn(duties::welcome(raft.clone(), Arc::clone(&site), changed)),
         tokio::spawn(duties::seek(raft.clone(), Arc::clone(&site))),
         tokio::spawn(succession::carry_out(raft, site, effects)),
     ];
     Ok(Inner {
         proposer,
+        doors: None,
         admission,
         log,
         heartbeats,
@@ -396,7 +422,7 @@ pub(crate) fn succeed(
 fn beat(
     site: &Site,
     incarnation: u64,
-    socket: UdpSocket,
+    sockets: Vec<UdpSocket>,
     changes: mpsc::UnboundedSender<Change>,
 ) -> Result<Heartbeats, StartError> {
     let setup = Setup {
@@ -404,23 +430,11 @@ fn beat(
         incarnation,
         timing: site.settings.profile.timing(),
         key: site.keys.heartbeat().clone(),
-        socket,
+        sockets,
         realtime: site.settings.realtime,
     };
     Heartbeats::start(setup, changes)
         .map_err(|e| StartError::SetUp { what: "heartbeats", why: e.to_string() })
-}
-
-/// The TCP and the UDP socket, on the same number.
-async fn listen(settings: &Settings) -> Result<(tokio::net::TcpListener, UdpSocket), StartError> {
-    let text = settings.listen.map_or_else(|| settings.address.clone(), |a| a.to_string());
-    let failed = |source| StartError::Listen { address: text.clone(), source };
-    let found: Vec<SocketAddr> = tokio::net::lookup_host(&text).await.map_err(failed)?.collect();
-    let nothing = || failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    let address = found.first().copied().ok_or_else(nothing)?;
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    let socket = UdpSocket::bind(address).map_err(failed)?;
-    Ok((listener, socket))
 }
 
 pub(crate) fn raft_config(settings: &Settings) -> openraft::Config {
@@ -604,6 +618,25 @@ impl Handle {
         self.0.heartbeats.peers()
     }
 
+    /// The links to each other member, in their order.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<String, Vec<Link>> {
+        let site = &self.0.proposer.site;
+        let seen = self.0.heartbeats.links().borrow().clone();
+        let links = |(name, seen): (String, Vec<LinkSeen>)| {
+            let raft_id = site.raft_id_of(&name)?;
+            let peer = site.members().remove(&raft_id)?;
+            let (places, used) = (site.places(raft_id, &peer), site.link_in_use(raft_id, &peer));
+            let link = |(number, (address, seen)): (usize, (&String, LinkSeen))| Link {
+                address: address.clone(),
+                seen,
+                in_use: number == used,
+            };
+            Some((name, places.all().zip(seen).enumerate().map(link).collect()))
+        };
+        seen.into_iter().filter_map(links).collect()
+    }
+
     /// Until when whoever leads takes this node for alive, as far as is known: a watchdog that others rely on may be fed until then
     /// (ADR-0013). `None`: it may be taken for dead already.
     #[must_use]
@@ -781,10 +814,21 @@ impl Handle {
     pub async fn add_member(
         &self,
         name: &str,
-        address: &str,
+        addresses: impl Into<Addresses>,
         role: MemberRole,
     ) -> Result<u64, AdmitError> {
-        self.0.admission.add_member(name, address, role).await
+        self.0.admission.add_member(name, addresses.into(), role).await
+    }
+
+    /// Gives this node other addresses while it runs; `file` is its node.yaml. The others have changed over when this returns, or do it
+    /// as soon as they see the log.
+    ///
+    /// # Errors
+    /// When it cannot listen there, the cluster refuses or cannot be told, or the file cannot be written: all is as before then.
+    pub async fn relocate(&self, to: Addresses, file: &Path) -> Result<(), MoveError> {
+        let refused = || MoveError::Refused { why: "this node listens on nothing".to_owned() };
+        let doors = self.0.doors.as_ref().ok_or_else(refused)?;
+        doors.relocate(&self.0.proposer, &self.0.heartbeats, to, file).await
     }
 
     /// That the others have removed this node: their words.
@@ -859,6 +903,9 @@ impl Handle {
                 tracing::error!(%error, "a task of the membership panicked");
             }
         }
+        if let Some(doors) = &self.0.doors {
+            doors.close().await;
+        }
         let (log, heartbeats) = (self.0.log.clone(), Arc::clone(&self.0.heartbeats));
         let ended = tokio::task::spawn_blocking(move || {
             heartbeats.stop();
@@ -907,6 +954,31 @@ mod tests {
         let again = Handle(Arc::new(begin(settings, dir.path().to_owned()).await.unwrap()));
         assert_eq!(again.0.proposer.site.raft_id_of("n2"), Some(raft_id));
         again.shutdown().await;
+    }
+
+    /// What the others dial before they have the state.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rafts_own_membership_follows_a_node_that_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings_in(dir.path());
+        let (file, first) = (dir.path().join("node.yaml"), settings.address.clone());
+        let handle = start(settings, dir.path().to_owned()).await.unwrap();
+        handle.state().wait_for(|s| s.members.contains_key("n1")).await.unwrap();
+        let to = Addresses { address: first.replace("127.0.0.1", "127.0.0.2"), links: vec![first] };
+        handle.relocate(to.clone(), &file).await.unwrap();
+        let mut metrics = handle.0.proposer.raft.metrics();
+        let followed = async {
+            while metrics
+                .borrow_watched()
+                .membership_config
+                .nodes()
+                .all(|(_, p)| p.address != to.address)
+            {
+                metrics.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), followed).await.unwrap();
+        handle.shutdown().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

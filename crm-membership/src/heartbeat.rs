@@ -1,24 +1,16 @@
 //! Heartbeats: a thread of its own that sends a datagram to every peer each interval and feeds what comes
 //! back to the failure detector. It never waits for the async runtime, the disk or a lock held over I/O.
 //!
-//! A datagram, integers little endian:
-//!
-//! | offset | bytes | what |
-//! |---|---|---|
-//! | 0 | 4 | `CRMH` |
-//! | 4 | 1 | version, 2 |
-//! | 5 | 1 | mode hint |
-//! | 6 | 8 | sender's raft id |
-//! | 14 | 8 | receiver's raft id |
-//! | 22 | 8 | sender's incarnation |
-//! | 30 | 8 | sequence: microseconds since the sender's thread began |
-//! | 38 | 8 | receiver's incarnation as the sender last heard it, 0 = not yet |
-//! | 46 | 8 | sender's session |
-//! | 54 | 8 | sequence of the newest beat of the receiver that the sender has heard, 0 = none |
-//! | 62 | 32 | HMAC-SHA256 of the above with the cluster's heartbeat key |
+//! Each link has a socket of its own: what is sent over link i comes from the socket of our link i and goes to link i of the peer.
+//! A beat counts only on the socket of the link that it names under its seal.
 
+mod packet;
+mod sockets;
+
+use self::packet::Packet;
+use self::sockets::Sockets;
 use crate::sys;
-use crm_quorum::{Beat, Detector, Heard, Timing};
+use crm_quorum::{Beat, Detector, Heard, LinkChange, Timing};
 use ring::hmac;
 use std::collections::BTreeMap;
 use std::io;
@@ -29,10 +21,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-const MAGIC: &[u8; 4] = b"CRMH";
-const VERSION: u8 = 2;
-const SIGNED: usize = 62;
-const LENGTH: usize = SIGNED + 32;
+/// Datagrams taken in beyond the end of an interval at most: a flood must not keep us from sending.
+const LEFT_OVER_MAX: usize = 1024;
 
 /// How a peer is, as its heartbeats tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,12 +39,30 @@ pub struct PeerHealth {
     pub heard_us: Option<Instant>,
 }
 
-/// Where a peer is.
+/// How a link to a peer is, as the heartbeats on it tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// It carries both ways.
+    pub up: bool,
+    /// Since when that is so.
+    pub since: Instant,
+    /// When something was last heard on it.
+    pub last_seen: Option<Instant>,
+    /// When the newest of our beats on it that the peer has heard was sent.
+    pub answered: Option<Instant>,
+    /// Smoothed round-trip time.
+    pub rtt: Option<Duration>,
+}
+
+/// The links to each peer, in their order.
+pub(crate) type Links = BTreeMap<String, Vec<LinkSeen>>;
+
+/// Where a peer is: the address of each of its links, as far as its name could be looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) raft_id: u64,
-    pub(crate) address: SocketAddr,
+    pub(crate) addresses: Vec<Option<SocketAddr>>,
 }
 
 /// A peer came or went.
@@ -70,7 +78,8 @@ pub(crate) struct Setup {
     pub(crate) incarnation: u64,
     pub(crate) timing: Timing,
     pub(crate) key: hmac::Key,
-    pub(crate) socket: UdpSocket,
+    /// One for each link of this node, in their order.
+    pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) realtime: bool,
 }
 
@@ -81,6 +90,8 @@ struct Shared {
     mode_hint: AtomicU8,
     stop: AtomicBool,
     targets: Mutex<Vec<Target>>,
+    /// To be used instead of those in use.
+    sockets: Mutex<Option<Vec<UdpSocket>>>,
 }
 
 /// The running thread.
@@ -88,6 +99,7 @@ struct Shared {
 pub(crate) struct Heartbeats {
     shared: Arc<Shared>,
     peers: watch::Receiver<BTreeMap<String, PeerHealth>>,
+    links: watch::Receiver<Links>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,31 +108,46 @@ impl Heartbeats {
     pub(crate) fn start(setup: Setup, changes: mpsc::UnboundedSender<Change>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (tell, peers) = watch::channel(BTreeMap::new());
+        let (tell_links, links) = watch::channel(BTreeMap::new());
+        let mut setup = setup;
         let mut pulse = Pulse {
             began: Instant::now(),
             seq: 0,
             detector: Detector::new(setup.timing),
+            sockets: Sockets::new(std::mem::take(&mut setup.sockets))?,
             targets: Vec::new(),
             heard_us: BTreeMap::new(),
+            wires: BTreeMap::new(),
             setup,
             shared: Arc::clone(&shared),
             tell,
+            tell_links,
             changes,
         };
         let thread = std::thread::Builder::new()
             .name("crm-heartbeat".to_owned())
             .spawn(move || pulse.run())?;
-        Ok(Self { shared, peers, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, peers, links, thread: Mutex::new(Some(thread)) })
     }
 
     /// Without a thread: what the others are is told.
     #[cfg(test)]
     pub(crate) fn told(peers: watch::Receiver<BTreeMap<String, PeerHealth>>) -> Self {
-        Self { shared: Arc::new(Shared::default()), peers, thread: Mutex::new(None) }
+        let links = watch::channel(Links::new()).1;
+        Self { shared: Arc::new(Shared::default()), peers, links, thread: Mutex::new(None) }
     }
 
     pub(crate) fn peers(&self) -> watch::Receiver<BTreeMap<String, PeerHealth>> {
         self.peers.clone()
+    }
+
+    pub(crate) fn links(&self) -> watch::Receiver<Links> {
+        self.links.clone()
+    }
+
+    /// Uses these sockets from the next beat on, one for each link.
+    pub(crate) fn adopt(&self, sockets: Vec<UdpSocket>) {
+        *self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner) = Some(sockets);
     }
 
     /// Sends to these from the next beat on.
@@ -151,17 +178,39 @@ impl Heartbeats {
     }
 }
 
+/// What the thread keeps of a link to a peer, besides the detector.
+#[derive(Debug, Clone, Copy)]
+struct Wire {
+    /// The newest beat that came over it: incarnation, sequence, when (our clock, microseconds).
+    came: Option<(u64, u64, u64)>,
+    /// The newest of our beats on it that the peer has heard (0 = none).
+    answered_us: u64,
+    /// What the last tick told, and when it changed.
+    up: bool,
+    since: Instant,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self { came: None, answered_us: 0, up: false, since: Instant::now() }
+    }
+}
+
 /// The thread's own state.
 struct Pulse {
     setup: Setup,
     began: Instant,
     seq: u64,
     detector: Detector,
+    sockets: Sockets,
     targets: Vec<Target>,
     /// By peer: the newest of our beats that it has heard.
     heard_us: BTreeMap<String, u64>,
+    /// By peer: its links.
+    wires: BTreeMap<String, Vec<Wire>>,
     shared: Arc<Shared>,
     tell: watch::Sender<BTreeMap<String, PeerHealth>>,
+    tell_links: watch::Sender<Links>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
@@ -190,10 +239,27 @@ impl Pulse {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn retarget(&mut self) {
+        let sockets = self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rebound = sockets.is_some();
+        match sockets.map(Sockets::new).transpose() {
+            Ok(Some(sockets)) => self.sockets = sockets,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the new heartbeat sockets cannot be used"),
+        }
         let wanted = self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if wanted != self.targets {
-            self.detector.watch(&wanted.iter().map(|t| (t.name.clone(), 1)).collect());
+        if rebound || wanted != self.targets {
+            let both = |t: &Target| (t.name.clone(), t.addresses.len().min(self.sockets.len()));
+            let counts: BTreeMap<String, usize> = wanted.iter().map(both).collect();
+            self.detector.watch(&counts);
+            self.wires.retain(|name, _| counts.contains_key(name));
+            for (name, count) in counts {
+                self.wires.entry(name).or_default().resize_with(count, Wire::new);
+            }
             self.targets = wanted;
             self.publish();
         }
@@ -201,57 +267,64 @@ impl Pulse {
 
     fn send_all(&mut self) {
         for index in 0..self.targets.len() {
-            self.send(index);
+            let links = self.targets.get(index).map_or(0, |target| target.addresses.len());
+            for link in 0..links.min(self.sockets.len()) {
+                self.send(index, link);
+            }
         }
     }
 
-    fn send(&mut self, index: usize) {
+    fn send(&mut self, index: usize, link: usize) {
+        let now_us = self.now_us();
         let Some(target) = self.targets.get(index) else { return };
-        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let Some(Some(address)) = target.addresses.get(link) else { return };
+        let Ok(number) = u8::try_from(link) else { return };
         self.seq = (self.seq + 1).max(now_us);
+        let echo = self.detector.incarnation_of(&target.name);
+        let wire = self.wires.get(&target.name).and_then(|wires| wires.get(link));
+        let came = wire.and_then(|wire| wire.came).filter(|(incarnation, ..)| *incarnation == echo);
         let packet = Packet {
             mode_hint: self.shared.mode_hint.load(Ordering::Acquire),
+            link: number,
             from: self.setup.raft_id,
             to: target.raft_id,
             incarnation: self.setup.incarnation,
             seq: self.seq,
-            echo: self.detector.incarnation_of(&target.name),
+            echo,
             session: self.shared.session.load(Ordering::Acquire),
             heard: self.detector.newest_of(&target.name),
+            link_heard: came.map_or(0, |(_, seq, _)| seq),
+            link_held_us: came.map_or(0, |(_, _, at_us)| now_us.saturating_sub(at_us)),
         };
         // A send that fails (no route, peer's port closed) is what the peer's silence will tell anyway.
-        if let Err(error) = self.setup.socket.send_to(&packet.seal(&self.setup.key), target.address)
-        {
-            tracing::trace!(%error, peer = target.name, "heartbeat not sent");
+        if let Err(error) = self.sockets.send(link, &packet.seal(&self.setup.key), *address) {
+            tracing::trace!(%error, peer = target.name, link, "heartbeat not sent");
         }
     }
 
     /// Takes in beats until `until`, and then those that are waiting already.
     fn listen_until(&mut self, until: Instant) {
-        let mut buffer = [0_u8; LENGTH + 1];
+        let mut buffer = [0_u8; packet::LENGTH + 1];
+        let mut left_over = LEFT_OVER_MAX;
+        self.sockets.begin();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let waiting = if left.is_zero() {
-                self.setup.socket.set_nonblocking(true)
-            } else {
-                self.setup
-                    .socket
-                    .set_nonblocking(false)
-                    .and_then(|()| self.setup.socket.set_read_timeout(Some(left)))
-            };
-            if let Err(error) = waiting {
-                tracing::error!(%error, "heartbeat socket");
+            let ready = self.sockets.ready(left);
+            for link in &ready {
+                if let Some(length) = self.sockets.receive(*link, &mut buffer) {
+                    self.take_in(*link, buffer.get(..length).unwrap_or(&[]));
+                }
             }
-            match self.setup.socket.recv_from(&mut buffer) {
-                Ok((length, _)) => self.take_in(buffer.get(..length).unwrap_or(&[])),
-                Err(_) if left.is_zero() => return,
-                // A timeout, or the ICMP answer to an earlier send: keep listening.
-                Err(_) => {}
+            if left.is_zero() {
+                left_over = left_over.saturating_sub(ready.len());
+                if ready.is_empty() || left_over == 0 {
+                    return;
+                }
             }
         }
     }
 
-    fn take_in(&mut self, datagram: &[u8]) {
+    fn take_in(&mut self, link: usize, datagram: &[u8]) {
         let Some(packet) = Packet::open(datagram, &self.setup.key) else {
             tracing::trace!("datagram without a valid seal ignored");
             return;
@@ -259,23 +332,31 @@ impl Pulse {
         if packet.to != self.setup.raft_id {
             return;
         }
+        if usize::from(packet.link) != link {
+            tracing::debug!(
+                from = packet.from,
+                said = packet.link,
+                link,
+                "beat of another link ignored"
+            );
+            return;
+        }
         let Some(index) = self.targets.iter().position(|t| t.raft_id == packet.from) else {
             return;
         };
         let Some(name) = self.targets.get(index).map(|t| t.name.clone()) else { return };
-        let beat = Beat {
-            incarnation: packet.incarnation,
-            seq: packet.seq,
-            knows_us: packet.echo == self.setup.incarnation,
-            session: packet.session,
-            mode_hint: packet.mode_hint,
-            rtt_us: None,
-        };
-        let before = self.detector.incarnation_of(&name);
-        let heard = self.detector.heard(self.now_ms(), &name, 0, beat);
+        let (beat, before) = (self.meaning_of(&packet), self.detector.incarnation_of(&name));
+        let heard = self.detector.heard(self.now_ms(), &name, link, beat);
         if matches!(heard, Heard::Returned | Heard::Fresh) {
             let newest = self.heard_us.entry(name.clone()).or_default();
             *newest = packet.heard.max(*newest);
+        }
+        if matches!(heard, Heard::Returned | Heard::Fresh | Heard::Overtaken) {
+            let now_us = self.now_us();
+            if let Some(wire) = self.wires.get_mut(&name).and_then(|wires| wires.get_mut(link)) {
+                wire.came = Some((packet.incarnation, packet.seq, now_us));
+                wire.answered_us = packet.link_heard.max(wire.answered_us);
+            }
         }
         match heard {
             Heard::Returned => {
@@ -286,12 +367,30 @@ impl Pulse {
             Heard::Fresh => self.publish(),
             Heard::Stranger => {
                 if before != beat.incarnation {
-                    self.send(index);
+                    self.send(index, link);
                 }
             }
-            Heard::Overtaken | Heard::Replayed | Heard::Unknown => {
-                tracing::debug!(peer = name, seq = beat.seq, "old heartbeat ignored");
+            Heard::Overtaken => {}
+            Heard::Replayed | Heard::Unknown => {
+                tracing::debug!(peer = name, link, seq = beat.seq, "old heartbeat ignored");
             }
+        }
+    }
+
+    /// What a packet says to the detector. Our own sequence in it is our own clock: nobody else's is compared with it.
+    fn meaning_of(&self, packet: &Packet) -> Beat {
+        let knows_us = packet.echo == self.setup.incarnation;
+        let answer = Some(packet.link_heard).filter(|sent| knows_us && *sent > 0);
+        let age_us = answer.map(|sent| self.now_us().saturating_sub(sent));
+        let limit_us = self.setup.timing.link_down_ms.saturating_mul(1000);
+        Beat {
+            incarnation: packet.incarnation,
+            seq: packet.seq,
+            knows_us,
+            session: packet.session,
+            mode_hint: packet.mode_hint,
+            hears_us: age_us.is_some_and(|age| age < limit_us),
+            rtt_us: age_us.map(|age| age.saturating_sub(packet.link_held_us)),
         }
     }
 
@@ -300,7 +399,10 @@ impl Pulse {
         if tick.stalled {
             tracing::warn!("this node stalled: nobody is accused in this round");
         }
-        if !tick.died.is_empty() {
+        for change in &tick.links {
+            self.note(change);
+        }
+        if !tick.died.is_empty() || !tick.links.is_empty() {
             self.publish();
         }
         for name in tick.late {
@@ -312,20 +414,31 @@ impl Pulse {
         }
     }
 
+    fn note(&mut self, LinkChange { peer, link, up }: &LinkChange) {
+        if *up {
+            tracing::info!(peer, link, "link is up");
+        } else {
+            tracing::warn!(peer, link, "link is down");
+        }
+        if let Some(wire) = self.wires.get_mut(peer).and_then(|wires| wires.get_mut(*link)) {
+            (wire.up, wire.since) = (*up, Instant::now());
+        }
+    }
+
     fn report(&self, change: Change) {
         if self.changes.send(change).is_err() {
             tracing::debug!("nobody listens to peer changes any more");
         }
     }
 
-    /// When the newest of our beats that a peer has heard was sent.
-    fn sent_at(&self, name: &str) -> Option<Instant> {
-        let seq = self.heard_us.get(name).copied().filter(|seq| *seq > 0)?;
-        self.began.checked_add(Duration::from_micros(seq))
+    /// When the beat of ours with this sequence was sent.
+    fn sent_at(&self, seq: u64) -> Option<Instant> {
+        (seq > 0).then(|| self.began.checked_add(Duration::from_micros(seq))).flatten()
     }
 
     /// Shows the newest view; wakes the watchers only when more than the time of the last beat changed.
     fn publish(&self) {
+        let heard_at = |ms: u64| self.began + Duration::from_millis(ms);
         let view: BTreeMap<String, PeerHealth> = self
             .detector
             .peers()
@@ -334,8 +447,8 @@ impl Pulse {
                     alive: health.alive,
                     session: health.session,
                     mode_hint: health.mode_hint,
-                    last_seen: health.heard_ms.map(|ms| self.began + Duration::from_millis(ms)),
-                    heard_us: self.sent_at(name),
+                    last_seen: health.heard_ms.map(heard_at),
+                    heard_us: self.heard_us.get(name).and_then(|seq| self.sent_at(*seq)),
                 };
                 (name.to_owned(), health)
             })
@@ -348,58 +461,28 @@ impl Pulse {
             *shown = view;
             news
         });
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Packet {
-    mode_hint: u8,
-    from: u64,
-    to: u64,
-    incarnation: u64,
-    seq: u64,
-    echo: u64,
-    session: u64,
-    heard: u64,
-}
-
-impl Packet {
-    fn seal(&self, key: &hmac::Key) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(LENGTH);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&[VERSION, self.mode_hint]);
-        let numbers = [self.incarnation, self.seq, self.echo, self.session, self.heard];
-        for word in [self.from, self.to].into_iter().chain(numbers) {
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        let tag = hmac::sign(key, &bytes);
-        bytes.extend_from_slice(tag.as_ref());
-        bytes
+        let links: Links =
+            self.wires.iter().map(|(name, wires)| (name.clone(), self.seen(name, wires))).collect();
+        let ups = |links: &Links| -> Vec<Vec<bool>> {
+            links.values().map(|all| all.iter().map(|link| link.up).collect()).collect()
+        };
+        self.tell_links.send_if_modified(|shown| {
+            let news = !shown.keys().eq(links.keys()) || ups(shown) != ups(&links);
+            *shown = links;
+            news
+        });
     }
 
-    fn open(datagram: &[u8], key: &hmac::Key) -> Option<Self> {
-        if datagram.len() != LENGTH {
-            return None;
-        }
-        let (signed, tag) = datagram.split_at_checked(SIGNED)?;
-        hmac::verify(key, signed, tag).ok()?;
-        let rest = signed.strip_prefix(MAGIC.as_slice())?;
-        let ([version, mode_hint], words) = rest.split_first_chunk::<2>()?;
-        if *version != VERSION {
-            return None;
-        }
-        let mut words =
-            words.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes));
-        Some(Self {
-            mode_hint: *mode_hint,
-            from: words.next()?,
-            to: words.next()?,
-            incarnation: words.next()?,
-            seq: words.next()?,
-            echo: words.next()?,
-            session: words.next()?,
-            heard: words.next()?,
+    fn seen(&self, name: &str, wires: &[Wire]) -> Vec<LinkSeen> {
+        let both = wires.iter().zip(self.detector.links(name));
+        both.map(|(wire, health)| LinkSeen {
+            up: wire.up,
+            since: wire.since,
+            last_seen: health.heard_ms.map(|ms| self.began + Duration::from_millis(ms)),
+            answered: self.sent_at(wire.answered_us),
+            rtt: health.rtt_us.map(Duration::from_micros),
         })
+        .collect()
     }
 }
 
@@ -407,121 +490,170 @@ impl Packet {
 mod tests {
     use super::*;
 
-    const PACKET: Packet = Packet {
-        mode_hint: 3,
-        from: 1,
-        to: 2,
-        incarnation: 9,
-        seq: 4,
-        echo: 8,
-        session: 77,
-        heard: 6,
-    };
-
     fn key(byte: u8) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32])
     }
 
-    #[test]
-    fn packet_survives_the_wire_and_any_flipped_bit_is_noticed() {
-        let sealed = PACKET.seal(&key(1));
-        assert_eq!(sealed.len(), LENGTH);
-        assert_eq!(Packet::open(&sealed, &key(1)), Some(PACKET));
-        assert_eq!(Packet::open(&sealed, &key(2)), None);
-        for position in 0..sealed.len() {
-            let mut bad = sealed.clone();
-            bad[position] ^= 1;
-            assert_eq!(Packet::open(&bad, &key(1)), None, "byte {position}");
-        }
-        assert_eq!(Packet::open(&sealed[..LENGTH - 1], &key(1)), None);
-    }
-
-    proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
-        #[test]
-        fn no_datagram_is_read_without_the_key_and_with_it_any_is_read_or_refused(
-            signed in proptest::collection::vec(proptest::prelude::any::<u8>(), SIGNED),
-            tag in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
-            begun: bool,
-        ) {
-            let mut signed = signed;
-            if begun {
-                signed[..5].copy_from_slice(&[MAGIC.as_slice(), &[VERSION]].concat());
-            }
-            assert_eq!(Packet::open(&[signed.clone(), tag].concat(), &key(1)), None);
-            let seal = |key| [signed.as_slice(), hmac::sign(&key, &signed).as_ref()].concat();
-            assert_eq!(Packet::open(&seal(key(2)), &key(1)), None);
-            match Packet::open(&seal(key(1)), &key(1)) {
-                Some(packet) => assert_eq!(packet.seal(&key(1)), seal(key(1))),
-                None => assert!(!begun),
-            }
-        }
-    }
-
-    /// A peer made by hand, against the real thread.
+    /// A peer made by hand with two links, against the real thread. Its clock stands still: it says of each beat how long it has held it.
     struct Hand {
-        socket: UdpSocket,
-        to: SocketAddr,
+        sockets: [UdpSocket; 2],
+        to: [SocketAddr; 2],
+    }
+
+    /// What the hand says besides its sequence.
+    #[derive(Clone, Copy, Default)]
+    struct Words {
+        echo: u64,
+        heard: u64,
+        link_heard: u64,
     }
 
     impl Hand {
-        fn say(&self, incarnation: u64, seq: u64, echo: u64, heard: u64) -> Vec<u8> {
-            let packet =
-                Packet { mode_hint: 0, from: 2, to: 1, incarnation, seq, echo, session: 5, heard };
-            let sealed = packet.seal(&key(1));
-            self.socket.send_to(&sealed, self.to).unwrap();
+        fn packet(link: u8, seq: u64, words: Words) -> Packet {
+            let Words { echo, heard, link_heard } = words;
+            let (mode_hint, from, to, incarnation, session, link_held_us) = (0, 2, 1, 7, 5, 0);
+            Packet {
+                mode_hint,
+                link,
+                from,
+                to,
+                incarnation,
+                seq,
+                echo,
+                session,
+                heard,
+                link_heard,
+                link_held_us,
+            }
+        }
+
+        /// Sends a beat over the link that it names; what was sent.
+        fn say(&self, link: usize, seq: u64, words: Words) -> Vec<u8> {
+            let sealed = Self::packet(u8::try_from(link).unwrap(), seq, words).seal(&key(1));
+            self.play(link, &sealed);
             sealed
         }
 
-        fn hear(&self) -> Packet {
-            let mut buffer = [0; LENGTH];
-            let length = self.socket.recv(&mut buffer).unwrap();
-            Packet::open(&buffer[..length], &key(1)).unwrap()
+        fn play(&self, link: usize, sealed: &[u8]) {
+            self.sockets[link].send_to(sealed, self.to[link]).unwrap();
+        }
+
+        /// The newest beat on a link; waits for one when there is none.
+        fn hear(&self, link: usize) -> Packet {
+            let mut buffer = [0; packet::LENGTH];
+            let socket = &self.sockets[link];
+            socket.recv(&mut buffer).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            while socket.recv(&mut buffer).is_ok() {}
+            socket.set_nonblocking(false).unwrap();
+            Packet::open(&buffer, &key(1)).unwrap()
+        }
+
+        /// Answers the next beat on a link.
+        fn answer(&self, link: usize, seq: u64) {
+            let ours = self.hear(link).seq;
+            self.say(link, seq, Words { echo: 1000, heard: ours, link_heard: ours });
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn peer_lives_by_answers_and_a_recording_does_not_keep_it_alive() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = socket.local_addr().unwrap();
-        let hand = Hand { socket: UdpSocket::bind("127.0.0.1:0").unwrap(), to };
-        hand.socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let (changes, mut changed) = mpsc::unbounded_channel();
+    fn stand() -> (Heartbeats, Hand, mpsc::UnboundedReceiver<Change>) {
+        let open = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (sockets, ours) = ([open(), open()], [open(), open()]);
+        for socket in &sockets {
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        }
+        let hand = Hand { sockets, to: ours.each_ref().map(|s| s.local_addr().unwrap()) };
+        let (changes, changed) = mpsc::unbounded_channel();
         let setup = Setup {
             raft_id: 1,
             incarnation: 1000,
             timing: crm_quorum::Failover::Fast.timing(),
             key: key(1),
-            socket,
+            sockets: ours.into(),
             realtime: true,
         };
         let beats = Heartbeats::start(setup, changes).unwrap();
-        let address = hand.socket.local_addr().unwrap();
-        beats.aim(vec![Target { name: "b".into(), raft_id: 2, address }]);
-        assert_eq!(hand.hear().incarnation, 1000);
+        let addresses = hand.sockets.iter().map(|s| s.local_addr().ok()).collect();
+        beats.aim(vec![Target { name: "b".into(), raft_id: 2, addresses }]);
+        (beats, hand, changed)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn peer_lives_by_answers_and_a_recording_does_not_keep_it_alive() {
+        let (beats, hand, mut changed) = stand();
+        assert_eq!(hand.hear(0).incarnation, 1000);
         // Without the echo of its incarnation the thread only answers.
-        hand.say(7, 1, 0, 0);
-        while hand.hear().echo != 7 {}
+        hand.say(0, 1, Words::default());
+        while hand.hear(0).echo != 7 {}
         assert!(!beats.peers().borrow()["b"].alive);
         // What it has heard of ours is dated by our own clock.
-        let (before, ours) = (Instant::now(), hand.hear());
-        let recording = hand.say(7, 2, 1000, ours.seq);
+        let (before, ours) = (Instant::now(), hand.hear(0));
+        let recording = hand.say(0, 2, Words { echo: 1000, heard: ours.seq, link_heard: 0 });
         assert_eq!(
             changed.recv().await,
             Some(Change::Returned { name: "b".into(), incarnation: 7 })
         );
         let sent = beats.peers().borrow()["b"].heard_us.unwrap();
         assert!(sent <= Instant::now() && sent + Duration::from_secs(4) > before, "{sent:?}");
-        // The recording, played for ever, does not save the peer.
+        // The recording, played for ever on both links, does not save the peer.
         let player = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(20));
             loop {
                 pace.tick().await;
-                hand.socket.send_to(&recording, hand.to).unwrap();
+                hand.play(0, &recording);
+                hand.play(1, &recording);
             }
         });
         assert_eq!(changed.recv().await, Some(Change::Died("b".into())));
         player.abort();
+        beats.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_link_lives_by_its_own_answers_and_the_peer_by_either() {
+        let (beats, hand, mut changed) = stand();
+        let mut links = beats.links();
+        let mut seq = 0;
+        let ups = |links: &Links| links["b"].iter().map(|link| link.up).collect::<Vec<bool>>();
+        let mut both = |want: [bool; 2], talk: &mut dyn FnMut(u64)| {
+            let until = Instant::now() + Duration::from_secs(5);
+            while links.borrow_and_update().get("b").map(|_| ()).is_none()
+                || ups(&links.borrow()) != want
+            {
+                assert!(Instant::now() < until, "{:?}", links.borrow());
+                seq += 10;
+                talk(seq);
+            }
+        };
+        both([true, true], &mut |seq| {
+            hand.answer(0, seq);
+            hand.answer(1, seq + 1);
+        });
+        assert!(matches!(changed.try_recv(), Ok(Change::Returned { .. })));
+        let seen = beats.links().borrow()["b"].clone();
+        assert!(seen.iter().all(|link| link.rtt.is_some_and(|rtt| rtt < Duration::from_secs(1))));
+        // Only the second link answers. What it carries is played on the first as well, and what is sent over the first claims to be of it.
+        both([false, true], &mut |seq| {
+            hand.answer(1, seq);
+            let ours = hand.hear(1).seq;
+            let copy = hand.say(1, seq + 1, Words { echo: 1000, heard: ours, link_heard: ours });
+            hand.play(0, &copy);
+        });
+        assert!(beats.peers().borrow()["b"].alive);
+        assert!(changed.try_recv().is_err(), "a link's death is nobody's");
+        // The first carries only one way: we hear the peer, and it does not hear us.
+        let mut beats_heard = 0;
+        both([false, true], &mut |_| {});
+        for seq in 1_000_000..1_000_010 {
+            hand.say(0, 2 * seq, Words { echo: 1000, heard: 1, link_heard: 1 });
+            hand.answer(1, 2 * seq + 1);
+            beats_heard += usize::from(beats.links().borrow()["b"][0].up);
+        }
+        assert_eq!(beats_heard, 0, "a link that carries one way is up");
+        both([true, true], &mut |seq| {
+            hand.answer(0, 3_000_000 + seq);
+            hand.answer(1, 3_000_001 + seq);
+        });
         beats.stop();
     }
 }

@@ -8,10 +8,11 @@ use crate::bootstrap::chain_of;
 use crate::consensus::network::MESSAGE_MAX;
 use crate::consensus::{Peer, Raft};
 use crate::handle::Handle;
-use crate::settings::{Seat, Settings, SettingsError};
+use crate::settings::{Addresses, Seat, Settings, SettingsError};
 use crate::site::Site;
 use crate::{departure, durable};
 use crm_core::merge::Mark;
+use crm_core::store::MemberRole;
 use crm_core::text::show;
 use crm_proto::{pb, peer};
 use crm_quorum::lineage::{GenerationId, RaftId};
@@ -212,7 +213,12 @@ pub(crate) async fn surrender(site: &Site) -> Result<(), String> {
         }
         Err(error) => return Err(error.to_string()),
     };
-    let seat = |s: peer::Seat| Seat { name: s.name, raft_id: s.raft_id, address: s.address };
+    let seat = |s: peer::Seat| Seat {
+        name: s.name,
+        raft_id: s.raft_id,
+        address: s.address,
+        links: s.links,
+    };
     surrender.seat = Some((raft_id, seats.into_iter().map(seat).collect()));
     note(&site.settings.data_dir, &surrender).map_err(words)?;
     let kept = place(&site.settings.data_dir, &surrender);
@@ -333,13 +339,17 @@ async fn readmit(
     }
     let other = site.members().remove(&caller).ok_or("it is no member")?;
     disown(site).map_err(|e| e.to_string())?;
-    let added = admission.add_member(&other.name, &other.address).await;
+    let known = site.machine.states().borrow().members.get(&other.name).cloned();
+    let role = known.map_or(MemberRole::Node, |member| member.role);
+    let added = admission.add_member(&other.name, site.places(caller, &other), role).await;
     let raft_id = added.map_err(|e| chain_of(&e))?;
     let mut members = site.members();
     members.retain(|_, peer| peer.name != other.name);
     members.insert(raft_id, other);
-    let seat =
-        |(raft_id, p): (RaftId, Peer)| peer::Seat { name: p.name, raft_id, address: p.address };
+    let seat = |(raft_id, p): (RaftId, Peer)| {
+        let Addresses { address, links } = site.places(raft_id, &p);
+        peer::Seat { name: p.name, raft_id, address, links }
+    };
     Ok(ParleyAnswer::Seat { raft_id, seats: members.into_iter().map(seat).collect() })
 }
 
@@ -450,7 +460,8 @@ mod tests {
 
         let kept = place(&dirs.data, &surrender);
         fs::create_dir_all(&kept).unwrap();
-        let seats = vec![Seat { name: "n2".into(), raft_id: 2, address: "127.0.0.2:7631".into() }];
+        let address = "127.0.0.2:7631".to_owned();
+        let seats = vec![Seat { name: "n2".into(), raft_id: 2, address, links: Vec::new() }];
         surrender.seat = Some((31, seats.clone()));
         note(&dirs.data, &surrender).unwrap();
         settle(&dirs.settings).unwrap();

@@ -190,8 +190,8 @@ impl Proposer {
     }
 
     async fn there(&self, id: u64, peer: &Peer, ask: &Ask, limit: Duration) -> Attempt {
-        let channel = match self.site.channel(id, peer) {
-            Ok(channel) => channel,
+        let (channel, link) = match self.site.line(id, peer) {
+            Ok(line) => line,
             Err(error) => return Attempt::Invalid(error.to_string()),
         };
         let question = match ask.to_wire() {
@@ -204,9 +204,20 @@ impl Proposer {
         };
         let mut client = pb::peer_client::PeerClient::new(channel)
             .max_encoding_message_size(crate::consensus::network::MESSAGE_MAX);
-        let answer = match tokio::time::timeout(limit, client.propose(question)).await {
-            Err(_) => return Attempt::Unknown(format!("`{}` did not answer", peer.name)),
-            Ok(answer) => match self.site.met(Call::Write, id, answer) {
+        let call = async {
+            tokio::select! {
+                biased;
+                answer = client.propose(question) => Some(answer),
+                () = self.site.cut(&peer.name, link) => None,
+            }
+        };
+        let answer = match tokio::time::timeout(limit, call).await {
+            Ok(None) => return Attempt::Unknown(format!("the link to `{}` is down", peer.name)),
+            Err(_) => {
+                self.site.doubt(id, link);
+                return Attempt::Unknown(format!("`{}` did not answer", peer.name));
+            }
+            Ok(Some(answer)) => match self.site.met(Call::Write, id, answer) {
                 Ok(answer) => answer,
                 Err(status) => return refused(&status),
             },

@@ -13,6 +13,8 @@ use thiserror::Error;
 
 /// Port of the peer API (TCP) and of the heartbeats (UDP).
 pub const PORT: u16 = 7631;
+/// Addresses that a node may have, one for each link (knet has as many).
+pub const LINKS_MAX: usize = 8;
 /// Where the settings are, unless `CRM_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/crm/node.yaml";
 /// Environment variable that names another file.
@@ -65,6 +67,55 @@ pub struct Cluster {
     pub uuid: String,
 }
 
+/// The addresses of a node, one for each link: link i of a node talks to link i of another one, and what only one of the two has is not
+/// used between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// `HOST:PORT` of the first link.
+    pub address: String,
+    /// `HOST:PORT` of each further one.
+    pub links: Vec<String>,
+}
+
+impl From<&str> for Addresses {
+    fn from(address: &str) -> Self {
+        Self { address: address.to_owned(), links: Vec::new() }
+    }
+}
+
+impl From<&String> for Addresses {
+    fn from(address: &String) -> Self {
+        Self::from(address.as_str())
+    }
+}
+
+impl Addresses {
+    /// All of them, in the order of the links.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.address).chain(&self.links)
+    }
+
+    /// Why these cannot be a node's addresses.
+    ///
+    /// # Errors
+    /// With the reason, in one clause.
+    pub fn check(&self) -> Result<(), String> {
+        let mut known = std::collections::BTreeSet::new();
+        for address in self.all() {
+            check_address(address)?;
+            if !known.insert(address) {
+                return Err(format!(
+                    "`{address}` is given twice: each link has an address of its own"
+                ));
+            }
+        }
+        if known.len() > LINKS_MAX {
+            return Err(format!("a node has {LINKS_MAX} links at most, not {}", known.len()));
+        }
+        Ok(())
+    }
+}
+
 /// A member as known when this node joined; later ones come through the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +126,17 @@ pub struct Seat {
     pub raft_id: u64,
     /// `HOST:PORT` of the peer API.
     pub address: String,
+    /// `HOST:PORT` of each further link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+}
+
+impl Seat {
+    /// Its addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { address: self.address.clone(), links: self.links.clone() }
+    }
 }
 
 /// The node's watchdog (ADR-0013).
@@ -117,7 +179,10 @@ pub struct Settings {
     pub name: String,
     /// `HOST:PORT` under which the others reach it.
     pub address: String,
-    /// `IP:PORT` to listen on when it is not `address`.
+    /// `HOST:PORT` of each further link, in their order: heartbeats go over all of them, and everything else over the first that is up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// `IP:PORT` to listen on when it is not `address`; the further links listen on their own addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     /// Raft log, snapshots, data key.
@@ -159,6 +224,12 @@ const fn default_realtime() -> bool {
 }
 
 impl Settings {
+    /// This node's addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { address: self.address.clone(), links: self.links.clone() }
+    }
+
     /// The file that `CRM_CONFIG` names, or the usual one.
     #[must_use]
     pub fn path() -> PathBuf {
@@ -181,9 +252,15 @@ impl Settings {
         let invalid = |why: String| SettingsError::Invalid { path: path.to_owned(), why };
         let settings: Self = serde_saphyr::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         check_name(&settings.name).map_err(invalid)?;
-        check_address(&settings.address).map_err(invalid)?;
+        settings.addresses().check().map_err(invalid)?;
         for seat in &settings.seats {
-            check_address(&seat.address).map_err(invalid)?;
+            seat.addresses().check().map_err(invalid)?;
+        }
+        let wildcard = settings.listen.filter(|listen| listen.ip().is_unspecified());
+        if let Some(listen) = wildcard.filter(|_| !settings.links.is_empty()) {
+            return Err(invalid(format!(
+                "`listen: {listen}` takes the port of every link: name an address"
+            )));
         }
         if let Some(watchdog) = settings.watchdog.as_ref().filter(|w| w.limit().is_none()) {
             let why = format!("watchdog timeout `{}` is not 2s or more", watchdog.timeout);
@@ -222,7 +299,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
 /// `HOST:PORT` with a port.
 pub(crate) fn check_address(address: &str) -> Result<(), String> {
     let port = address.rsplit_once(':').and_then(|(host, port)| {
-        (!host.is_empty()).then_some(())?;
+        let odd = |c: char| c.is_whitespace() || c.is_control();
+        (!host.is_empty() && !host.contains(odd)).then_some(())?;
         port.parse::<u16>().ok()
     });
     port.map(|_| ()).ok_or_else(|| format!("`{address}` is not HOST:PORT"))
@@ -239,6 +317,7 @@ mod tests {
         let settings = Settings {
             name: "n1".into(),
             address: "10.0.0.1:7631".into(),
+            links: vec!["10.1.0.1:7631".into()],
             listen: None,
             data_dir: "/var/lib/crm".into(),
             tls_dir: "/etc/crm/tls".into(),
@@ -248,10 +327,24 @@ mod tests {
             profile: Failover::Fast,
             realtime: true,
             watchdog: None,
-            seats: vec![Seat { name: "n1".into(), raft_id: 1, address: "10.0.0.1:7631".into() }],
+            seats: vec![Seat {
+                name: "n1".into(),
+                raft_id: 1,
+                address: "10.0.0.1:7631".into(),
+                links: vec!["10.1.0.1:7631".into()],
+            }],
         };
         settings.save(&path).unwrap();
         assert_eq!(Settings::load(&path).unwrap(), settings);
+        let wildcard = Settings { listen: "0.0.0.0:7631".parse().ok(), ..settings.clone() };
+        wildcard.save(&path).unwrap();
+        assert!(matches!(Settings::load(&path), Err(SettingsError::Invalid { .. })));
+        let plain = Settings { links: Vec::new(), ..settings.clone() };
+        plain.save(&path).unwrap();
+        let first = std::fs::read_to_string(&path).unwrap();
+        assert!(!first.lines().any(|line| line.starts_with("links:")), "{first}");
+        assert_eq!(Settings::load(&path).unwrap(), plain);
+        settings.save(&path).unwrap();
         let mut text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("\nprofile: fast\n") && !text.contains("role"), "{text}");
         let witness = Settings { role: MemberRole::Witness, ..settings };
@@ -288,5 +381,17 @@ mod tests {
         assert!(check_address("h:7631").is_ok());
         assert!(check_address("h").is_err());
         assert!(check_address(":1").is_err());
+        assert!(check_address("a\0b:1").is_err());
+        let of = |links: &[&str]| Addresses {
+            address: "a:1".into(),
+            links: links.iter().map(|link| (*link).to_owned()).collect(),
+        };
+        assert!(of(&["b:1", "a:2"]).check().is_ok());
+        assert!(of(&["b:1", "a:1"]).check().unwrap_err().contains("twice"));
+        assert!(of(&["b"]).check().is_err());
+        let many: Vec<String> = (0..8).map(|n| format!("b{n}:1")).collect();
+        assert!(
+            Addresses { links: many, ..of(&[]) }.check().unwrap_err().contains("8 links at most")
+        );
     }
 }

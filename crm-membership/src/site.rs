@@ -3,14 +3,17 @@
 
 use crate::consensus::machine::Machine;
 use crate::consensus::{Metrics, Peer};
+use crate::heartbeat::Links;
 use crate::merge::Surrender;
-use crate::settings::Settings;
+use crate::route::{self, Path};
+use crate::settings::{Addresses, Seat, Settings};
 use crate::succession::Succession;
 use crate::tls::Keys;
 use crm_core::store::Certificate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -27,6 +30,22 @@ pub(crate) struct LeaderSign {
 
 /// Makes the connections of an endpoint: over the host's network, or over one that a simulation has.
 pub(crate) type Dial = fn(&Endpoint) -> Channel;
+
+/// How calls reach the peers.
+#[derive(Debug, Default)]
+struct Lines {
+    /// By raft id and link, with the name and the address that it is for.
+    channels: BTreeMap<(u64, usize), (String, String, Channel)>,
+    routes: BTreeMap<u64, Route>,
+}
+
+/// Over which link a peer is called.
+#[derive(Debug, Default)]
+struct Route {
+    link: usize,
+    /// When a call over a link failed last.
+    doubts: BTreeMap<usize, std::time::Instant>,
+}
 
 /// Shared by the parts of one node.
 #[derive(Debug)]
@@ -46,7 +65,13 @@ pub(crate) struct Site {
     pub(crate) surrender: watch::Sender<Option<Surrender>>,
     /// Raft's membership, as of its last change.
     roster: Mutex<BTreeMap<u64, Peer>>,
-    channels: Mutex<BTreeMap<u64, (Peer, Channel)>>,
+    lines: Mutex<Lines>,
+    /// Where this node listens.
+    own: Mutex<Addresses>,
+    /// Its addresses are being changed: nothing is told of them now.
+    pub(crate) moving: tokio::sync::Mutex<()>,
+    /// How the links are, once the heartbeats tell it.
+    links: OnceLock<watch::Receiver<Links>>,
     dial: Dial,
     /// The consensus threads: the tasks of the channels run there, whoever uses them first.
     threads: tokio::runtime::Handle,
@@ -64,6 +89,9 @@ impl Site {
         Self {
             dial,
             threads: tokio::runtime::Handle::current(),
+            own: Mutex::new(settings.addresses()),
+            moving: tokio::sync::Mutex::new(()),
+            links: OnceLock::new(),
             settings,
             keys,
             machine,
@@ -74,7 +102,7 @@ impl Site {
             expelled: watch::Sender::new(None),
             surrender: watch::Sender::new(None),
             roster: Mutex::new(BTreeMap::new()),
-            channels: Mutex::new(BTreeMap::new()),
+            lines: Mutex::default(),
         }
     }
 
@@ -131,31 +159,150 @@ impl Site {
         self.members().remove(&raft_id).map(|peer| peer.name)
     }
 
-    /// The channel to a peer; made at first use and whenever its address changes.
+    /// The addresses of a member: as the state has them, or, until it has, as they were when we joined.
+    pub(crate) fn places(&self, raft_id: u64, peer: &Peer) -> Addresses {
+        let state = self.machine.states().borrow().clone();
+        if let Some(member) = state.members.get(&peer.name).filter(|m| m.raft_id == raft_id) {
+            return Addresses { address: member.address.clone(), links: member.links.clone() };
+        }
+        let known = |seat: &&Seat| seat.raft_id == raft_id && seat.address == peer.address;
+        let seat = self.settings.seats.iter().find(known);
+        seat.map_or_else(|| Addresses::from(&peer.address), Seat::addresses)
+    }
+
+    /// Where this node listens.
+    pub(crate) fn own(&self) -> Addresses {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This node listens there from now on.
+    pub(crate) fn moved(&self, to: Addresses) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// This node's addresses are being changed.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.try_lock().is_err()
+    }
+
+    /// Has the calls go by what the heartbeats tell of the links.
+    pub(crate) fn heed(&self, links: watch::Receiver<Links>) {
+        if self.links.set(links).is_err() {
+            tracing::error!("the heartbeats were started twice");
+        }
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channel to a peer, over the link that is to be used now.
     pub(crate) fn channel(
         &self,
         raft_id: u64,
         peer: &Peer,
     ) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, channel)) = channels.get(&raft_id)
-            && known == peer
+        self.line(raft_id, peer).map(|(channel, _)| channel)
+    }
+
+    /// The channel to a peer and the link that it goes over; made at first use and whenever its address changes.
+    pub(crate) fn line(
+        &self,
+        raft_id: u64,
+        peer: &Peer,
+    ) -> Result<(Channel, usize), tonic::transport::Error> {
+        let places = self.places(raft_id, peer);
+        let mut lines = self.lines();
+        let link = self.choose(&mut lines, raft_id, &peer.name, &places);
+        let address = places.all().nth(link).unwrap_or(&places.address);
+        if let Some((name, known, channel)) = lines.channels.get(&(raft_id, link))
+            && (name, known) == (&peer.name, address)
         {
-            return Ok(channel.clone());
+            return Ok((channel.clone(), link));
         }
         let _inside = self.threads.enter();
-        let channel = (self.dial)(&self.keys.endpoint(&peer.name, &peer.address)?);
-        channels.insert(raft_id, (peer.clone(), channel.clone()));
-        Ok(channel)
+        let channel = (self.dial)(&self.keys.endpoint(&peer.name, address)?);
+        let kept = (peer.name.clone(), address.clone(), channel.clone());
+        lines.channels.insert((raft_id, link), kept);
+        Ok((channel, link))
+    }
+
+    /// The link that a call to a peer goes over now.
+    pub(crate) fn link_in_use(&self, raft_id: u64, peer: &Peer) -> usize {
+        let places = self.places(raft_id, peer);
+        self.choose(&mut self.lines(), raft_id, &peer.name, &places)
+    }
+
+    fn choose(&self, lines: &mut Lines, raft_id: u64, name: &str, places: &Addresses) -> usize {
+        let both = places.all().count().min(self.own().all().count());
+        let route = lines.routes.entry(raft_id).or_default();
+        if both < 2 {
+            route.link = 0;
+            return 0;
+        }
+        let seen = self.links.get().and_then(|links| links.borrow().get(name).cloned());
+        let path = |link: usize| {
+            let seen = seen.as_ref().and_then(|seen| seen.get(link));
+            Path {
+                up: seen.filter(|seen| seen.up).map(|seen| seen.since),
+                answered: seen.and_then(|seen| seen.answered),
+                doubted: route.doubts.get(&link).copied(),
+            }
+        };
+        let paths: Vec<Path> = (0..both).map(path).collect();
+        let settle = Duration::from_millis(self.settings.profile.timing().dead_after_ms) * 2;
+        let link = route::choose(std::time::Instant::now(), &paths, route.link, settle);
+        if link != route.link {
+            tracing::info!(peer = name, link, before = route.link, "calls go over another link");
+            route.link = link;
+        }
+        link
+    }
+
+    /// A call over a link was not answered in time: another one is tried first, until a heartbeat has come through.
+    pub(crate) fn doubt(&self, raft_id: u64, link: usize) {
+        let mut lines = self.lines();
+        let route = lines.routes.entry(raft_id).or_default();
+        route.doubts.insert(link, std::time::Instant::now());
+    }
+
+    /// Waits until a link is down while the peer is up on another one: what was sent over it is not waited for.
+    pub(crate) async fn cut(&self, name: &str, link: usize) {
+        let cut = |links: &Links| {
+            let seen = links.get(name).filter(|seen| seen.iter().any(|link| link.up));
+            seen.and_then(|seen| seen.get(link)).is_some_and(|link| !link.up)
+        };
+        if let Some(mut links) = self.links.get().cloned()
+            && links.wait_for(cut).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Drops the channels over links that are down, of peers that have another one; raft ids of the peers that were called over them.
+    pub(crate) fn hang_up(&self, links: &Links) -> Vec<u64> {
+        let mut lines = self.lines();
+        let mut left = Vec::new();
+        let Lines { channels, routes } = &mut *lines;
+        channels.retain(|(raft_id, link), (name, _, _)| {
+            let seen = links.get(name).filter(|seen| seen.iter().any(|link| link.up));
+            let keep = seen.and_then(|seen| seen.get(*link)).is_none_or(|link| link.up);
+            if !keep && routes.get(raft_id).is_some_and(|route| route.link == *link) {
+                left.push(*raft_id);
+            }
+            keep
+        });
+        left
     }
 
     /// Forgets all channels: new connections show this node's new certificate.
     pub(crate) fn drop_channels(&self) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lines().channels.clear();
     }
 
-    /// Forgets the channel to a peer: the next use makes a new connection.
+    /// Forgets the channels to a peer: the next use makes a new connection.
     pub(crate) fn drop_channel(&self, raft_id: u64) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&raft_id);
+        self.lines().channels.retain(|(id, _), _| *id != raft_id);
     }
 }

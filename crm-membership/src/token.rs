@@ -79,13 +79,17 @@ impl Token {
 }
 
 /// The signature of a join request.
-pub(crate) fn sign(secret: &str, name: &str, address: &str, csr: &str) -> Vec<u8> {
+pub(crate) fn sign(secret: &str, request: &crm_proto::pb::JoinRequest) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    hmac::sign(&key, &signed(name, address, csr)).as_ref().to_vec()
+    hmac::sign(&key, &signed(request)).as_ref().to_vec()
 }
 
-fn signed(name: &str, address: &str, csr: &str) -> Vec<u8> {
-    [name.as_bytes(), &[0], address.as_bytes(), &[0], csr.as_bytes()].concat()
+/// What is signed of a request: its words, with a zero between, which none of them can have. Links come last, so that a request without
+/// any is signed as it always was.
+fn signed(request: &crm_proto::pb::JoinRequest) -> Vec<u8> {
+    let words = [&request.name, &request.address, &request.csr_pem];
+    let words: Vec<&[u8]> = words.into_iter().chain(&request.links).map(|w| w.as_bytes()).collect();
+    words.join(&0)
 }
 
 pub(crate) fn now_s() -> u64 {
@@ -155,8 +159,8 @@ impl Tokens {
             return Err(TokenError::Expired);
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, token.secret.as_bytes());
-        let words = signed(&request.name, &request.address, &request.csr_pem);
-        hmac::verify(&key, &words, &request.hmac).map_err(|_| TokenError::BadSignature)?;
+        hmac::verify(&key, &signed(request), &request.hmac)
+            .map_err(|_| TokenError::BadSignature)?;
         let mut burnt = false;
         self.change(|issued| burnt = issued.remove(&request.token_id).is_some())?;
         if burnt { Ok(()) } else { Err(TokenError::Unknown) }
@@ -221,15 +225,18 @@ mod tests {
     use super::*;
 
     fn request(token: &Token) -> crm_proto::pb::JoinRequest {
-        crm_proto::pb::JoinRequest {
+        let mut request = crm_proto::pb::JoinRequest {
             name: "n2".into(),
             address: "10.0.0.2:7631".into(),
             token_id: token.id.clone(),
             witness: false,
             level: 0,
             csr_pem: "csr".into(),
-            hmac: sign(&token.secret, "n2", "10.0.0.2:7631", "csr"),
-        }
+            links: vec!["10.1.0.2:7631".into()],
+            ..crm_proto::pb::JoinRequest::default()
+        };
+        request.hmac = sign(&token.secret, &request);
+        request
     }
 
     #[test]
@@ -256,6 +263,9 @@ mod tests {
         let mut forged = request(&token);
         forged.name = "evil".into();
         assert!(matches!(tokens.redeem(&forged), Err(TokenError::BadSignature)));
+        let mut moved = request(&token);
+        moved.links = vec!["10.6.6.6:7631".into()];
+        assert!(matches!(tokens.redeem(&moved), Err(TokenError::BadSignature)));
         tokens.redeem(&request(&token)).unwrap();
         assert!(matches!(tokens.redeem(&request(&token)), Err(TokenError::Unknown)));
         let tokens = Tokens::open(dir.path()).unwrap();

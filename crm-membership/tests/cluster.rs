@@ -6,7 +6,9 @@ mod world;
 
 use crm_core::store::Outcome;
 use crm_membership::bootstrap::Newcomer;
-use crm_membership::{BootstrapError, Dirs, Handle, StartError, TokenError, bootstrap};
+use crm_membership::{
+    Addresses, BootstrapError, Dirs, Handle, MoveError, Settings, StartError, TokenError, bootstrap,
+};
 use crm_proto::pb;
 use crm_proto::peer::{Order, PlanId, Work};
 use crm_quorum::lineage::GenerationId;
@@ -254,6 +256,65 @@ async fn founder_admits_although_another_leads() {
         voters(node, 3).await;
     }
     for node in [lonely, &n1, &n3] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_other_addresses_and_nobody_misses_a_beat() {
+    let world = World::new();
+    let nodes = world.cluster(3).await;
+    let mover = nodes.iter().find(|n| !n.leadership().borrow().me_leader).unwrap();
+    let name = mover.name().to_owned();
+    let file = world.dirs(&name).settings;
+    let taken = Addresses { links: vec![world.address(1)], ..(&world.address(77)).into() };
+    let refused = mover.relocate(taken, &file).await.unwrap_err().to_string();
+    assert!(refused.contains("is an address of n"), "{refused}");
+    let far = Addresses::from("192.0.2.77:7631");
+    assert!(matches!(mover.relocate(far, &file).await, Err(MoveError::Listen(_))));
+    let before = std::fs::read_to_string(&file).unwrap();
+    let term = mover.leadership().borrow().term;
+    let felt = |node: &Handle| {
+        let (mut peers, mut led) = (node.peers(), node.leadership());
+        async move {
+            tokio::select! {
+                dead = peers.wait_for(|p| p.values().any(|p| !p.alive)) => format!("{:?}", *dead.unwrap()),
+                led = led.wait_for(|l| !l.quorate || l.term != term) => format!("{:?}", *led.unwrap()),
+            }
+        }
+    };
+    let felt = futures::future::select_all(nodes.iter().map(felt).map(Box::pin));
+    let to = Addresses { address: world.address(77), links: vec![world.address(78)] };
+    let moving = async {
+        mover.relocate(to.clone(), &file).await.unwrap();
+        for node in &nodes {
+            state(node, "the new address", |s| s.members[&name].address == to.address).await;
+        }
+        // Longer than anything may go unheard.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for node in &nodes {
+            node.propose(attr(&name, node.name())).await.unwrap();
+            state(mover, "a write", |s| has(s, &name, node.name())).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        felt = felt => panic!("the move was felt: {}", felt.0),
+        () = moving => {}
+    }
+    assert_ne!(std::fs::read_to_string(&file).unwrap(), before);
+    assert_eq!(world.settings(&name).addresses(), to);
+    // Nothing is left at the old address, and the node comes back at the new one, also when its file is changed by hand.
+    let old = Settings { links: Vec::new(), ..world.settings(&name) };
+    mover.shutdown().await;
+    old.save(&file).unwrap();
+    let back = world.start(&name).await;
+    quorate(&back, true, Duration::from_secs(10)).await;
+    state(&back, "what the file says", |s| s.members[&name].links.is_empty()).await;
+    for node in nodes.iter().filter(|node| node.name() != name).chain([&back]) {
+        all_alive(node, 2).await;
+    }
+    for node in nodes.iter().filter(|node| node.name() != name).chain([&back]) {
         node.shutdown().await;
     }
 }

@@ -44,6 +44,26 @@ pub struct NodeLine {
     pub standby: bool,
     /// Peer address.
     pub address: String,
+    /// The links to it, as the node that answers sees them; none to itself.
+    #[serde(default)]
+    pub links: Vec<LinkLine>,
+}
+
+/// A link to a node, as seen from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkLine {
+    /// The node's address on it.
+    pub address: String,
+    /// Heartbeats go both ways.
+    pub up: bool,
+    /// Calls go over it.
+    pub in_use: bool,
+    /// How long it has been up or down, milliseconds.
+    pub for_ms: u64,
+    /// When something was last heard on it, milliseconds ago; never without it.
+    pub heard_ms_ago: Option<u64>,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: Option<u64>,
 }
 
 /// The whole picture, as answered to [`Request::Status`].
@@ -203,6 +223,15 @@ pub enum Request {
     Renew {
         /// Which.
         node: String,
+    },
+    /// Give the node that is asked other addresses.
+    Relocate {
+        /// The node that is meant: refused by any other one.
+        node: String,
+        /// `HOST:PORT` of its first link.
+        address: String,
+        /// `HOST:PORT` of each further one.
+        links: Vec<String>,
     },
     /// Disarm the cluster for a time, or (`None`) arm it again.
     Disarm {

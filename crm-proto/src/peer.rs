@@ -107,6 +107,9 @@ pub struct Seat {
     pub raft_id: u64,
     /// `HOST:PORT` of the peer API.
     pub address: String,
+    /// `HOST:PORT` of each further link.
+    #[serde(default)]
+    pub links: Vec<String>,
 }
 
 /// One of two lines that have parted, as the node that answers sees it.

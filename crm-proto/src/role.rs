@@ -76,6 +76,7 @@ impl Role {
             | Request::RemoveNode { .. }
             | Request::Leave
             | Request::Renew { .. }
+            | Request::Relocate { .. }
             | Request::Disarm { .. }
             | Request::Block(_) => Self::Admin,
         }

@@ -3,6 +3,7 @@
 use crate::api::{Client, refused};
 use crate::boot;
 use crm_core::store::{Command, Disarmed, Outcome, State};
+use crm_membership::{Addresses, Settings};
 use crm_proto::local::{Reply, Request};
 use crm_proto::role::{Role, hide_secrets};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -202,6 +203,23 @@ impl Client {
                 &format!("{me} is removed, but none of the others has told it so yet"),
                 "leave crmd running: it ends by itself when it is told",
             )
+        }
+    }
+
+    /// Other addresses for this node.
+    pub(crate) async fn relocate(&self, node: &str, to: Addresses) -> Reply {
+        let me = self.handle.name();
+        if node != me {
+            let why = format!("this is {me}: a node is given other addresses on the node itself");
+            return refused(&why, &format!("run it on {node}"));
+        }
+        let words = to.all().cloned().collect::<Vec<_>>().join(" and ");
+        match self.handle.relocate(to, &Settings::path()).await {
+            Ok(()) => Reply::Said(format!("{node} is at {words} now")),
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::new(error));
+                refused(&why, "nothing has changed; see `crm cluster status`")
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use anyhow::Context;
 use crm_core::controller::{Event, Mode};
 use crm_core::fencing::{Record, Task, Verb};
 use crm_core::store::{Command, FenceRequest, State};
-use crm_membership::{Handle, ProposeError};
-use crm_proto::local::{self, NodeLine, Reply, Request, StatusReply};
+use crm_membership::{Addresses, Handle, Link, ProposeError};
+use crm_proto::local::{self, LinkLine, NodeLine, Reply, Request, StatusReply};
 use crm_proto::peer::FenceCall;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -180,6 +180,9 @@ impl Client {
             Request::RemoveNode { node, force } => self.remove(node, force, by.to_owned()).await,
             Request::Leave => self.leave(by.to_owned()).await,
             Request::Renew { node } => self.renew(&node).await,
+            Request::Relocate { node, address, links } => {
+                self.relocate(&node, Addresses { address, links }).await
+            }
             Request::Disarm { for_ms, reason } => self.disarm(for_ms, reason, by.to_owned()).await,
             Request::Volumes => {
                 block_reply(crm_proto::block::Request::Status { volume: None }).await
@@ -271,6 +274,19 @@ async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {
     write.write_all(&bytes).await.context("send the reply")
 }
 
+/// A link for people, dated from now.
+fn line_of(link: &Link) -> LinkLine {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    LinkLine {
+        address: link.address.clone(),
+        up: link.seen.up,
+        in_use: link.in_use,
+        for_ms: ms(link.seen.since.elapsed()),
+        heard_ms_ago: link.seen.last_seen.map(|at| ms(at.elapsed())),
+        rtt_us: link.seen.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+    }
+}
+
 impl Daemon {
     /// Answers a call, or puts it with the waiters.
     pub(crate) fn call(&mut self, call: Call) {
@@ -321,6 +337,7 @@ impl Daemon {
             | Request::RemoveNode { .. }
             | Request::Leave
             | Request::Renew { .. }
+            | Request::Relocate { .. }
             | Request::Disarm { .. }
             | Request::Volumes
             | Request::Block(_)
@@ -455,6 +472,7 @@ impl Daemon {
         }
         let leadership = self.handle.leadership().borrow().clone();
         let peers = self.handle.peers().borrow().clone();
+        let mut links = self.handle.links();
         let nodes: BTreeMap<String, NodeLine> = state
             .cib
             .nodes
@@ -467,6 +485,12 @@ impl Daemon {
                     online: self.controller.online(&node.name),
                     standby: node.attributes.flag("standby").unwrap_or(false),
                     address: member.map(|m| m.address.clone()).unwrap_or_default(),
+                    links: links
+                        .remove(&node.name)
+                        .unwrap_or_default()
+                        .iter()
+                        .map(line_of)
+                        .collect(),
                 };
                 (node.name.clone(), line)
             })

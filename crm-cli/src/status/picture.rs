@@ -229,6 +229,16 @@ impl<'a> Picture<'a> {
         if let Some(waiting) = &self.reply.waiting {
             out.push(format!("WAITING: {waiting}"));
         }
+        // One that is dead, or has one link only, is named for that elsewhere.
+        let several =
+            self.reply.nodes.iter().filter(|(_, line)| line.alive && line.links.len() > 1);
+        for (name, line) in several {
+            let down = line.links.iter().filter(|link| !link.up).map(|link| link.address.as_str());
+            let down: Vec<&str> = down.collect();
+            if !down.is_empty() {
+                out.push(format!("LINK DOWN: {me} to {name} at {}", down.join(", ")));
+            }
+        }
         out
     }
 }

@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn joins(state: &mut State, name: &str, raft_id: u64) {
-        let member = Member::node(raft_id, format!("{name}:1"));
+        let member = Member::new(raft_id, format!("{name}:1"));
         state.apply(Command::SetMember { name: name.to_owned(), member });
     }
 

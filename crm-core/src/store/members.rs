@@ -102,6 +102,52 @@ impl State {
         }
     }
 
+    /// Why a node cannot have these addresses, and what to do first.
+    ///
+    /// # Errors
+    /// With the reason, in one clause.
+    pub fn may_move(&self, name: &str, address: &str, links: &[String]) -> Result<(), String> {
+        let Some(member) = self.members.get(name) else {
+            return Err(format!("there is no node `{name}`"));
+        };
+        let others = self.members.iter().filter(|(other, _)| *other != name);
+        for wanted in std::iter::once(address).chain(links.iter().map(String::as_str)) {
+            let mut taken = others.clone().filter(|(_, m)| m.addresses().any(|a| a == wanted));
+            if let Some((other, _)) = taken.next() {
+                return Err(format!("`{wanted}` is an address of {other}"));
+            }
+        }
+        let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let here = |v: &&crate::cib::Volume| v.replicas.iter().any(|r| r.node == name);
+        let volume = self.cib.volumes.iter().find(here);
+        match volume.filter(|_| host(address) != host(&member.address)) {
+            Some(volume) => Err(format!(
+                "volume `{}` has a replica on {name}, and its data goes over the first address: take that replica out first (`crm configure edit`, statement `volume`), or leave the first address as it is",
+                volume.name
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_addresses(
+        &mut self,
+        name: &str,
+        raft_id: u64,
+        address: String,
+        links: Vec<String>,
+    ) -> Outcome {
+        if let Err(why) = self.may_move(name, &address, &links) {
+            return Outcome::Refused { why };
+        }
+        match self.members.get_mut(name).filter(|m| m.raft_id == raft_id) {
+            Some(member) => {
+                (member.address, member.links) = (address, links);
+                self.done()
+            }
+            None => Outcome::Stale,
+        }
+    }
+
     /// Ids of what runs on a node, or may run there, as far as is known.
     #[must_use]
     pub fn running_on(&self, name: &str) -> Vec<String> {
@@ -195,7 +241,7 @@ mod tests {
     fn cluster() -> State {
         let mut state = State::default();
         for (raft_id, name) in [(1, "alpha"), (2, "delta"), (7, "gamma")] {
-            let member = Member::node(raft_id, format!("{name}:7631"));
+            let member = Member::new(raft_id, format!("{name}:7631"));
             state.apply(Command::SetMember { name: name.to_owned(), member });
         }
         state
@@ -246,6 +292,38 @@ mod tests {
     }
 
     #[test]
+    fn a_node_moves_alone_to_addresses_of_its_own_and_takes_no_volume_along() {
+        let mut state = cluster();
+        let to = |raft_id, address: &str, links: &[&str]| Command::SetAddresses {
+            name: "gamma".to_owned(),
+            raft_id,
+            address: address.to_owned(),
+            links: links.iter().map(|link| (*link).to_owned()).collect(),
+        };
+        assert_eq!(state.apply(to(6, "new:7631", &[])), Outcome::Stale);
+        let links = ["delta:7631"];
+        assert!(matches!(state.apply(to(7, "gamma:7631", &links)), Outcome::Refused { .. }));
+        assert!(matches!(state.apply(to(7, "new:7631", &["b:7631"])), Outcome::Done { .. }));
+        let all: Vec<&str> = state.members["gamma"].addresses().map(String::as_str).collect();
+        assert_eq!(all, ["new:7631", "b:7631"]);
+        let replicas = vec![Replica { node: "gamma".into(), disk: "/d".into() }];
+        Arc::make_mut(&mut state.cib).volumes.push(Volume {
+            name: "r0".into(),
+            size_bytes: 4096,
+            device: "/dev/drbd0".into(),
+            replicas,
+            port: 7700,
+            day0: 1,
+            assume_clean: true,
+        });
+        assert!(matches!(state.apply(to(7, "new:7632", &[])), Outcome::Done { .. }));
+        let Outcome::Refused { why } = state.apply(to(7, "far:7631", &[])) else {
+            panic!("moved away from its replica's peers")
+        };
+        assert!(why.contains("`r0` has a replica on gamma"), "{why}");
+    }
+
+    #[test]
     fn what_names_a_removed_node_goes_with_it_and_its_id_and_certificate_never_come_back() {
         let mut state = cluster();
         runs(&mut state, "gamma", Role::Stopped);
@@ -270,11 +348,11 @@ mod tests {
         assert!(state.revisions.last().is_some_and(|r| r.message.contains("there")));
         assert_eq!(state.departed[&7].certificate.as_deref(), Some("aa"));
 
-        let old = Member::node(7, "gamma:1".into());
+        let old = Member::new(7, "gamma:1".into());
         let again = state.apply(Command::SetMember { name: "gamma".into(), member: old });
         assert!(matches!(again, Outcome::Refused { .. }), "an id was used twice");
         assert_eq!(state.apply(told("gamma", 7, "bb")), Outcome::Stale);
-        let anew = Member::node(31, "gamma:1".into());
+        let anew = Member::new(31, "gamma:1".into());
         let joined = state.apply(Command::SetMember { name: "gamma".into(), member: anew });
         assert!(matches!(joined, Outcome::Done { .. }));
         // Asked for twice: the one that joined anew stays.

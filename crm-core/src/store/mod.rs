@@ -53,13 +53,21 @@ pub struct Member {
     /// What it is for.
     #[serde(default, skip_serializing_if = "MemberRole::is_node")]
     pub role: MemberRole,
+    /// `HOST:PORT` of each further link, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
 }
 
 impl Member {
-    /// A member that votes and runs resources.
+    /// A member that votes and runs resources, with one link.
     #[must_use]
-    pub const fn node(raft_id: u64, address: String) -> Self {
-        Self { raft_id, address, role: MemberRole::Node }
+    pub const fn new(raft_id: u64, address: String) -> Self {
+        Self { raft_id, address, role: MemberRole::Node, links: Vec::new() }
+    }
+
+    /// Its addresses, one for each link.
+    pub fn addresses(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.address).chain(&self.links)
     }
 }
 
@@ -141,6 +149,17 @@ pub enum Command {
         by: String,
         /// Wall clock of the proposer, milliseconds.
         when_ms: u64,
+    },
+    /// A member tells at which addresses the others reach it from now on. Raft's own membership follows.
+    SetAddresses {
+        /// Node name.
+        name: String,
+        /// Its raft id.
+        raft_id: u64,
+        /// `HOST:PORT` of its first link.
+        address: String,
+        /// `HOST:PORT` of each further one.
+        links: Vec<String>,
     },
     /// A member tells which certificate it uses; the one it told before is revoked.
     Certificate {
@@ -395,6 +414,9 @@ impl State {
             Command::SetMember { name, member } => self.set_member(&name, member),
             Command::RemoveMember { name, raft_id, force, by, when_ms } => {
                 self.remove_member(&name, raft_id, force, (by, when_ms))
+            }
+            Command::SetAddresses { name, raft_id, address, links } => {
+                self.set_addresses(&name, raft_id, address, links)
             }
             Command::Certificate { node, raft_id, certificate } => {
                 self.certificate(&node, raft_id, certificate)

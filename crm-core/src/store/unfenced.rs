@@ -58,7 +58,7 @@ mod tests {
     fn nodes(names: &[&str]) -> State {
         let mut state = State::default();
         for (raft_id, name) in (1..).zip(names) {
-            let member = Member::node(raft_id, format!("{name}:7631"));
+            let member = Member::new(raft_id, format!("{name}:7631"));
             state.apply(Command::SetMember { name: (*name).to_owned(), member });
         }
         state
@@ -98,7 +98,7 @@ mod tests {
     fn what_was_taken_once_can_be_changed_without_a_quarrel() {
         let mut state = nodes(&["alpha"]);
         commit(&mut state, STORAGE);
-        let member = Member::node(2, "delta:7631".into());
+        let member = Member::new(2, "delta:7631".into());
         state.apply(Command::SetMember { name: "delta".into(), member });
         let change = commit(&mut state, "primitive web ocf:heartbeat:Dummy\n");
         assert!(matches!(change, Outcome::Done { .. }), "{change:?}");

@@ -3,8 +3,9 @@
 //! A beat counts only when it repeats the number of our own incarnation (so a recording of an earlier
 //! conversation proves nothing) and when its (incarnation, sequence) is newer than the last one.
 //!
-//! A peer has one or more links. Each carries beats of its own; a link is down after a few of them were missed,
-//! and a peer is dead when nothing came over any link for the dead interval. A copy that arrives by a slower
+//! A peer has one or more links. Each carries beats of its own. A link is up while the beats that come over it say that
+//! the peer hears us on it, too, and down after a few of these were missed; a peer is dead when nothing came over any
+//! link for the dead interval. A copy that arrives by a slower
 //! link than one sent later shows that its link is up, and nothing about the peer.
 
 use crate::timing::Timing;
@@ -23,6 +24,8 @@ pub struct Beat {
     pub session: u64,
     /// What the sender says of itself.
     pub mode_hint: u8,
+    /// The sender has lately heard us over this link: it carries both ways.
+    pub hears_us: bool,
     /// Round-trip time over this link in microseconds, if the beat carries our own time back.
     pub rtt_us: Option<u64>,
 }
@@ -36,7 +39,7 @@ pub enum Heard {
     Returned,
     /// It does not know us yet: answer it, count nothing.
     Stranger,
-    /// Not newer than what came before, but not old: its link is up, and that is all it says.
+    /// Not newer than what came before, but not old: it tells of its link, and that is all.
     Overtaken,
     /// Not newer than the last one on its link, or old, or of an older incarnation: ignored.
     Replayed,
@@ -84,7 +87,7 @@ pub struct Health {
 /// A link, as seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LinkHealth {
-    /// Heard within the limit.
+    /// It carried both ways within the limit.
     pub up: bool,
     /// When something was last heard on it.
     pub heard_ms: Option<u64>,
@@ -103,6 +106,8 @@ impl LinkHealth {
 struct Link {
     health: LinkHealth,
     last: (u64, u64),
+    /// When a beat on it last said that it carries both ways.
+    both_ways_ms: Option<u64>,
     /// Whether the last tick said that it was up.
     told_up: bool,
 }
@@ -160,8 +165,11 @@ impl Detector {
             return Heard::Stranger;
         }
         link.last = number;
-        link.health.up = true;
         link.health.heard_ms = Some(now_ms);
+        if beat.hears_us {
+            link.health.up = true;
+            link.both_ways_ms = Some(now_ms);
+        }
         if let Some(rtt_us) = beat.rtt_us {
             link.health.measured(rtt_us);
         }
@@ -236,7 +244,7 @@ impl Peer {
     fn judge(&mut self, now_ms: u64, timing: &Timing, name: &str, tick: &mut Tick) {
         let silent = |heard: Option<u64>| heard.map_or(0, |heard| now_ms.saturating_sub(heard));
         for link in &mut self.links {
-            link.health.up &= silent(link.health.heard_ms) < timing.link_down_ms;
+            link.health.up &= silent(link.both_ways_ms) < timing.link_down_ms;
         }
         if !self.health.alive {
             return;
@@ -274,7 +282,15 @@ mod tests {
     }
 
     const fn beat(incarnation: u64, seq: u64) -> Beat {
-        Beat { incarnation, seq, knows_us: true, session: 7, mode_hint: 1, rtt_us: None }
+        Beat {
+            incarnation,
+            seq,
+            knows_us: true,
+            session: 7,
+            mode_hint: 1,
+            hears_us: true,
+            rtt_us: None,
+        }
     }
 
     fn alive(detector: &Detector) -> bool {
@@ -349,6 +365,22 @@ mod tests {
         }
         assert_eq!(d.heard(2000, "b", 0, beat(1, 2000)), Heard::Fresh);
         assert_eq!(d.tick(2000).links, [change(0, true)]);
+    }
+
+    #[test]
+    fn a_link_that_carries_one_way_is_down_and_keeps_the_peer_alive() {
+        let mut d = detector();
+        for now in (0..2000).step_by(100) {
+            let one_way = Beat { hears_us: now < 500, ..beat(1, now + 1) };
+            d.heard(now, "b", 0, one_way);
+            let tick = d.tick(now);
+            assert_eq!(tick.died, Vec::<String>::new());
+            assert_eq!(links(&d), if now < 800 { "ud" } else { "dd" }, "at {now}");
+            let down = tick.links.iter().any(|change| !change.up);
+            assert_eq!(down, now == 800, "at {now}");
+        }
+        assert!(alive(&d));
+        assert_eq!(d.links("b").next().unwrap().heard_ms, Some(1900));
     }
 
     #[test]

@@ -19,7 +19,15 @@ fn watching(timing: Timing) -> Detector {
 }
 
 const fn beat(incarnation: u64, seq: u64) -> Beat {
-    Beat { incarnation, seq, knows_us: true, session: 7, mode_hint: 1, rtt_us: None }
+    Beat {
+        incarnation,
+        seq,
+        knows_us: true,
+        session: 7,
+        mode_hint: 1,
+        hears_us: true,
+        rtt_us: None,
+    }
 }
 
 fn alive(detector: &Detector) -> bool {

@@ -111,7 +111,7 @@ impl Connection {
         if matches!(kind, VOTE | PRE_VOTE) && !site.succession.brief().may_elect {
             return Err(unreachable(&io::Error::other("this node may not be elected")));
         }
-        let channel = site.channel(self.target, &self.peer).map_err(|e| unreachable(&e))?;
+        let (channel, link) = site.line(self.target, &self.peer).map_err(|e| unreachable(&e))?;
         let envelope = pb::Raft {
             kind,
             from: self.site.settings.raft_id,
@@ -128,7 +128,11 @@ impl Connection {
         let question = site.greet(self.target, envelope).map_err(|e| unreachable(&e))?;
         let answer = tokio::time::timeout(limit, client.raft(question))
             .await
+            .inspect_err(|_| site.doubt(self.target, link))
             .map_err(|late| failed(&late))?;
+        if answer.as_ref().is_err_and(|status| status.code() == tonic::Code::Unavailable) {
+            site.doubt(self.target, link);
+        }
         let answer = site.met(call, self.target, answer);
         let answer =
             answer.inspect_err(|status| departure::heed(site, status)).map_err(|status| {

@@ -79,7 +79,7 @@ impl World {
     pub(crate) async fn join_as(&self, door: &Handle, number: u8, role: MemberRole) -> Handle {
         let token = door.make_token(TTL).unwrap();
         let (name, address) = (format!("n{number}"), self.address(number));
-        let newcomer = Newcomer { name: &name, address: &address, role };
+        let newcomer = Newcomer { role, ..Newcomer::node(&name, &address) };
         bootstrap::join(&self.dirs(&name), newcomer, None, &token).await.unwrap();
         let handle = self.start(&name).await;
         quorate(&handle, true, Duration::from_secs(20)).await;

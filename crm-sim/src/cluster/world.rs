@@ -110,7 +110,7 @@ impl World {
         let mut state = State::default();
         state.apply(Command::Found { name: "sim".to_owned(), uuid: "sim".to_owned() });
         for (id, name) in (1u64..).zip(nodes) {
-            let member = Member::node(id, format!("10.0.0.{id}:7631"));
+            let member = Member::new(id, format!("10.0.0.{id}:7631"));
             state.apply(Command::SetMember { name: (*name).to_owned(), member });
         }
         cib.nodes.clone_from(&state.cib.nodes);
