@@ -6,7 +6,7 @@
 use super::{LogId, Reply, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, Types};
 use crate::durable;
 use crate::succession::Succession;
-use crm_core::store::{Command, Outcome, State};
+use crm_core::store::{Command, LEVEL, Outcome, State};
 use crm_quorum::lineage::Generation;
 use crm_quorum::takeover::Event;
 use futures::{Stream, TryStreamExt};
@@ -248,6 +248,8 @@ impl Inside {
         if let Some((_, outcome)) = self.outcomes.iter().rev().find(|(id, _)| *id == request.id) {
             return Ok(outcome.clone());
         }
+        // What a newer crm means by the rest of the log is not known here, also where it can be read.
+        self.state.may_run(LEVEL).map_err(broken)?;
         let command: Command = serde_json::from_slice(&request.command).map_err(|e| {
             broken(format!("a committed command is unknown to this version of crm: {e}"))
         })?;
@@ -355,6 +357,7 @@ impl RaftStateMachine<Types> for Machine {
 mod tests {
     use super::*;
     use crate::consensus::Request;
+    use crm_core::store::{Build, Member};
 
     fn found(id: u128) -> Request {
         let command = Command::Found { name: "lab".into(), uuid: "u".into() };
@@ -379,6 +382,22 @@ mod tests {
         let machine = Machine::open(dir.path()).unwrap();
         let request = Request::of(b"{\"Dance\":{}}".to_vec());
         assert!(machine.inside().apply(&request).unwrap_err().to_string().contains("unknown"));
+    }
+
+    #[test]
+    fn nothing_is_applied_beyond_the_level_that_this_build_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::open(dir.path()).unwrap();
+        let apply = |command: &Command| {
+            let request = Request::of(serde_json::to_vec(command).unwrap());
+            machine.inside().apply(&request)
+        };
+        let (node, member) = ("n1".to_owned(), Member::new(1, "n1:1".into()));
+        apply(&Command::SetMember { name: node.clone(), member }).unwrap();
+        let build = Build { level: LEVEL + 1, version: "9".into() };
+        apply(&Command::Build { node, raft_id: 1, build }).unwrap();
+        let refused = apply(&Command::Disarm { disarmed: None }).unwrap_err().to_string();
+        assert!(refused.contains("this crm knows"), "{refused}");
     }
 
     #[tokio::test]
