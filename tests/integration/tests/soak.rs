@@ -132,7 +132,8 @@ impl Soak {
     /// What the strip was told so far.
     fn shots(&self) -> Result<usize> {
         let log = fs::read_to_string(power::log(&self.stage.lab))?;
-        Ok(log.lines().filter(|line| line.starts_with("reboot ")).count())
+        let shot = |line: &&str| line.starts_with("reboot ") || line.starts_with("off ");
+        Ok(log.lines().filter(shot).count())
     }
 
     fn shot_since(&self, before: usize) -> Result<()> {
@@ -143,9 +144,12 @@ impl Soak {
         node::kill(&self.stage.lab, name)
     }
 
-    /// The wire is mended as soon as the node has one (it may be switched on just now).
+    /// Switched on, and its wire mended: a device may be about to switch it on, or off.
     fn mend(&self, name: &str) -> Result<()> {
-        wait::until("its wire", LIMIT, || Ok(net::mend(&self.stage.lab, name).ok()))
+        wait::until("its wire", LIMIT, || {
+            self.switch_on(name)?;
+            Ok(net::mend(&self.stage.lab, name).ok())
+        })
     }
 
     /// All is mended and switched on, all are members again, the service runs, once.
@@ -153,13 +157,6 @@ impl Soak {
         let lab = &self.stage.lab;
         self.mend_the_strip()?;
         for name in self.members() {
-            // A device may be about to switch it on.
-            wait::until(&format!("{name} to be on"), LIMIT, || {
-                if !node::is_on(lab, &name) {
-                    node::start(lab, &name)?;
-                }
-                Ok(Some(()))
-            })?;
             self.mend(&name)?;
         }
         self.members_again()?;
@@ -169,9 +166,17 @@ impl Soak {
         Ok(holder)
     }
 
+    fn switch_on(&self, name: &str) -> Result<()> {
+        if node::is_on(&self.stage.lab, name) { Ok(()) } else { node::start(&self.stage.lab, name) }
+    }
+
     fn members_again(&self) -> Result<()> {
         let lab = &self.stage.lab;
         wait::until("all to be members", LIMIT, || {
+            // Whoever had to be fenced again and again is switched off, not rebooted: a person switches it on.
+            for name in self.members() {
+                self.switch_on(&name)?;
+            }
             for name in self.members() {
                 let picture = node::status(lab, &name)?;
                 let online = |n: &String| picture.nodes.get(n).is_some_and(|l| l.alive && l.online);
