@@ -64,8 +64,7 @@ pub fn set_profile(lab: &Lab, profile: Profile) -> Result<()> {
     }
     for name in &nodes {
         let old = node::daemon_pids(lab, name, "daemon")?;
-        let words = ["kill", "-9"].into_iter().chain(old.iter().map(String::as_str));
-        node::exec(lab, name, &words.collect::<Vec<&str>>())?;
+        node::signal(lab, name, "daemon", "KILL")?;
         wait::until(&format!("crmd of {name} to be started anew"), JOIN_LIMIT, || {
             let now = node::daemon_pids(lab, name, "daemon")?;
             Ok(now.iter().all(|pid| !old.contains(pid)).then_some(()))

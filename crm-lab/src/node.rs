@@ -173,12 +173,25 @@ pub fn wait_for_daemons(lab: &Lab, node: &str) -> Result<()> {
     })
 }
 
+/// Sends a signal (`KILL`, `TERM`, ..) to one of its daemons and the processes it was split into. One that has just ended is no error.
+///
+/// # Errors
+/// When none runs.
+pub fn signal(lab: &Lab, node: &str, word: &str, signal: &str) -> Result<()> {
+    let which = format!("-{signal}");
+    exec(lab, node, &["pkill", &which, "-f", "--", &pattern(lab, node, word)]).map(drop)
+}
+
+/// What the command line of a daemon begins with.
+fn pattern(lab: &Lab, node: &str, word: &str) -> String {
+    format!("^{}(-{node})? {word}", lab.executable().display())
+}
+
 /// Pids (in the node's own numbering) of one of its daemons and the processes it was split into, newest last.
 ///
 /// # Errors
 /// When none runs.
 pub fn daemon_pids(lab: &Lab, node: &str, word: &str) -> Result<Vec<String>> {
-    let pattern = format!("^{}(-{node})? {word}", lab.executable().display());
-    let text = exec(lab, node, &["pgrep", "-f", "--", &pattern])?;
+    let text = exec(lab, node, &["pgrep", "-f", "--", &pattern(lab, node, word)])?;
     Ok(text.lines().map(str::to_owned).collect())
 }

@@ -252,9 +252,7 @@ fn power_of_the_witness(soak: &Soak) -> Result<()> {
 }
 
 fn daemon_of(soak: &Soak, name: &str) -> Result<()> {
-    let pids = node::daemon_pids(&soak.stage.lab, name, "daemon")?;
-    let words = ["kill", "-9"].into_iter().chain(pids.iter().map(String::as_str));
-    node::exec(&soak.stage.lab, name, &words.collect::<Vec<_>>()).map(drop)
+    node::signal(&soak.stage.lab, name, "daemon", "KILL")
 }
 
 fn daemon_of_the_holder(soak: &Soak) -> Result<()> {
@@ -475,9 +473,7 @@ impl Soak {
         node::exec(lab, name, &["crm", "node", "standby", name, "--wait"])?;
         node::install(lab, name, to)?;
         for daemon in ["daemon", "blockd"] {
-            let pids = node::daemon_pids(lab, name, daemon)?;
-            let words = ["kill", "-TERM"].into_iter().chain(pids.iter().map(String::as_str));
-            node::exec(lab, name, &words.collect::<Vec<_>>())?;
+            node::signal(lab, name, daemon, "TERM")?;
         }
         wait::until("the daemon to be another one", LIMIT, || {
             let pids = node::daemon_pids(lab, name, "daemon")?;
