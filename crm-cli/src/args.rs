@@ -625,6 +625,8 @@ pub(crate) enum ClusterCmd {
         #[arg(long)]
         accept_divergence: bool,
     },
+    /// End the wait of `wait_for_all` on this node, and on those that see it: the missing are known to be off.
+    Unblock,
     /// Two nodes that both went on by force: show how their configurations differ; with --keep make one cluster of them again.
     #[command(
         after_help = "Without --keep nothing is changed. Objects that only one side has changed come with the merge; where both have, somebody decides.\n\

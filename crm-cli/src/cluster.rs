@@ -45,6 +45,11 @@ pub(crate) fn run(shell: &mut Shell<'_>, command: ClusterCmd) -> Result<(), Fail
             shell.ui.say(&standing);
             Ok(())
         }
+        ClusterCmd::Unblock => {
+            let words = shell.daemon.done(&Request::CancelWait)?;
+            shell.ui.say(&words);
+            Ok(())
+        }
         ClusterCmd::Merge(args) => crate::merge::run(shell, &args),
         ClusterCmd::Status { output } => {
             let status = shell.daemon.status()?;
@@ -92,6 +97,19 @@ pub(crate) fn text(status: &StatusReply) -> String {
         if status.quorate { "yes" } else { "NO" },
     );
     out.push_str(&format!("feature level {}{}\n", state.feature_level(), ahead(state)));
+    if let Some(votes) = &status.votes {
+        out.push_str(&format!(
+            "votes: {}: {}{}\n",
+            if votes.quorate { "quorate" } else { "NOT QUORATE" },
+            votes.words,
+            if votes.struck.is_empty() {
+                String::new()
+            } else {
+                let struck: Vec<&str> = votes.struck.iter().map(String::as_str).collect();
+                format!(" (not counted now: {})", struck.join(", "))
+            }
+        ));
+    }
     if let Some(waiting) = &status.waiting {
         out.push_str(&format!("waiting: {waiting}\n"));
     }
@@ -176,6 +194,7 @@ fn json(status: &StatusReply) -> serde_json::Value {
         "mode": status.mode,
         "leader": status.leader,
         "quorate": status.quorate,
+        "votes": status.votes,
         "waiting": status.waiting,
         "standing": status.standing,
         "generations": status.generations,

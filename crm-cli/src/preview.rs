@@ -27,7 +27,7 @@ pub(crate) fn actions(status: &StatusReply, cib: &Cib) -> Vec<String> {
         cib,
         status: &seen,
         nodes: &nodes,
-        quorate: status.quorate,
+        quorate: status.may_run(),
         only: None,
         now_ms: status.now_ms,
         pacemaker: None,

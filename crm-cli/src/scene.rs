@@ -154,7 +154,7 @@ pub(crate) fn of_reply(reply: &StatusReply) -> Document {
         records,
         quorate: match reply.mode {
             Mode::Alone => true,
-            Mode::Leader | Mode::Follower => reply.quorate,
+            Mode::Leader | Mode::Follower => reply.may_run(),
             Mode::NoQuorum | Mode::Joining => false,
         },
         now_ms: reply.now_ms,

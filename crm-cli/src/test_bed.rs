@@ -231,6 +231,7 @@ impl Bed {
             mode: self.mode,
             leader: (!alone).then(|| "delta".to_owned()),
             quorate: !alone,
+            votes: None,
             waiting: None,
             standing: String::new(),
             generations: Vec::new(),
@@ -310,6 +311,7 @@ impl Daemon for Bed {
             Request::SetAttr { .. }
             | Request::GetAttr { .. }
             | Request::RemoveNode { .. }
+            | Request::CancelWait
             | Request::Leave
             | Request::Renew { .. }
             | Request::Relocate { .. } => {

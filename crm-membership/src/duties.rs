@@ -6,6 +6,7 @@ use crate::leadership::Leadership;
 use crate::proposer::Proposer;
 use crate::settings::Addresses;
 use crate::site::Site;
+use crate::votes::Votes;
 use crm_core::store::{Build, Command, LEVEL, Member, Outcome, State};
 use crm_quorum::takeover::Event;
 use openraft::ChangeMembers;
@@ -28,6 +29,8 @@ enum Duty {
     Promote(u64),
     Remove(u64),
     Evict(u64),
+    /// Its vote is not counted any more (`last_man_standing`): it learns on, and votes again when it is back.
+    Strike(u64),
     /// This node is a witness: another one is to lead.
     HandOver(u64),
     Readdress(u64, Peer),
@@ -38,6 +41,7 @@ pub(crate) async fn lead(
     proposer: Proposer,
     heartbeats: Arc<Heartbeats>,
     mut leadership: watch::Receiver<Leadership>,
+    mut votes: watch::Receiver<Option<Votes>>,
 ) {
     let mut metrics = proposer.raft.metrics();
     let mut states = proposer.site.machine.states();
@@ -50,6 +54,7 @@ pub(crate) async fn lead(
                 change = leadership.changed() => change.is_ok(),
                 change = states.changed() => change.is_ok(),
                 change = peers.changed() => change.is_ok(),
+                change = votes.changed() => change.is_ok(),
                 change = metrics.changed() => change.is_ok(),
             }
         };
@@ -67,6 +72,7 @@ pub(crate) async fn lead(
             .map(|(name, _)| name.clone())
             .collect();
         let state = Arc::clone(&states.borrow_and_update());
+        let counted = votes.borrow_and_update().clone();
         // Once in a term: a leader that has begun to hand over leads no more, whatever comes of it.
         let heir = heir_of_witness(&seen, &state, &proposer.site.settings.name, &alive);
         if let Some(heir) = heir.filter(|_| handed != Some(seen.current_term)) {
@@ -74,6 +80,10 @@ pub(crate) async fn lead(
             fulfil(&proposer, Duty::HandOver(heir)).await;
         } else if let Some(duty) = next_duty(&proposer.site, &seen, &state, &alive) {
             fulfil(&proposer, duty).await;
+        } else if let Some(votes) = counted
+            && let Some(id) = struck_out(&seen, &votes, &alive)
+        {
+            fulfil(&proposer, Duty::Strike(id)).await;
         }
     }
 }
@@ -98,6 +108,19 @@ fn heir_of_witness(
     };
     let fit = membership.nodes().filter(fit);
     fit.min_by_key(|(id, _)| (behind(metrics, **id), **id)).map(|(id, _)| *id)
+}
+
+/// A voter of raft's that is gone and whose vote service quorum has ceased to count.
+fn struck_out(metrics: &Metrics, votes: &Votes, alive: &BTreeSet<String>) -> Option<u64> {
+    let current: &StoredMembership = &metrics.membership_config;
+    if !votes.quorate || current.log_id() != metrics.committed_membership_config.log_id() {
+        return None;
+    }
+    let membership = current.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let gone = |name: &String| votes.struck.contains(name) && !alive.contains(name);
+    let gone = |(id, peer): &(&u64, &Peer)| voters.contains(*id) && gone(&peer.name);
+    membership.nodes().find(gone).map(|(id, _)| *id).filter(|id| *id != metrics.id)
 }
 
 /// How many entries a follower lacks, as far as this leader knows.
@@ -180,7 +203,7 @@ async fn fulfil(proposer: &Proposer, duty: Duty) {
         Duty::Remove(id) => ChangeMembers::RemoveNodes(BTreeSet::from([id])),
         // Who a node is, is told by its raft id and its certificate: an address alone cannot make it another one.
         Duty::Readdress(id, peer) => ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])),
-        Duty::Evict(id) => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
+        Duty::Evict(id) | Duty::Strike(id) => ChangeMembers::RemoveVoters(BTreeSet::from([id])),
     };
     match proposer.raft.change_membership(change, retain).await {
         Ok(response) => tracing::info!(membership = ?response.membership, "membership changed"),

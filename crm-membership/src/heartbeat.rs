@@ -4,7 +4,7 @@
 //! Each link has a socket of its own: what is sent over link i comes from the socket of our link i and goes to link i of the peer.
 //! A beat counts only on the socket of the link that it names under its seal.
 
-mod packet;
+pub(crate) mod packet;
 mod sockets;
 
 use self::packet::Packet;
@@ -57,6 +57,9 @@ pub struct LinkSeen {
 /// The links to each peer, in their order.
 pub(crate) type Links = BTreeMap<String, Vec<LinkSeen>>;
 
+/// What each peer said last of service quorum, as long as it is alive; nothing of those that say nothing.
+pub(crate) type Words = BTreeMap<String, Arc<[u8]>>;
+
 /// Where a peer is: the address of each of its links, as far as its name could be looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -92,6 +95,8 @@ struct Shared {
     targets: Mutex<Vec<Target>>,
     /// To be used instead of those in use.
     sockets: Mutex<Option<Vec<UdpSocket>>>,
+    /// What this node says of service quorum.
+    word: Mutex<Arc<[u8]>>,
 }
 
 /// The running thread.
@@ -100,6 +105,7 @@ pub(crate) struct Heartbeats {
     shared: Arc<Shared>,
     peers: watch::Receiver<BTreeMap<String, PeerHealth>>,
     links: watch::Receiver<Links>,
+    words: watch::Receiver<Words>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -109,6 +115,7 @@ impl Heartbeats {
         let shared = Arc::new(Shared::default());
         let (tell, peers) = watch::channel(BTreeMap::new());
         let (tell_links, links) = watch::channel(BTreeMap::new());
+        let (tell_words, words) = watch::channel(Words::new());
         let mut setup = setup;
         let mut pulse = Pulse {
             began: Instant::now(),
@@ -122,19 +129,22 @@ impl Heartbeats {
             shared: Arc::clone(&shared),
             tell,
             tell_links,
+            tell_words,
+            said: Words::new(),
+            word: Arc::default(),
             changes,
         };
         let thread = std::thread::Builder::new()
             .name("crm-heartbeat".to_owned())
             .spawn(move || pulse.run())?;
-        Ok(Self { shared, peers, links, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, peers, links, words, thread: Mutex::new(Some(thread)) })
     }
 
     /// Without a thread: what the others are is told.
     #[cfg(test)]
     pub(crate) fn told(peers: watch::Receiver<BTreeMap<String, PeerHealth>>) -> Self {
-        let links = watch::channel(Links::new()).1;
-        Self { shared: Arc::new(Shared::default()), peers, links, thread: Mutex::new(None) }
+        let (links, words) = (watch::channel(Links::new()).1, watch::channel(Words::new()).1);
+        Self { shared: Arc::new(Shared::default()), peers, links, words, thread: Mutex::new(None) }
     }
 
     pub(crate) fn peers(&self) -> watch::Receiver<BTreeMap<String, PeerHealth>> {
@@ -143,6 +153,15 @@ impl Heartbeats {
 
     pub(crate) fn links(&self) -> watch::Receiver<Links> {
         self.links.clone()
+    }
+
+    pub(crate) fn words(&self) -> watch::Receiver<Words> {
+        self.words.clone()
+    }
+
+    /// Says this of service quorum from the next beat on.
+    pub(crate) fn say(&self, word: Arc<[u8]>) {
+        *self.shared.word.lock().unwrap_or_else(PoisonError::into_inner) = word;
     }
 
     /// Uses these sockets from the next beat on, one for each link.
@@ -211,6 +230,10 @@ struct Pulse {
     shared: Arc<Shared>,
     tell: watch::Sender<BTreeMap<String, PeerHealth>>,
     tell_links: watch::Sender<Links>,
+    tell_words: watch::Sender<Words>,
+    /// What each peer's newest beat said of service quorum.
+    said: Words,
+    word: Arc<[u8]>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
@@ -233,6 +256,12 @@ impl Pulse {
             self.listen_until(next);
             self.tick();
         }
+        // A last word: that this node leaves.
+        let said = Arc::clone(&self.word);
+        self.retarget();
+        if self.word != said {
+            self.send_all();
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -251,6 +280,7 @@ impl Pulse {
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the new heartbeat sockets cannot be used"),
         }
+        self.word = Arc::clone(&self.shared.word.lock().unwrap_or_else(PoisonError::into_inner));
         let wanted = self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if rebound || wanted != self.targets {
             let both = |t: &Target| (t.name.clone(), t.addresses.len().min(self.sockets.len()));
@@ -296,15 +326,16 @@ impl Pulse {
             link_heard: came.map_or(0, |(_, seq, _)| seq),
             link_held_us: came.map_or(0, |(_, _, at_us)| now_us.saturating_sub(at_us)),
         };
+        let sealed = packet.seal(&self.setup.key, &self.word);
         // A send that fails (no route, peer's port closed) is what the peer's silence will tell anyway.
-        if let Err(error) = self.sockets.send(link, &packet.seal(&self.setup.key), *address) {
+        if let Err(error) = self.sockets.send(link, &sealed, *address) {
             tracing::trace!(%error, peer = target.name, link, "heartbeat not sent");
         }
     }
 
     /// Takes in beats until `until`, and then those that are waiting already.
     fn listen_until(&mut self, until: Instant) {
-        let mut buffer = [0_u8; packet::LENGTH + 1];
+        let mut buffer = [0_u8; packet::LENGTH + packet::WORD_MAX + 1];
         let mut left_over = LEFT_OVER_MAX;
         self.sockets.begin();
         loop {
@@ -325,7 +356,7 @@ impl Pulse {
     }
 
     fn take_in(&mut self, link: usize, datagram: &[u8]) {
-        let Some(packet) = Packet::open(datagram, &self.setup.key) else {
+        let Some((packet, word)) = Packet::open(datagram, &self.setup.key) else {
             tracing::trace!("datagram without a valid seal ignored");
             return;
         };
@@ -350,6 +381,9 @@ impl Pulse {
         if matches!(heard, Heard::Returned | Heard::Fresh) {
             let newest = self.heard_us.entry(name.clone()).or_default();
             *newest = packet.heard.max(*newest);
+            if self.said.get(&name).is_none_or(|known| **known != *word) {
+                self.said.insert(name.clone(), Arc::from(word));
+            }
         }
         if matches!(heard, Heard::Returned | Heard::Fresh | Heard::Overtaken) {
             let now_us = self.now_us();
@@ -471,6 +505,14 @@ impl Pulse {
             *shown = links;
             news
         });
+        let lives = |name: &String| self.detector.peers().any(|(n, h)| n == name && h.alive);
+        let spoken = self.said.iter().filter(|(name, word)| !word.is_empty() && lives(name));
+        let words: Words = spoken.map(|(name, word)| (name.clone(), Arc::clone(word))).collect();
+        self.tell_words.send_if_modified(|shown| {
+            let news = *shown != words;
+            *shown = words;
+            news
+        });
     }
 
     fn seen(&self, name: &str, wires: &[Wire]) -> Vec<LinkSeen> {
@@ -529,7 +571,7 @@ mod tests {
 
         /// Sends a beat over the link that it names; what was sent.
         fn say(&self, link: usize, seq: u64, words: Words) -> Vec<u8> {
-            let sealed = Self::packet(u8::try_from(link).unwrap(), seq, words).seal(&key(1));
+            let sealed = Self::packet(u8::try_from(link).unwrap(), seq, words).seal(&key(1), &[]);
             self.play(link, &sealed);
             sealed
         }
@@ -546,7 +588,7 @@ mod tests {
             socket.set_nonblocking(true).unwrap();
             while socket.recv(&mut buffer).is_ok() {}
             socket.set_nonblocking(false).unwrap();
-            Packet::open(&buffer, &key(1)).unwrap()
+            Packet::open(&buffer, &key(1)).unwrap().0
         }
 
         /// Answers the next beat on a link.

@@ -1,7 +1,7 @@
 //! What a node listens on: for each of its links a TCP socket (the services) and a UDP socket (the heartbeats), on the same number.
 
-use crate::handle::StartError;
 use crate::settings::Addresses;
+use crate::start::StartError;
 use futures::{Stream, StreamExt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;

@@ -1,11 +1,11 @@
 //! Other addresses for this node while it runs: it listens at the new ones, its file says so, the cluster is told, and only then does it
 //! let go of the old ones. Whatever fails on the way leaves everything as it was.
 
-use crate::handle::StartError;
 use crate::heartbeat::Heartbeats;
 use crate::listen::Ears;
 use crate::proposer::{ProposeError, Proposer};
 use crate::settings::{Addresses, Settings, SettingsError};
+use crate::start::StartError;
 use crm_core::store::{Command, Outcome};
 use std::io;
 use std::path::Path;

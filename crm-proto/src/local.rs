@@ -66,6 +66,19 @@ pub struct LinkLine {
     pub rtt_us: Option<u64>,
 }
 
+/// Service quorum as this node counts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VotesLine {
+    /// May run resources and fence.
+    pub quorate: bool,
+    /// `wait_for_all` holds it back.
+    pub waiting: bool,
+    /// Why.
+    pub words: String,
+    /// Members whose votes are not counted now.
+    pub struck: BTreeSet<String>,
+}
+
 /// The whole picture, as answered to [`Request::Status`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReply {
@@ -75,8 +88,11 @@ pub struct StatusReply {
     pub mode: Mode,
     /// Leader ("DC"), if known.
     pub leader: Option<String>,
-    /// Consensus quorum.
+    /// Consensus quorum: a majority of raft's voters.
     pub quorate: bool,
+    /// Service quorum by the options of the CIB, where one is set (ADR-0019).
+    #[serde(default)]
+    pub votes: Option<VotesLine>,
     /// What it waits for, in words (`waiting for delta (wait_for_all) ...`), if anything.
     pub waiting: Option<String>,
     /// How it stands with its peer and the generations of the cluster, in words (ADR-0010).
@@ -100,6 +116,14 @@ pub struct StatusReply {
     pub busy: bool,
     /// Wall clock of the answer, milliseconds.
     pub now_ms: u64,
+}
+
+impl StatusReply {
+    /// Resources may run here: a majority of raft's, and the votes that the options ask for.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        self.quorate && self.votes.as_ref().is_none_or(|votes| votes.quorate)
+    }
 }
 
 /// Two lines that have parted: what `crm cluster merge` shows.
@@ -233,6 +257,8 @@ pub enum Request {
         /// `HOST:PORT` of each further one.
         links: Vec<String>,
     },
+    /// End the wait of `wait_for_all` on this node.
+    CancelWait,
     /// Disarm the cluster for a time, or (`None`) arm it again.
     Disarm {
         /// How long, in milliseconds.

@@ -77,6 +77,7 @@ impl Role {
             | Request::Leave
             | Request::Renew { .. }
             | Request::Relocate { .. }
+            | Request::CancelWait
             | Request::Disarm { .. }
             | Request::Block(_) => Self::Admin,
         }

@@ -6,9 +6,9 @@ use crate::{block, boot};
 use anyhow::Context;
 use crm_core::controller::{Event, Mode};
 use crm_core::fencing::{Record, Task, Verb};
-use crm_core::store::{Command, FenceRequest, State};
+use crm_core::store::{Command, FenceRequest, Outcome, State};
 use crm_membership::{Addresses, Handle, Link, ProposeError};
-use crm_proto::local::{self, LinkLine, NodeLine, Reply, Request, StatusReply};
+use crm_proto::local::{self, LinkLine, NodeLine, Reply, Request, StatusReply, VotesLine};
 use crm_proto::peer::FenceCall;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -183,6 +183,10 @@ impl Client {
             Request::Relocate { node, address, links } => {
                 self.relocate(&node, Addresses { address, links }).await
             }
+            Request::CancelWait => {
+                self.handle.cancel_wait();
+                Reply::Said("this node waits for nobody any more".to_owned())
+            }
             Request::Disarm { for_ms, reason } => self.disarm(for_ms, reason, by.to_owned()).await,
             Request::Volumes => {
                 block_reply(crm_proto::block::Request::Status { volume: None }).await
@@ -213,6 +217,10 @@ impl Client {
 
     /// Puts a change into the log, waiting a while for a leader.
     pub(crate) async fn change(&self, command: Command) -> Reply {
+        let state = self.handle.state().borrow().clone();
+        if let Some(why) = state.refused_quorum(&command) {
+            return Reply::Outcome(Outcome::Refused { why });
+        }
         let until = Instant::now() + CHANGE_LIMIT;
         loop {
             match self.handle.propose(command.clone()).await {
@@ -338,6 +346,7 @@ impl Daemon {
             | Request::Leave
             | Request::Renew { .. }
             | Request::Relocate { .. }
+            | Request::CancelWait
             | Request::Disarm { .. }
             | Request::Volumes
             | Request::Block(_)
@@ -513,6 +522,12 @@ impl Daemon {
             },
             leader: leadership.leader.filter(|_| leadership.quorate),
             quorate: leadership.quorate,
+            votes: self.handle.votes().borrow().as_ref().map(|votes| VotesLine {
+                quorate: votes.quorate,
+                waiting: votes.waiting,
+                words: votes.words.clone(),
+                struck: votes.struck.clone(),
+            }),
             waiting: self.controller.waiting(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes,

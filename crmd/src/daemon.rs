@@ -172,6 +172,16 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
             }
         }
     });
+    let (to, mut votes) = (events.clone(), handle.votes());
+    tokio::spawn(async move {
+        loop {
+            let now = votes.borrow_and_update().clone();
+            let now = now.map(|v| controller::Votes { quorate: v.quorate, words: v.words });
+            if to.send(Input::Event(Event::Votes(now))).is_err() || votes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
     let (to, mut expelled) = (events.clone(), handle.expelled());
     tokio::spawn(async move {
         let words = expelled.wait_for(Option::is_some).await.ok().and_then(|words| words.clone());

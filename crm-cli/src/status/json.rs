@@ -60,7 +60,7 @@ fn summary(picture: &Picture<'_>) -> Value {
             "present": reply.leader.is_some(),
             "name": reply.leader,
             "version": reply.version,
-            "with_quorum": reply.quorate,
+            "with_quorum": reply.may_run(),
         },
         "last_update": { "time": time(reply.now_ms), "origin": reply.me },
         "last_change": reply.state.revisions.last().map(|r| json!({

@@ -83,7 +83,7 @@ fn summary(page: &mut Page, picture: &Picture<'_>, zone: &TimeZone) {
         page.section("Cluster Summary:");
     }
     page.item(1, "Stack: crm");
-    let quorum = if reply.quorate { "partition with quorum" } else { "partition WITHOUT quorum" };
+    let quorum = if reply.may_run() { "partition with quorum" } else { "partition WITHOUT quorum" };
     match &reply.leader {
         Some(dc) => {
             page.item(1, &format!("Current DC: {dc} (version {}) - {quorum}", reply.version));

@@ -6,6 +6,7 @@ mod bundle;
 mod constraint;
 mod fencing;
 mod nv;
+mod quorum;
 mod resource;
 mod score;
 
@@ -16,6 +17,7 @@ pub use constraint::{
 };
 pub use fencing::{FencingRule, FencingTarget};
 pub use nv::{Nv, NvSet, parse_bool, parse_duration_ms};
+pub use quorum::{QUORUM_OPTIONS, QUORUM_VOTES};
 pub use resource::{
     AgentName, CloneResource, Group, INSTANCES_MAX, Op, Primitive, Resource, Section,
 };

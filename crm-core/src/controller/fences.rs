@@ -396,7 +396,8 @@ impl Controller {
     fn fence_the_lost(&mut self) {
         let (due, later) = self.to_be_fenced();
         self.fences.later = later;
-        for (target, reason) in due {
+        // Without the votes nothing of the others is taken over, so nobody has to go for it.
+        for (target, reason) in due.into_iter().filter(|_| !self.outvoted()).collect::<Vec<_>>() {
             let delay_ms = self.priority_delay(&target);
             self.order_fencing(
                 Asked::Cluster(target.clone()),

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Basis {
     mode: Mode,
     disarmed: bool,
+    /// What the options of service quorum say, where one is set.
+    votes: Option<bool>,
     version: u64,
     nodes: BTreeMap<String, NodeView>,
     failures: Vec<(String, String, u32)>,
@@ -98,7 +100,8 @@ impl Controller {
             }
         }
         let disarmed = self.disarmed().is_some();
-        Basis { mode: self.mode, disarmed, version: state.version, nodes, failures, known }
+        let (mode, votes, version) = (self.mode, self.quorate_by_votes(), state.version);
+        Basis { mode, disarmed, votes, version, nodes, failures, known }
     }
 
     /// Tells the transition what has happened since.
@@ -225,6 +228,7 @@ impl Basis {
     fn outdated_by(&self, now: &Self) -> bool {
         self.mode != now.mode
             || self.disarmed != now.disarmed
+            || self.votes != now.votes
             || self.version != now.version
             || self.nodes != now.nodes
             || self.failures != now.failures

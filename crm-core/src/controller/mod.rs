@@ -9,6 +9,7 @@ mod lead;
 mod own;
 mod view;
 mod volumes;
+mod votes;
 mod watchdog;
 
 use crate::cib::Role;
@@ -23,9 +24,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use volumes::Volumes;
+use votes::Ballot;
 use watchdog::Guard;
 
 pub use volumes::VolumeSeen;
+pub use votes::Votes;
 pub use watchdog::{CONDEMNED, Feed, PROMISE};
 
 /// How long a node without a leader waits before it acts on the loss of quorum, in milliseconds.
@@ -154,6 +157,8 @@ pub enum Event {
     /// This node's watchdog is armed: so many milliseconds after the end of its lease ([`Controller::feeding`]) it has fired. `None`: it is
     /// not armed any more.
     Watchdog(Option<u64>),
+    /// Service quorum changed; `None` while no option of it is set.
+    Votes(Option<Votes>),
     /// The others have removed this node from the cluster; in words, for people. It stops what it runs.
     Expelled(String),
     /// Time passed.
@@ -277,6 +282,7 @@ pub struct Controller {
     mode: Mode,
     state: Arc<State>,
     leadership: Leadership,
+    ballot: Ballot,
     peers: BTreeMap<String, Peer>,
     data_peers: BTreeSet<String>,
     own: Own,
@@ -312,6 +318,7 @@ impl Controller {
             mode: Mode::Joining,
             state: Arc::default(),
             leadership: Leadership::default(),
+            ballot: Ballot::default(),
             peers: BTreeMap::new(),
             data_peers: BTreeSet::new(),
             own: Own::default(),
@@ -357,6 +364,7 @@ impl Controller {
             Event::FenceAnswered { call, answer } => self.fence_answered(call, answer),
             Event::FencingAsked(request) => self.fencing_asked(request),
             Event::Watchdog(reset_ms) => self.watchdog_told(reset_ms),
+            Event::Votes(votes) => self.votes_told(votes),
             Event::Expelled(words) => self.expelled = Some(words),
             Event::Tick => {}
         }
@@ -377,12 +385,14 @@ impl Controller {
         let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
         let hears = self.hears_until();
         let own = self.own.next_due();
+        let outvoted = self.outvoted_from().filter(|at| *at > self.now_ms);
         let armed = self.disarmed().map(|d| self.now_ms + (d.until_ms - self.wall_ms));
         [
             grace,
             listening,
             hears,
             own,
+            outvoted,
             armed,
             self.lead.deadline(),
             self.fence_due(),
@@ -623,7 +633,11 @@ impl Controller {
         let mode = if self.leadership.stale || self.expelled.is_some() {
             Mode::NoQuorum
         } else if self.leadership.quorate {
-            if self.leadership.me_leader { Mode::Leader } else { Mode::Follower }
+            match self.leadership.me_leader {
+                true if self.outvoted() && !self.outvoted_for_good() => self.mode_during_grace(),
+                true => Mode::Leader,
+                false => Mode::Follower,
+            }
         } else if !self.current || self.state.members.is_empty() {
             Mode::Joining
         } else if self.may_go_alone() {
@@ -654,7 +668,8 @@ impl Controller {
         // Two members: with fencing the survivor goes on, and takes over when the other one is confirmed off (votequorum's two_node). Without it,
         // only where the operator has said that it may, or where the other one is a witness, which runs nothing. A witness itself never does.
         let ignores = self.state.cib.properties.get("no-quorum-policy") == Some("ignore");
-        self.state.members.len() == 2
+        (self.state.members.len() == 2 || self.one_of_the_last_two())
+            && !self.outvoted()
             && !self.state.is_witness(&self.me)
             && (ignores || self.fencing_wanted() || self.others().next().is_none())
             && self.state.members.keys().all(|n| *n == self.me || !self.alive(n))
@@ -696,12 +711,17 @@ impl Controller {
     fn waiting_for(&self) -> Option<String> {
         let members = self.state.members.keys().filter(|n| **n != self.me);
         let missing: Vec<&str> = members.filter(|n| !self.alive(n)).map(String::as_str).collect();
+        let unclean = missing.iter().find(|node| !self.node_view(node).clean);
+        let unclean = unclean.map(|node| (*node).to_owned());
         let missing = missing.join(", ");
         match self.mode {
             _ if self.leadership.stale => Some(
                 "the others have gone on without this node: it stops what it runs, and asks to be taken back"
                     .to_owned(),
             ),
+            _ if self.outvoted() || (self.mode == Mode::NoQuorum && self.carried()) => {
+                self.words_of_votes()
+            }
             Mode::Leader | Mode::Follower => None,
             Mode::Joining if !self.current && !missing.is_empty() => Some(format!(
                 "waiting for {missing} (wait_for_all): this node has not been in a quorate cluster since it booted"
@@ -710,8 +730,8 @@ impl Controller {
             Mode::Alone if self.others().next().is_none() => Some(format!(
                 "the witness {missing} is gone: running on; the configuration is read-only until it is back"
             )),
-            Mode::Alone if self.fencing_wanted() && !self.node_view(&missing).clean => {
-                Some(self.fencing_words(&missing))
+            Mode::Alone if self.fencing_wanted() && unclean.is_some() => {
+                unclean.map(|node| self.fencing_words(&node))
             }
             Mode::Alone if self.fencing_wanted() => Some(format!(
                 "{missing} is gone and runs nothing: running on alone; the configuration is read-only until it is back"

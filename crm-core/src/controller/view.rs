@@ -83,12 +83,16 @@ impl Controller {
             self.plan_for_the_expelled(&mut state);
         } else if self.leadership.stale {
             Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "stop");
+        } else if self.mode == Mode::NoQuorum && self.carried() {
+            // The votes are here, and nobody who could decide for all: what runs here goes on, and nothing is begun that may run elsewhere.
+            Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "freeze");
         } else if state.members.len() > 2
             && state.cib.properties.get("no-quorum-policy") == Some("ignore")
         {
             // Three and more nodes have a majority to rely on; a minority that ignores it would be a second cluster (docs/compat.md).
             Arc::make_mut(&mut state.cib).properties.set("no-quorum-policy", "stop");
         } else if self.mode == Mode::NoQuorum
+            && !self.outvoted()
             && state.members.len() == 2
             && (self.fencing_wanted()
                 || state.cib.properties.get("no-quorum-policy") == Some("ignore"))
@@ -141,7 +145,8 @@ impl Controller {
             cib: &state.cib,
             status: &state.status,
             nodes: &nodes,
-            quorate: matches!(self.mode, Mode::Leader | Mode::Follower | Mode::Alone),
+            quorate: matches!(self.mode, Mode::Leader | Mode::Follower | Mode::Alone)
+                && !self.outvoted(),
             only: alone.then_some(self.me.as_str()),
             now_ms: self.wall_ms,
             pacemaker: None,

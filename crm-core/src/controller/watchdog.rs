@@ -145,8 +145,10 @@ impl Controller {
         }
         let policy = self.state.cib.properties.get("no-quorum-policy");
         // The other of two that lives and cannot be asked: what runs here goes on (`local_state`).
-        let frozen = self.state.members.len() == 2 && self.fencing_wanted();
-        if self.mode == Mode::NoQuorum && !frozen && matches!(policy, Some("suicide" | "fence")) {
+        let frozen = self.carried()
+            || self.state.members.len() == 2 && self.fencing_wanted() && !self.outvoted();
+        let lost = self.mode == Mode::NoQuorum && !frozen || self.outvoted_for_good();
+        if lost && matches!(policy, Some("suicide" | "fence")) {
             self.go("the quorum is lost, and no-quorum-policy=suicide".to_owned());
         }
     }

@@ -2,6 +2,7 @@
 
 mod level;
 mod members;
+mod quorum;
 mod removed;
 mod unfenced;
 

@@ -120,6 +120,9 @@ pub(crate) const PROPERTIES: &[&str] = &[
     "acl-admin-groups",
     "acl-operator-groups",
     "acl-read-only-groups",
+    "allow_downscale",
+    "auto_tie_breaker",
+    "auto_tie_breaker_node",
     "batch-limit",
     "cluster-delay",
     "cluster-infrastructure",
@@ -132,6 +135,8 @@ pub(crate) const PROPERTIES: &[&str] = &[
     "election-timeout",
     "enable-acl",
     "enable-startup-probes",
+    "expected_votes",
+    "expected_votes_tracking",
     "fence-reaction",
     "fencing-action",
     "fencing-enabled",
@@ -144,6 +149,8 @@ pub(crate) const PROPERTIES: &[&str] = &[
     "join-finalization-timeout",
     "join-integration-timeout",
     "last-lrm-refresh",
+    "last_man_standing",
+    "last_man_standing_window",
     "load-threshold",
     "maintenance-mode",
     "migration-limit",
@@ -178,6 +185,8 @@ pub(crate) const PROPERTIES: &[&str] = &[
     "stop-removed-resources",
     "symmetric-cluster",
     "transition-delay",
+    "two_node",
+    "wait_for_all",
 ];
 
 /// Properties whose value is a duration.

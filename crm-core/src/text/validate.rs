@@ -6,10 +6,11 @@ use super::nearest::nearest;
 use super::parser::constraint_role;
 use super::{edit, known, loops};
 use crate::cib::{
-    Cib, Constraint, FencingTarget, INSTANCES_MAX, NvSet, Primitive, Resource, parse_bool,
-    parse_duration_ms,
+    Cib, Constraint, FencingTarget, INSTANCES_MAX, NvSet, Primitive, QUORUM_OPTIONS, Resource,
+    parse_bool, parse_duration_ms,
 };
 use crate::fencing::is_own_parameter;
+use crm_quorum::{Policy, PolicyError};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks a CIB; `spans` says where its parts were written. Errors first, then by place.
@@ -492,6 +493,12 @@ impl Check<'_> {
                 let finding = Finding::new("CRM0031", "property:", &part, message)
                     .near(near)
                     .expected(known::NO_QUORUM_POLICIES.join(", "));
+                self.add(Severity::Error, finding);
+            } else if QUORUM_OPTIONS.contains(&name)
+                && let Err(PolicyError::BadValue { takes, .. }) = Policy::default().set(name, value)
+            {
+                let message = format!("`{value}` is no value for `{name}`");
+                let finding = Finding::new("CRM0031", "property:", &part, message).expected(takes);
                 self.add(Severity::Error, finding);
             }
         }

@@ -5,10 +5,11 @@ use super::net;
 use super::{Dice, mixed};
 use crate::consensus::log::LogStore;
 use crate::consensus::machine::{Machine, Shelf};
-use crate::handle::{Ground, Handle, StartError, raft_config, stand_up, succeed};
+use crate::handle::Handle;
 use crate::heartbeat::{Change, Heartbeats, PeerHealth};
 use crate::settings::Settings;
 use crate::site::Site;
+use crate::start::{Ground, StartError, raft_config, stand_up, succeed};
 use crate::tls::{CA_CERT, CA_KEY, HEARTBEAT_KEY, Keys, NODE_CERT, NODE_KEY};
 use crate::token::Tokens;
 use crate::{Dirs, birth, bootstrap};
@@ -171,7 +172,7 @@ impl Node {
         }
     }
 
-    /// A life of this node, with the real assembly of `handle::begin` on simulated ground.
+    /// A life of this node, with the real assembly of `start::begin` on simulated ground.
     async fn begin(&self, seed: u64) -> Result<Handle, StartError> {
         let settings = self.settings.clone();
         let dir = settings.data_dir.clone();

@@ -161,3 +161,12 @@ fn a_bundle_can_be_written_and_not_be_committed_yet() {
     let apart = "primitive d Dummy\nbundle b docker image=i primitive d\n";
     assert_eq!(found(apart), ["CRM0025 2:36"], "there is no way to talk to what is inside");
 }
+
+#[test]
+fn a_value_that_an_option_of_quorum_does_not_take_is_shown() {
+    assert_eq!(
+        first("property last_man_standing=perhaps\n"),
+        "error[CRM0031]: `perhaps` is no value for `last_man_standing`\n --> f.crm:1:10\n  |\n1 | property last_man_standing=perhaps\n  |          ^^^^^^^^^^^^^^^^^^^^^^^^^\n  = expected: `1` or `0`\n"
+    );
+    assert_eq!(found("property wait_for_all=1 auto_tie_breaker_node=\"alpha delta\"\n"), [""; 0]);
+}
