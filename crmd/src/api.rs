@@ -49,6 +49,35 @@ pub(crate) struct FenceWaiter {
     reply: oneshot::Sender<Reply>,
 }
 
+/// Counts the answers that are under way on the local socket, so that the daemon does not end in the middle of one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answers(watch::Sender<usize>);
+
+/// An answer under way, until this is dropped.
+#[derive(Debug)]
+struct UnderWay(Answers);
+
+impl Answers {
+    fn begin(&self) -> UnderWay {
+        self.0.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Waits until all answers that were asked for are written, but no longer than the limit: false then. A stream of
+    /// pictures is no answer, as it has no end.
+    pub(crate) async fn written(&self, limit: Duration) -> bool {
+        let mut count = self.0.subscribe();
+        let none = count.wait_for(|count| *count == 0);
+        tokio::time::timeout(limit, none).await.is_ok_and(|seen| seen.is_ok())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// Opens the socket and serves it for the daemon's life.
 ///
 /// # Errors
@@ -57,6 +86,7 @@ pub(crate) fn listen(
     handle: Handle,
     events: mpsc::UnboundedSender<Input>,
     changes: watch::Receiver<u64>,
+    answers: Answers,
 ) -> anyhow::Result<()> {
     let path = local::socket_path();
     match std::fs::remove_file(&path) {
@@ -78,6 +108,7 @@ pub(crate) fn listen(
                         handle: handle.clone(),
                         events: events.clone(),
                         changes: changes.clone(),
+                        answers: answers.clone(),
                     };
                     tokio::spawn(client.serve(stream));
                 }
@@ -95,6 +126,7 @@ pub(crate) struct Client {
     pub(crate) handle: Handle,
     events: mpsc::UnboundedSender<Input>,
     changes: watch::Receiver<u64>,
+    answers: Answers,
 }
 
 impl Client {
@@ -110,11 +142,13 @@ impl Client {
         let limit = u64::try_from(crm_proto::line::LINE_MAX)?;
         let mut lines = BufReader::new(read.take(limit)).lines();
         while let Some(line) = lines.next_line().await? {
+            let under_way = self.answers.begin();
             match serde_json::from_str::<Request>(&line) {
                 Ok(request) => {
                     let state = self.handle.state().borrow().clone();
                     let refusal = caller.refusal(&state, &request);
                     if refusal.is_none() && request == Request::Watch {
+                        drop(under_way);
                         return self.watch(&mut write, &caller).await;
                     }
                     let mut reply = match refusal {
@@ -129,6 +163,7 @@ impl Client {
                     send(&mut write, &refused(&why, "use the crm of the same version")).await?;
                 }
             }
+            drop(under_way);
             lines.get_mut().get_mut().set_limit(limit);
         }
         Ok(())
@@ -434,6 +469,13 @@ impl Daemon {
         })
     }
 
+    /// Tells all who wait that the daemon ends.
+    pub(crate) fn dismiss_waiters(&mut self) {
+        // A question whose answer cannot come any more is answered by its connection.
+        self.waiters.clear();
+        self.fence_waiters.clear();
+    }
+
     /// Answers those whose wait is over.
     pub(crate) fn answer_waiters(&mut self) {
         self.answer_fence_waiters();
@@ -524,3 +566,6 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
