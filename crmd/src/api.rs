@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -139,11 +139,19 @@ impl Client {
     async fn talk(&mut self, stream: UnixStream) -> anyhow::Result<()> {
         let caller = Caller::of(&stream, self.handle.name()).context("ask who the client is")?;
         let (read, mut write) = stream.into_split();
-        let limit = u64::try_from(crm_proto::line::LINE_MAX)?;
-        let mut lines = BufReader::new(read.take(limit)).lines();
-        while let Some(line) = lines.next_line().await? {
+        let mut lines = BufReader::new(read);
+        while let Some(line) = next_line(&mut lines).await? {
             let under_way = self.answers.begin();
-            match serde_json::from_str::<Request>(&line) {
+            let request = match line {
+                Ok(line) => serde_json::from_slice::<Request>(&line),
+                Err(why) => {
+                    send(&mut write, &refused(&why.to_string(), "use the crm of the same version"))
+                        .await?;
+                    // The rest of the line is no request.
+                    return Err(why.into());
+                }
+            };
+            match request {
                 Ok(request) => {
                     let state = self.handle.state().borrow().clone();
                     let refusal = caller.refusal(&state, &request);
@@ -163,8 +171,6 @@ impl Client {
                     send(&mut write, &refused(&why, "use the crm of the same version")).await?;
                 }
             }
-            drop(under_way);
-            lines.get_mut().get_mut().set_limit(limit);
         }
         Ok(())
     }
@@ -301,6 +307,20 @@ async fn block_reply(request: crm_proto::block::Request) -> Reply {
             refused(&format!("{error:#}"), "start crm-blockd (`systemctl start crm-blockd`)")
         }
     }
+}
+
+/// The next line, or why it is none; `None` at the end. Whether it is text is for the reader to say, so that the asker is told.
+async fn next_line(
+    stream: &mut BufReader<OwnedReadHalf>,
+) -> anyhow::Result<Option<std::io::Result<Vec<u8>>>> {
+    let most = crm_proto::line::LINE_MAX;
+    let mut line = Vec::new();
+    let limit = u64::try_from(most)?.saturating_add(1);
+    if stream.take(limit).read_until(b'\n', &mut line).await? == 0 {
+        return Ok(None);
+    }
+    let fits = line.len() <= most;
+    Ok(Some(if fits { Ok(line) } else { Err(crm_proto::line::too_long(most)) }))
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {

@@ -127,3 +127,64 @@ async fn neither_a_stream_nor_a_client_that_takes_nothing_holds_the_end_up() {
     assert!(taken.await.unwrap() > 8 << 20);
     desk.handle.shutdown().await;
 }
+
+/// Sends bytes as they are and reads one line.
+async fn ask(client: &std::os::unix::net::UnixStream, bytes: Vec<u8>) -> Reply {
+    let mut client = client.try_clone().unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        // The other side may have answered and gone before all of it is written.
+        drop(client.write_all(&bytes));
+        let mut line = Vec::new();
+        std::io::BufReader::new(client).read_until(b'\n', &mut line).unwrap();
+        reply(&line)
+    });
+    asked.await.unwrap()
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_what_is_wrong_and_the_connection_goes_on() {
+    let mut desk = Desk::open().await;
+    let client = desk.client();
+    let deep = "[".repeat(100_000);
+    let cases: [(&[u8], &str); 10] = [
+        (b"\xff\xfe\x00", "expected value"),
+        (b"\"Stat\xffus\"", "invalid unicode"),
+        (b"", "EOF"),
+        (b"{", "EOF"),
+        (b"\"Sttus\"", "unknown variant `Sttus`"),
+        (b"\"Status\" \"Cib\"", "trailing characters"),
+        (deep.as_bytes(), "at line 1"),
+        (b"{\"Revision\":{\"version\":1e999}}", "number out of range"),
+        (b"{\"Revision\":{\"version\":-1}}", "expected u64"),
+        (b"{\"Token\":{}}", "missing field `ttl_s`"),
+    ];
+    for (line, part) in cases {
+        let shown = String::from_utf8_lossy(&line[..line.len().min(40)]);
+        let told = ask(&client, [line, b"\n"].concat()).await;
+        let Reply::Refused { why, .. } = told else { panic!("{shown}: {told:?}") };
+        assert!(why.contains("not a request") && why.contains(part), "{shown}: {why}");
+    }
+    let mut good = client.try_clone().unwrap();
+    good.write_all(b"\"Status\"\n").unwrap();
+    desk.question().await;
+    desk.handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_line_beyond_the_limit_ends_its_connection_alone() {
+    let mut desk = Desk::open().await;
+    let client = desk.client();
+    // What is left of the line must not be taken for the next request.
+    let mut long = vec![b'x'; crm_proto::line::LINE_MAX];
+    long.extend_from_slice(b"\"Status\"\n");
+    let told = ask(&client, long).await;
+    assert!(matches!(&told, Reply::Refused { why, .. } if why.contains("longer than")), "{told:?}");
+    assert!(matches!(desk.asked.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
+    let mut rest = client.try_clone().unwrap();
+    let end = tokio::task::spawn_blocking(move || rest.read(&mut [0; 9]));
+    assert!(!matches!(end.await.unwrap(), Ok(1..)), "the connection goes on");
+    let mut other = desk.client();
+    other.write_all(b"\"Status\"\n").unwrap();
+    desk.question().await;
+    desk.handle.shutdown().await;
+}
