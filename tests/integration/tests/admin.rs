@@ -1,8 +1,9 @@
-//! Operators' commands on real daemons: members that leave and come back, new certificates, a disarmed cluster, other users.
+//! Operators' commands on real daemons: members that leave and come back, new certificates, a disarmed cluster, other users, another
+//! address.
 
 use anyhow::{Context, Result, bail, ensure};
 use crm_integration::{Stage, Wish};
-use crm_lab::{cluster, node, wait};
+use crm_lab::{PORT, cluster, node, wait};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -10,7 +11,12 @@ const THREE: Wish = Wish { nodes: 3, debian_agents: false };
 
 /// Three nodes, one resource, nothing else.
 fn plain(name: &str) -> Result<Option<Stage>> {
-    let Some(stage) = Stage::bare(name, THREE)? else { return Ok(None) };
+    formed(name, THREE)
+}
+
+/// So many nodes, one resource, nothing else.
+fn formed(name: &str, wish: Wish) -> Result<Option<Stage>> {
+    let Some(stage) = Stage::bare(name, wish)? else { return Ok(None) };
     cluster::form(&stage.lab, &stage.lab.nodes()?)?;
     let text = "primitive web ocf:heartbeat:Dummy op monitor interval=10s\n\
         property stonith-enabled=false\ncommit\nquit\n";
@@ -137,5 +143,74 @@ fn a_user_may_what_the_role_of_his_group_says() -> Result<()> {
     ensure!(refused.contains("has the role operator; this needs admin"), "{refused}");
     let log = crm(&stage, &runs, "log")?;
     ensure!(log.contains(&format!("nobody@{runs}")), "{log}");
+    Ok(())
+}
+
+/// What tells one start of the resource from another: its agent's file goes with every stop.
+fn run_of(stage: &Stage, on: &str) -> Result<String> {
+    node::exec(&stage.lab, on, &["stat", "-c", "%i %y", "/run/crm/rsctmp/native-web.state"])
+}
+
+/// Whether all have this address for the node, and hear it.
+fn reached_at(stage: &Stage, moved: &str, address: &str) -> Result<()> {
+    for name in stage.lab.nodes()? {
+        wait::until(&format!("{moved} at {address}, seen from {name}"), SOON, || {
+            let told = crm(stage, &name, "cluster status")?;
+            let row = told.lines().find(|row| row.starts_with(&format!("{moved} ")));
+            let row = row.with_context(|| told.clone())?;
+            let words: Vec<&str> = row.split_whitespace().collect();
+            ensure!(words.contains(&address) && !words.contains(&"NO"), "{told}");
+            Ok(Some(()))
+        })?;
+    }
+    cluster::wait_for_members(&stage.lab, &stage.lab.nodes()?)
+}
+
+#[test]
+fn a_node_gets_another_address_while_its_resource_runs_on() -> Result<()> {
+    let Some(stage) = plain("admin-address")? else { return Ok(()) };
+    let runs = place(&stage)?;
+    let started = run_of(&stage, &runs)?;
+    let inside = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        node::exec(&stage.lab, &runs, &words)
+    };
+    let (old, new) = (crm_lab::address(&runs)?, "192.168.7.200");
+    let there = format!("{new}:{PORT}");
+    let refused = refusal(&stage, &runs, &format!("cluster address {runs} {there}"))?;
+    ensure!(refused.contains("nothing has changed"), "not an address of the machine: {refused}");
+    let other = stage.other(&runs)?;
+    let refused = refusal(&stage, &other, &format!("cluster address {runs} {there}"))?;
+    ensure!(refused.contains(&format!("run it on {runs}")), "{refused}");
+
+    // An address of this machine that is on nobody's net.
+    inside("ip addr add 10.9.9.9/32 dev eth0")?;
+    let lost = format!("10.9.9.9:{PORT}");
+    let refused = refusal(&stage, &runs, &format!("cluster address {runs} {lost}"))?;
+    for name in stage.lab.nodes()?.iter().filter(|name| **name != runs) {
+        ensure!(refused.contains(&format!("{name} cannot reach {lost}")), "{refused}");
+    }
+    reached_at(&stage, &runs, &format!("{old}:{PORT}"))?;
+
+    // Of two addresses of one net the second would vanish with the first.
+    inside("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1")?;
+    inside(&format!("ip addr add {new}/24 dev eth0"))?;
+    crm(&stage, &runs, &format!("cluster address {runs} {there}"))?;
+    reached_at(&stage, &runs, &there)?;
+    inside(&format!("ip addr del {old}/24 dev eth0"))?;
+    // Longer than it takes to miss a node that is not heard.
+    wait::pause(Duration::from_secs(3));
+    reached_at(&stage, &runs, &there)?;
+    ensure!(run_of(&stage, &runs)? == started && place(&stage)? == runs, "it was interrupted");
+
+    let before = node::daemon_pids(&stage.lab, &runs, "daemon")?;
+    node::signal(&stage.lab, &runs, "daemon", "KILL")?;
+    wait::until("crmd to be started anew", SOON, || {
+        let now = node::daemon_pids(&stage.lab, &runs, "daemon")?;
+        Ok(now.iter().all(|pid| !before.contains(pid)).then_some(()))
+    })?;
+    node::wait_for_daemons(&stage.lab, &runs)?;
+    reached_at(&stage, &runs, &there)?;
+    ensure!(run_of(&stage, &runs)? == started && place(&stage)? == runs, "it was interrupted");
     Ok(())
 }
