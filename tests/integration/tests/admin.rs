@@ -1,9 +1,10 @@
 //! Operators' commands on real daemons: members that leave and come back, new certificates, a disarmed cluster, other users, another
-//! address.
+//! address, two lines that are merged.
 
 use anyhow::{Context, Result, bail, ensure};
-use crm_integration::{Stage, Wish};
-use crm_lab::{PORT, cluster, node, wait};
+use crm_integration::{Stage, TWO, Wish};
+use crm_lab::{PORT, cluster, net, node, wait};
+use std::fs;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -212,5 +213,120 @@ fn a_node_gets_another_address_while_its_resource_runs_on() -> Result<()> {
     node::wait_for_daemons(&stage.lab, &runs)?;
     reached_at(&stage, &runs, &there)?;
     ensure!(run_of(&stage, &runs)? == started && place(&stage)? == runs, "it was interrupted");
+    Ok(())
+}
+
+/// Two nodes that have lost each other, each of which goes on by force and is configured.
+fn parted(stage: &Stage) -> Result<()> {
+    cluster::configure(&stage.lab, "property no-quorum-policy=ignore\ncommit\nquit\n")?;
+    place(stage)?;
+    let nodes = stage.lab.nodes()?;
+    for name in &nodes {
+        net::cut(&stage.lab, name)?;
+    }
+    for name in &nodes {
+        wait::until(&format!("{name} to miss the other one"), SOON, || {
+            let picture = node::status(&stage.lab, name)?;
+            let lost = picture.nodes.iter().any(|(other, line)| other != name && !line.alive);
+            Ok((lost && !picture.quorate).then_some(()))
+        })?;
+        let refused = refusal(stage, name, "cluster force")?;
+        ensure!(refused.contains("--accept-divergence"), "{refused}");
+        crm(stage, name, "cluster force --accept-divergence")?;
+        wait::until(&format!("{name} to lead alone"), SOON, || {
+            let told = crm(stage, name, "cluster status")?;
+            ensure!(told.contains("generation 1") && told.contains("quorum yes"), "{told}");
+            Ok(Some(()))
+        })?;
+        let text = format!(
+            "primitive only-{name} ocf:heartbeat:Dummy\nproperty migration-threshold={}\ncommit\nquit\n",
+            name.len() + usize::from(*name == nodes[0])
+        );
+        node::exec_with_input(&stage.lab, name, &["crm", "configure"], &text)?;
+        wait::until(&format!("{name} to run all"), SOON, || {
+            let holds = cluster::holdings(&stage.lab, name, name)?;
+            Ok((holds.len() == 2).then_some(()))
+        })?;
+    }
+    for name in &nodes {
+        net::mend(&stage.lab, name)?;
+    }
+    for name in &nodes {
+        wait::until("the divergence", SOON, || {
+            let told = crm(stage, name, "cluster status")?;
+            ensure!(told.contains("DIVERGED from"), "{told}");
+            Ok(Some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_lines_are_merged_and_the_loser_stops_all_before_it_joins_anew() -> Result<()> {
+    let Some(stage) = formed("admin-merge", TWO)? else { return Ok(()) };
+    parted(&stage)?;
+    let nodes = stage.lab.nodes()?;
+    let [winner, loser] = &nodes[..] else { bail!("{nodes:?}") };
+    let shown = crm(&stage, winner, "cluster merge")?;
+    for words in [
+        "DIVERGED after generation 0".to_owned(),
+        format!("Only {winner} has changed:\n  + primitive only-{winner}"),
+        format!("Only {loser} has changed:\n  + primitive only-{loser}"),
+        "CONFLICT: both have changed migration-threshold".to_owned(),
+        format!("RUNS ON BOTH {winner} and {loser}: web"),
+        format!("stop on {loser}: only-{loser}, web"),
+    ] {
+        ensure!(shown.contains(&words), "`{words}` is missing in:\n{shown}");
+    }
+    let keep = format!("cluster merge --keep {winner}");
+    let refused = refusal(&stage, winner, &format!("{keep} --yes"))?;
+    ensure!(refused.contains("--take ours:ID"), "{refused}");
+    let refused = refusal(&stage, loser, &format!("{keep} --prefer ours --yes"))?;
+    ensure!(refused.contains("only by its own word"), "{refused}");
+    let log = stage.lab.node_dir(loser).join("log/crmd.log");
+    let before = fs::read_to_string(&log)?.len();
+    crm(&stage, winner, &format!("{keep} --prefer ours --yes"))?;
+
+    cluster::wait_for_members(&stage.lab, &nodes)?;
+    for name in &nodes {
+        wait::until(&format!("one line on {name}"), SOON, || {
+            let told = crm(&stage, name, "cluster status")?;
+            let config = crm(&stage, name, "configure show")?;
+            let all = nodes.iter().all(|n| config.contains(&format!("primitive only-{n} ")));
+            ensure!(all && !told.contains("DIVERGED"), "{told}\n{config}");
+            let chosen = format!("migration-threshold={}", winner.len() + 1);
+            ensure!(config.contains(&chosen), "{config}");
+            Ok(Some(()))
+        })?;
+    }
+    cluster::wait_idle(&stage.lab, winner)?;
+    let mut held = Vec::new();
+    for name in &nodes {
+        held.extend(cluster::holdings(&stage.lab, winner, name)?);
+    }
+    held.sort();
+    let mut want = vec!["web Started".to_owned()];
+    want.extend(nodes.iter().map(|n| format!("only-{n} Started")));
+    want.sort();
+    ensure!(held == want, "{held:?}");
+
+    let told = fs::read_to_string(&log)?;
+    let told = told.get(before..).context("the log goes on")?;
+    let (stopping, _) = told
+        .split_once("crmd starts anew")
+        .with_context(|| format!("the daemon did not start anew:\n{told}"))?;
+    for id in ["web".to_owned(), format!("only-{loser}")] {
+        let stopped = stopping.lines().any(|line| {
+            line.contains("operation done") && line.contains(&id) && line.contains("stop")
+        });
+        ensure!(stopped, "{id} was not stopped before the daemon started anew:\n{told}");
+    }
+    ensure!(stopping.contains("nothing runs here any more"), "{told}");
+    let kept = stage.lab.node_dir(loser).join("lib-crm/given-up");
+    let copies: Vec<_> = fs::read_dir(&kept)?.collect::<Result<_, _>>()?;
+    ensure!(copies.len() == 1, "{copies:?}");
+    let copy = fs::read_to_string(copies[0].path().join("configuration.crm"))?;
+    ensure!(copy.contains(&format!("only-{loser}")), "{copy}");
+    ensure!(!copy.contains(&format!("only-{winner}")), "{copy}");
     Ok(())
 }
