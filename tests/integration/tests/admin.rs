@@ -1,9 +1,9 @@
 //! Operators' commands on real daemons: members that leave and come back, new certificates, a disarmed cluster, other users, another
-//! address, two lines that are merged.
+//! address, two lines that are merged, a fence device that is set up and tried.
 
 use anyhow::{Context, Result, bail, ensure};
 use crm_integration::{Stage, TWO, Wish};
-use crm_lab::{PORT, cluster, net, node, wait};
+use crm_lab::{PORT, cluster, net, node, power, wait};
 use std::fs;
 use std::time::Duration;
 
@@ -328,5 +328,51 @@ fn two_lines_are_merged_and_the_loser_stops_all_before_it_joins_anew() -> Result
     let copy = fs::read_to_string(copies[0].path().join("configuration.crm"))?;
     ensure!(copy.contains(&format!("only-{loser}")), "{copy}");
     ensure!(!copy.contains(&format!("only-{winner}")), "{copy}");
+    Ok(())
+}
+
+#[test]
+fn a_fence_device_is_set_up_and_tried_for_real() -> Result<()> {
+    let Some(stage) = plain("admin-fence")? else { return Ok(()) };
+    let runs = place(&stage)?;
+    let target = stage.other(&runs)?;
+    let shots = || -> Result<Vec<String>> {
+        let log = fs::read_to_string(power::log(&stage.lab))?;
+        let words = ["off ", "on ", "reboot "];
+        let shots = log.lines().filter(|line| words.iter().any(|word| line.starts_with(word)));
+        Ok(shots.map(str::to_owned).collect())
+    };
+    let refused = refusal(&stage, &runs, &format!("fence test {target}"))?;
+    ensure!(refused.contains(&format!("no device covers {target}")), "{refused}");
+    let refused = refusal(&stage, &runs, "fence setup fence_lab color=red")?;
+    ensure!(refused.contains("nothing was written"), "{refused}");
+    ensure!(!crm(&stage, &runs, "configure show")?.contains("fence_lab"), "it was written");
+    let agents = crm(&stage, &runs, "fence setup")?;
+    ensure!(agents.contains("fence_lab"), "{agents}");
+
+    let nodes: Vec<String> = stage.lab.nodes()?;
+    let covered = nodes.iter().map(|n| format!(" --for {n}")).collect::<String>();
+    crm(&stage, &runs, &format!("fence setup fence_lab --enable{covered}"))?;
+    let config = crm(&stage, &runs, "configure show")?;
+    ensure!(config.contains("primitive fence_lab stonith:fence_lab"), "{config}");
+    ensure!(config.contains("stonith-enabled=true"), "{config}");
+    cluster::wait_idle(&stage.lab, &runs)?;
+    crm(&stage, &runs, &format!("fence test {target}"))?;
+    ensure!(shots()?.is_empty(), "shot without --yes: {:?}", shots()?);
+
+    let boot = || node::path(&stage.lab, &target, "/");
+    let before = boot()?;
+    let said = crm(&stage, &runs, &format!("fence test {target} --yes"))?;
+    ensure!(shots()? == [format!("reboot {target}")], "{:?}: {said}", shots()?);
+    ensure!(boot()? != before, "it was not switched off");
+    cluster::wait_for_members(&stage.lab, &nodes)?;
+    let history = crm(&stage, &runs, "fence status")?;
+    ensure!(history.contains(&format!("{target} was rebooted by fence_lab")), "{history}");
+    ensure!(place(&stage)? == runs, "the resource moved");
+
+    fs::write(power::broken(&stage.lab), "")?;
+    let refused = refusal(&stage, &runs, &format!("fence test {target} --yes --timeout 20s"))?;
+    ensure!(refused.contains("the strip is broken"), "{refused}");
+    fs::remove_file(power::broken(&stage.lab))?;
     Ok(())
 }
