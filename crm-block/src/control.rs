@@ -2,7 +2,9 @@
 
 use crate::daemon::{Daemon, No, reply};
 use crm_proto::block::{Event, Reply, Request, socket_path};
+use crm_proto::line;
 use serde::Serialize;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// Longest request line.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: usize = 1 << 20;
 /// How often a watcher that hears nothing is looked after.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -48,23 +50,40 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, listener: &UnixListener) {
     }
 }
 
-fn say(stream: &mut UnixStream, line: &impl Serialize) -> io::Result<()> {
+fn say(stream: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     stream.write_all(&text)
 }
 
 fn talk(daemon: &Daemon, mut stream: UnixStream) -> io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+    let lines = BufReader::new(stream.try_clone()?);
+    let watches = converse(lines, &mut stream, |request| answer(daemon, request))?;
+    if watches { watch(daemon, stream) } else { Ok(()) }
+}
+
+/// Answers line by line to the end, whatever the lines are; true when the rest of the connection is to be a stream of events.
+fn converse(
+    mut lines: impl BufRead,
+    stream: &mut impl Write,
+    mut answer: impl FnMut(Request) -> Reply,
+) -> io::Result<bool> {
+    let invalid = |why: &dyn Display| reply(Err(No::new("invalid", why)));
     loop {
-        let mut line = String::new();
-        if reader.by_ref().take(LONGEST).read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        match serde_json::from_str(&line) {
-            Ok(Request::Watch) => return watch(daemon, stream),
-            Ok(request) => say(&mut stream, &answer(daemon, request))?,
-            Err(error) => say(&mut stream, &reply(Err(No::new("invalid", error))))?,
+        let line = match line::read(&mut lines, LONGEST) {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                // The rest of the line is no request.
+                say(stream, &invalid(&error))?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&line) {
+            Ok(Request::Watch) => return Ok(true),
+            Ok(request) => say(stream, &answer(request))?,
+            Err(error) => say(stream, &invalid(&error))?,
         }
     }
 }
@@ -117,5 +136,51 @@ fn gone(stream: &mut UnixStream) -> io::Result<bool> {
         Ok(_) => Ok(false),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said to these bytes, and how it ends.
+    fn said(bytes: &[u8]) -> (Vec<Reply>, io::Result<bool>) {
+        let mut out = Vec::new();
+        let end = converse(bytes, &mut out, |_| Reply::Ok);
+        let lines = out.split_inclusive(|byte| *byte == b'\n');
+        (lines.map(|line| serde_json::from_slice(line).unwrap()).collect(), end)
+    }
+
+    fn is_refused(reply: &Reply, part: &str) -> bool {
+        matches!(reply, Reply::Refused { code, why } if code == "invalid" && why.contains(part))
+    }
+
+    #[test]
+    fn garbage_is_answered_with_what_is_wrong_and_the_next_line_is_read() {
+        let deep = "[".repeat(10_000);
+        let cases: [(&[u8], &str); 5] = [
+            (b"\xff\xfe", "expected value"),
+            (b"\"Wat\xffch\"", "invalid unicode"),
+            (b"{\"Up\":{}}", "missing field `volume`"),
+            (b"{\"Drop\":{\"volume\":\"r\",\"peers\":[],\"epoch\":1e999}}", "out of range"),
+            (deep.as_bytes(), "at line 1"),
+        ];
+        for (line, part) in cases {
+            let shown = String::from_utf8_lossy(&line[..line.len().min(40)]);
+            let (replies, end) = said(&[line, b"\n{\"Status\":{\"volume\":null}}\n"].concat());
+            assert!(!end.unwrap(), "{shown}");
+            assert!(is_refused(&replies[0], part), "{shown}: {replies:?}");
+            assert_eq!(replies[1..], [Reply::Ok], "{shown}");
+        }
+        assert!(said(b"\"Watch\"\n").1.unwrap());
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_the_last_one() {
+        let mut bytes = vec![b' '; LONGEST];
+        bytes.extend_from_slice(b"{\"Up\":{\"volume\":\"r\"}}\n");
+        let (replies, end) = said(&bytes);
+        assert!(end.is_err() && replies.len() == 1, "{replies:?}");
+        assert!(is_refused(&replies[0], "longer than"), "{replies:?}");
     }
 }

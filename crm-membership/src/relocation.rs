@@ -1,12 +1,14 @@
-//! Other addresses for this node while it runs: it listens at the new ones, its file says so, the cluster is told, and only then does it
+//! Other addresses for this node while it runs: it listens at the new ones, the others have knocked there, its file says so, the cluster is told, and only then does it
 //! let go of the old ones. Whatever fails on the way leaves everything as it was.
 
 use crate::heartbeat::Heartbeats;
+use crate::knock;
 use crate::listen::Ears;
 use crate::proposer::{ProposeError, Proposer};
 use crate::settings::{Addresses, Settings, SettingsError};
 use crate::start::StartError;
 use crm_core::store::{Command, Outcome};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +95,10 @@ impl Doors {
         let (wanted, sockets) = (new.listeners()?, new.sockets()?);
         let old = ears.listeners()?;
         self.serve(ears.listeners()?.into_iter().chain(new.listeners()?).collect());
-        let told = tell(proposer, file, &to).await;
+        let told = match knock::unreached(site, &alive(heartbeats), &to).await {
+            Some(why) => refused(why),
+            None => tell(proposer, file, &to).await,
+        };
         if let Err(error) = told {
             self.serve(old);
             return Err(error);
@@ -105,6 +110,13 @@ impl Doors {
         site.moved(to);
         Ok(())
     }
+}
+
+/// Who is heard now.
+fn alive(heartbeats: &Heartbeats) -> BTreeSet<String> {
+    let peers = heartbeats.peers();
+    let peers = peers.borrow();
+    peers.iter().filter(|(_, health)| health.alive).map(|(name, _)| name.clone()).collect()
 }
 
 /// Writes the file, then tells the cluster; the file is as before when that fails.

@@ -6,6 +6,7 @@ use crate::bootstrap::chain_of;
 use crate::consensus::{Snapshot, SnapshotMeta, Types, Vote, network};
 use crate::departure;
 use crate::handle::{FenceWork, Incoming};
+use crate::knock;
 use crate::merge;
 use crate::proposer::{Ask, Attempt, Proposer};
 use crate::renewal;
@@ -144,6 +145,11 @@ impl pb::peer_server::Peer for PeerService {
         self.site().reply(caller, self.serve_fencing(caller, request).await)
     }
 
+    async fn knock(&self, request: Request<pb::Knock>) -> Result<Response<pb::Knocked>, Status> {
+        let caller = self.caller(&request)?;
+        self.site().reply(caller, self.serve_knock(caller, request).await)
+    }
+
     async fn parley(&self, request: Request<pb::Parley>) -> Result<Response<pb::Parleyed>, Status> {
         let caller = self.caller(&request)?;
         self.site().reply(caller, self.serve_parley(caller, request).await)
@@ -253,6 +259,16 @@ impl PeerService {
             Ok(certificate_pem) => pb::Certified { certificate_pem, why: String::new() },
             Err(error) => pb::Certified { certificate_pem: String::new(), why: chain_of(&error) },
         })
+    }
+
+    async fn serve_knock(
+        &self,
+        caller: u64,
+        request: Request<pb::Knock>,
+    ) -> Result<pb::Knocked, Status> {
+        self.site().admit(Call::Order, caller, request.metadata())?;
+        let closed = knock::knock(&request.into_inner().addresses).await;
+        Ok(pb::Knocked { closed })
     }
 
     async fn serve_parley(

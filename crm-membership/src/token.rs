@@ -84,11 +84,17 @@ pub(crate) fn sign(secret: &str, request: &crm_proto::pb::JoinRequest) -> Vec<u8
     hmac::sign(&key, &signed(request)).as_ref().to_vec()
 }
 
-/// What is signed of a request: its words, with a zero between, which none of them can have. Links come last, so that a request without
-/// any is signed as it always was.
+/// What is signed of a request: all of it but the token's name, as words with a zero between, which none of them can have. The links come
+/// last, as there may be any number of them.
 fn signed(request: &crm_proto::pb::JoinRequest) -> Vec<u8> {
-    let words = [&request.name, &request.address, &request.csr_pem];
-    let words: Vec<&[u8]> = words.into_iter().chain(&request.links).map(|w| w.as_bytes()).collect();
+    let role = if request.witness { "witness" } else { "node" };
+    let level = request.level.to_string();
+    let words = [&request.name, &request.address, &request.csr_pem, role, &level];
+    let words: Vec<&[u8]> = words
+        .into_iter()
+        .chain(request.links.iter().map(String::as_str))
+        .map(str::as_bytes)
+        .collect();
     words.join(&0)
 }
 
@@ -229,8 +235,8 @@ mod tests {
             name: "n2".into(),
             address: "10.0.0.2:7631".into(),
             token_id: token.id.clone(),
-            witness: false,
-            level: 0,
+            witness: true,
+            level: 2,
             csr_pem: "csr".into(),
             links: vec!["10.1.0.2:7631".into()],
             ..crm_proto::pb::JoinRequest::default()
@@ -238,6 +244,19 @@ mod tests {
         request.hmac = sign(&token.secret, &request);
         request
     }
+
+    /// What somebody on the way could do to a request.
+    const CHANGES: [fn(&mut crm_proto::pb::JoinRequest); 9] = [
+        |r| r.name = "evil".into(),
+        |r| r.address = "10.6.6.6:7631".into(),
+        |r| r.csr_pem = "his".into(),
+        |r| r.links = vec!["10.6.6.6:7631".into()],
+        |r| r.links.clear(),
+        |r| r.witness = false,
+        |r| r.level = 3,
+        |r| r.level = 0,
+        |r| (r.witness, r.level) = (false, 0),
+    ];
 
     #[test]
     fn base64_survives_every_length() {
@@ -260,12 +279,13 @@ mod tests {
         let again = Token::parse(&token.text()).unwrap();
         assert_eq!(again, token);
         let tokens = Tokens::open(dir.path()).unwrap();
-        let mut forged = request(&token);
-        forged.name = "evil".into();
-        assert!(matches!(tokens.redeem(&forged), Err(TokenError::BadSignature)));
-        let mut moved = request(&token);
-        moved.links = vec!["10.6.6.6:7631".into()];
-        assert!(matches!(tokens.redeem(&moved), Err(TokenError::BadSignature)));
+        for change in CHANGES {
+            let mut changed = request(&token);
+            change(&mut changed);
+            assert_ne!(changed, request(&token));
+            let told = tokens.redeem(&changed);
+            assert!(matches!(told, Err(TokenError::BadSignature)), "{changed:?}: {told:?}");
+        }
         tokens.redeem(&request(&token)).unwrap();
         assert!(matches!(tokens.redeem(&request(&token)), Err(TokenError::Unknown)));
         let tokens = Tokens::open(dir.path()).unwrap();

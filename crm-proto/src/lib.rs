@@ -1,6 +1,8 @@
 //! The words between processes: gRPC between nodes (`pb`), JSON lines on local sockets (`local`, `block`). Worldly only in its socket helper.
 
 pub mod block;
+#[cfg(test)]
+mod decoders;
 pub mod line;
 pub mod local;
 pub mod peer;

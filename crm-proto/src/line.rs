@@ -68,8 +68,8 @@ impl Line {
     /// # Errors
     /// [`CallError::Closed`] at the end of the stream; otherwise as it says.
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, CallError> {
-        let text = line(&mut self.stream, LINE_MAX)?.ok_or(CallError::Closed)?;
-        Ok(serde_json::from_str(&text)?)
+        let line = read(&mut self.stream, LINE_MAX)?.ok_or(CallError::Closed)?;
+        Ok(serde_json::from_slice(&line)?)
     }
 
     /// One request, one reply, on a fresh connection.
@@ -87,28 +87,39 @@ impl Line {
     }
 }
 
-/// A line of at most so many bytes; `None` at the end of the stream.
-fn line(stream: &mut impl BufRead, most: usize) -> io::Result<Option<String>> {
-    let mut text = String::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
-    if stream.take(limit).read_line(&mut text)? == 0 {
+/// A line of at most so many bytes, its end included; `None` at the end of the stream. What is no UTF-8 is for the reader of the line to find
+/// out, who can say so.
+///
+/// # Errors
+/// When it cannot be read, or ([`io::ErrorKind::InvalidData`]) is too long: the rest of it is still in the stream.
+pub fn read(stream: &mut impl BufRead, most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    // One byte more tells a line that fills the limit from one that goes on.
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    if stream.take(limit).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
-    if text.len() == most && !text.ends_with('\n') {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+    if line.len() > most {
+        return Err(too_long(most));
     }
-    Ok(Some(text))
+    Ok(Some(line))
+}
+
+/// The error of a line beyond the limit.
+#[must_use]
+pub fn too_long(most: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the line is longer than {most} bytes"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use super::read;
 
     #[test]
     fn a_line_without_an_end_is_read_up_to_the_limit_only() {
         let mut stream = &b"short\nlonger than that\n"[..];
-        assert_eq!(line(&mut stream, 8).unwrap().as_deref(), Some("short\n"));
-        assert!(line(&mut stream, 8).is_err());
-        assert_eq!(line(&mut &b""[..], 8).unwrap(), None);
+        assert_eq!(read(&mut stream, 6).unwrap().as_deref(), Some(&b"short\n"[..]));
+        assert!(read(&mut stream, 8).is_err());
+        assert_eq!(read(&mut &b""[..], 8).unwrap(), None);
     }
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -49,6 +49,35 @@ pub(crate) struct FenceWaiter {
     reply: oneshot::Sender<Reply>,
 }
 
+/// Counts the answers that are under way on the local socket, so that the daemon does not end in the middle of one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answers(watch::Sender<usize>);
+
+/// An answer under way, until this is dropped.
+#[derive(Debug)]
+struct UnderWay(Answers);
+
+impl Answers {
+    fn begin(&self) -> UnderWay {
+        self.0.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+
+    /// Waits until all answers that were asked for are written, but no longer than the limit: false then. A stream of
+    /// pictures is no answer, as it has no end.
+    pub(crate) async fn written(&self, limit: Duration) -> bool {
+        let mut count = self.0.subscribe();
+        let none = count.wait_for(|count| *count == 0);
+        tokio::time::timeout(limit, none).await.is_ok_and(|seen| seen.is_ok())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// Opens the socket and serves it for the daemon's life.
 ///
 /// # Errors
@@ -57,6 +86,7 @@ pub(crate) fn listen(
     handle: Handle,
     events: mpsc::UnboundedSender<Input>,
     changes: watch::Receiver<u64>,
+    answers: Answers,
 ) -> anyhow::Result<()> {
     let path = local::socket_path();
     match std::fs::remove_file(&path) {
@@ -78,6 +108,7 @@ pub(crate) fn listen(
                         handle: handle.clone(),
                         events: events.clone(),
                         changes: changes.clone(),
+                        answers: answers.clone(),
                     };
                     tokio::spawn(client.serve(stream));
                 }
@@ -95,6 +126,7 @@ pub(crate) struct Client {
     pub(crate) handle: Handle,
     events: mpsc::UnboundedSender<Input>,
     changes: watch::Receiver<u64>,
+    answers: Answers,
 }
 
 impl Client {
@@ -107,14 +139,24 @@ impl Client {
     async fn talk(&mut self, stream: UnixStream) -> anyhow::Result<()> {
         let caller = Caller::of(&stream, self.handle.name()).context("ask who the client is")?;
         let (read, mut write) = stream.into_split();
-        let limit = u64::try_from(crm_proto::line::LINE_MAX)?;
-        let mut lines = BufReader::new(read.take(limit)).lines();
-        while let Some(line) = lines.next_line().await? {
-            match serde_json::from_str::<Request>(&line) {
+        let mut lines = BufReader::new(read);
+        while let Some(line) = next_line(&mut lines).await? {
+            let under_way = self.answers.begin();
+            let request = match line {
+                Ok(line) => serde_json::from_slice::<Request>(&line),
+                Err(why) => {
+                    send(&mut write, &refused(&why.to_string(), "use the crm of the same version"))
+                        .await?;
+                    // The rest of the line is no request.
+                    return Err(why.into());
+                }
+            };
+            match request {
                 Ok(request) => {
                     let state = self.handle.state().borrow().clone();
                     let refusal = caller.refusal(&state, &request);
                     if refusal.is_none() && request == Request::Watch {
+                        drop(under_way);
                         return self.watch(&mut write, &caller).await;
                     }
                     let mut reply = match refusal {
@@ -129,7 +171,6 @@ impl Client {
                     send(&mut write, &refused(&why, "use the crm of the same version")).await?;
                 }
             }
-            lines.get_mut().get_mut().set_limit(limit);
         }
         Ok(())
     }
@@ -274,6 +315,20 @@ async fn block_reply(request: crm_proto::block::Request) -> Reply {
             refused(&format!("{error:#}"), "start crm-blockd (`systemctl start crm-blockd`)")
         }
     }
+}
+
+/// The next line, or why it is none; `None` at the end. Whether it is text is for the reader to say, so that the asker is told.
+async fn next_line(
+    stream: &mut BufReader<OwnedReadHalf>,
+) -> anyhow::Result<Option<std::io::Result<Vec<u8>>>> {
+    let most = crm_proto::line::LINE_MAX;
+    let mut line = Vec::new();
+    let limit = u64::try_from(most)?.saturating_add(1);
+    if stream.take(limit).read_until(b'\n', &mut line).await? == 0 {
+        return Ok(None);
+    }
+    let fits = line.len() <= most;
+    Ok(Some(if fits { Ok(line) } else { Err(crm_proto::line::too_long(most)) }))
 }
 
 async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> anyhow::Result<()> {
@@ -443,6 +498,13 @@ impl Daemon {
         })
     }
 
+    /// Tells all who wait that the daemon ends.
+    pub(crate) fn dismiss_waiters(&mut self) {
+        // A question whose answer cannot come any more is answered by its connection.
+        self.waiters.clear();
+        self.fence_waiters.clear();
+    }
+
     /// Answers those whose wait is over.
     pub(crate) fn answer_waiters(&mut self) {
         self.answer_fence_waiters();
@@ -539,3 +601,6 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Longest pause between two looks at the clock.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Whoever asked for the removal on this node gets his answer before the daemon ends.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a daemon that ends waits for clients that do not take their answers.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long a daemon that ends waits to be heard.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
@@ -49,6 +49,7 @@ pub(crate) struct Daemon {
     pub(crate) controller: Controller,
     pub(crate) waiters: Vec<api::Waiter>,
     pub(crate) fence_waiters: Vec<api::FenceWaiter>,
+    answers: api::Answers,
     data_dir: PathBuf,
     /// Why no more effects may be carried out; the daemon ends with it.
     broken: Option<anyhow::Error>,
@@ -105,7 +106,9 @@ pub(crate) async fn run() -> anyhow::Result<Ending> {
     tokio::spawn(agents.clone().watch(events.clone()));
     let wanted = handle.fencing().context("the fence agents are asked for already")?;
     tokio::spawn(agents.clone().serve(wanted));
-    api::listen(handle.clone(), events.clone(), changes_seen).context("open the local socket")?;
+    let answers = api::Answers::default();
+    api::listen(handle.clone(), events.clone(), changes_seen, answers.clone())
+        .context("open the local socket")?;
     let start = Instant::now();
     let records = boot::kept_records(&data_dir).context("read this node's volume records")?;
     let controller = Controller::new(Start {
@@ -119,6 +122,7 @@ pub(crate) async fn run() -> anyhow::Result<Ending> {
     tracing::info!(node = me, "crmd is up");
     let daemon = Daemon {
         me,
+        answers,
         data_dir,
         broken: None,
         handle,
@@ -246,6 +250,8 @@ impl Daemon {
             self.answer_waiters();
             self.tend_watchdog();
             if let Some(words) = self.controller.may_go().map(str::to_owned) {
+                // What was asked and not looked at yet is answered by that: crmd is ending.
+                drop(inputs);
                 return self.lay_down(&words).await.map(|()| Ending::Over);
             }
         }
@@ -267,7 +273,11 @@ impl Daemon {
         self.handle.lay_down(words).context("note that this node was removed")?;
         self.feeder.disarm();
         tracing::error!("{words}; crmd ends. To join again: `crm cluster join` with a new token");
-        tokio::time::sleep(LAST_WORDS).await;
+        self.dismiss_waiters();
+        // Whoever asked for the removal on this node is told before the daemon ends.
+        if !self.answers.written(LAST_WORDS).await {
+            tracing::warn!("not everybody took the answer to his question in time");
+        }
         self.handle.shutdown().await;
         Ok(())
     }
