@@ -1,5 +1,6 @@
 //! The nodes of a run: what each keeps over its lives, how a life begins, what the run can see of it.
 
+use super::clock::Clock;
 use super::disk::Disk;
 use super::net;
 use super::{Dice, mixed};
@@ -32,6 +33,7 @@ const ENTRIES_KEPT: u64 = 15;
 pub(super) struct Node {
     pub(super) settings: Settings,
     pub(super) disk: Disk,
+    pub(super) clock: Arc<Clock>,
     shelf: Arc<Mutex<Option<Vec<u8>>>>,
     /// What its heartbeats tell of the others.
     pub(super) peers: watch::Sender<BTreeMap<String, PeerHealth>>,
@@ -141,6 +143,7 @@ impl Node {
         Self {
             settings,
             disk: Disk::default(),
+            clock: Arc::default(),
             shelf: Arc::default(),
             peers: watch::Sender::default(),
             life: Mutex::default(),
@@ -220,6 +223,7 @@ pub(super) async fn live(
     admit: Vec<u8>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let node = world.node(number);
+    tokio::spawn(Arc::clone(&node.clock).turn());
     let handle = node.begin(seed).await?;
     *node.life.lock().unwrap() = Some(handle.clone());
     world.note(&format!("n{number} is up"));

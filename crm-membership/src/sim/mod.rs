@@ -2,15 +2,18 @@
 //! in virtual time and with one source of chance: the same seed is the same run.
 //!
 //! What is not in it: the heartbeats' own thread (their view comes from the run's knowledge of crashes and cuts) and wall clocks (raft and
-//! the leadership use none). Each seed has a process of its own, because tokio counts its runtimes per process.
+//! the leadership use none). The nodes' monotonic clocks leap and drift. Each seed has a process of its own, because tokio counts its runtimes per process.
 #![expect(clippy::unwrap_in_result, reason = "tests fail by panicking")]
 
+mod claims;
+mod clock;
 mod disk;
 mod entropy;
 mod lab;
 mod net;
 mod run;
 
+use run::Plan;
 use std::sync::mpsc::RecvTimeoutError;
 
 /// The golden ratio's: any odd number that is not small would do.
@@ -85,11 +88,15 @@ fn sweep(seeds: std::ops::Range<u64>, plan: &'static str) -> Vec<(u64, String)> 
 #[ignore = "one run, for a process of its own: the other tests start it"]
 fn one_seed() {
     let number = std::env::var("CRM_SIM_SEED").map_or(0, |seed| seed.parse().unwrap());
-    let lying = std::env::var("CRM_SIM_PLAN").is_ok_and(|plan| plan == "lying");
+    let plan = match std::env::var("CRM_SIM_PLAN").as_deref() {
+        Ok("lying") => Plan::Lying,
+        Ok("dateless") => Plan::Dateless,
+        _ => Plan::Honest,
+    };
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         entropy::fix(number);
-        tell.send(run::run(number, lying)).unwrap();
+        tell.send(run::run(number, plan)).unwrap();
     });
     // Virtual time stands still when the nodes turn round and round.
     match told.recv_timeout(STUCK) {
@@ -101,7 +108,7 @@ fn one_seed() {
 }
 
 #[test]
-fn no_seed_breaks_consensus_under_crashes_cuts_losses_and_lost_writes() {
+fn no_seed_breaks_consensus_under_crashes_cuts_losses_lost_writes_and_leaps_of_clocks() {
     let seeds = std::env::var("CRM_SIM_SEEDS").map_or(50, |seeds| seeds.parse().unwrap());
     let broken = sweep(0..seeds, "honest");
     assert!(broken.is_empty(), "{} of {seeds} seeds: {broken:#?}", broken.len());
@@ -118,4 +125,20 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn disks_that_lie_about_their_syncs_are_found_out() {
     assert!((0..12).any(|seed| in_a_process(seed, "lying").is_err()));
+}
+
+#[test]
+fn leaders_whose_evidence_has_no_date_are_found_out() {
+    let broken = (12..24).find_map(|seed| in_a_process(seed, "dateless").err());
+    assert!(broken.is_some_and(|why| why.contains("says that it leads term")));
+}
+
+/// The laws of the claims would hold of runs without leaps too: here is what only a leap brings about.
+#[test]
+fn leaps_of_clocks_bring_elections_on_while_the_old_lease_runs() {
+    let bites = |seed| {
+        let held = in_a_process(seed, "honest").unwrap();
+        !held.contains(" 0 just after a leap") && !held.contains(" outlived their term 0 ms")
+    };
+    assert!((0..40).any(bites));
 }

@@ -1,8 +1,11 @@
 //! One run: a cluster of 2, 3 or 5 nodes forms, faults for some seconds, healing; what must hold is looked at all the while.
 
+use super::claims::{Claim, Claims, Limits};
 use super::lab::{Node, World, founder, ip, live, name, newcomer};
-use super::{Dice, mixed};
+use super::{Dice, clock, mixed};
+use crate::settings::Settings;
 use crm_core::store::State;
+use crm_quorum::Timing;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +18,24 @@ const FAULTS: u64 = 5_000;
 const PACE: u64 = 400;
 /// What forming, and what healing may take.
 const PATIENCE: u64 = 30_000;
+/// An election within this time of a leap may have come of it.
+const AFTERWARDS: u64 = 100;
+/// Longest way of a message, and what a node may take for one turn.
+const DELAY: u64 = 240;
+const TURN: u64 = 5;
 /// Steps between two looks at the logs.
 const LOOK: u64 = 25;
+
+/// What is wrong with the nodes, so that it is found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Nothing.
+    Honest,
+    /// The disks say that they have synced, and have not.
+    Lying,
+    /// A leader is whoever raft calls so: its evidence has no date.
+    Dateless,
+}
 
 /// A run under way.
 struct Run<'a> {
@@ -33,10 +52,18 @@ struct Run<'a> {
     /// How far each node's log was compared.
     compared: BTreeMap<u8, u64>,
     faults: u64,
+    plan: Plan,
+    claims: Claims,
+    /// Leaps of clocks.
+    leaps: u64,
+    /// The last of them.
+    leaped: Option<u64>,
+    /// Terms that got their leader soon after one.
+    elected: u64,
 }
 
 /// Runs a seed. What it did, or what broke.
-pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
+pub(super) fn run(seed: u64, plan: Plan) -> Result<String, String> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init());
     let root = tempfile::tempdir().unwrap();
@@ -67,6 +94,11 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
         entries: BTreeMap::new(),
         compared: BTreeMap::new(),
         faults: 0,
+        plan,
+        claims: Claims::new(limits(&first)),
+        leaps: 0,
+        leaped: None,
+        elected: 0,
     };
     run.until("the cluster forms", |run| {
         let admitted = std::mem::take(&mut *run.world.admitted.lock().unwrap());
@@ -82,7 +114,7 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
             .count()
             == usize::from(size)
     })?;
-    if lying {
+    if plan == Plan::Lying {
         run.world.nodes.lock().unwrap().values().for_each(|node| node.disk.lie());
     }
     *run.world.writing.lock().unwrap() = true;
@@ -90,12 +122,15 @@ pub(super) fn run(seed: u64, lying: bool) -> Result<String, String> {
     run.heal();
     run.settle()?;
     let written = run.world.acknowledged.lock().unwrap().len();
-    let (faults, terms) = (run.faults, run.leaders.len());
-    let kind = if witness.is_some() { " (one a witness)" } else { "" };
-    Ok(format!(
-        "{size} nodes{kind}, {faults} faults, {terms} leaders, {written} writes, trace {:016x}",
-        run.world.hash()
-    ))
+    Ok(run.summary(written))
+}
+
+/// What the nodes' timing allows them to claim, with the longest delay on the way.
+fn limits(settings: &Settings) -> Limits {
+    let Timing { lease_ms, dead_after_ms, interval_ms, .. } = settings.profile.timing();
+    let look = interval_ms / 2 + TURN;
+    let leads = lease_ms + look;
+    Limits { leads, quorate: leads + DELAY + dead_after_ms + look }
 }
 
 fn host(
@@ -115,7 +150,30 @@ fn host(
     });
 }
 
+/// The term that raft says this node leads, and its id.
+fn leads(handle: &crate::Handle) -> Option<(u64, u64)> {
+    let metrics = handle.0.proposer.raft.metrics();
+    let seen = metrics.borrow_watched();
+    // The state alone outlives its truth: a leader that has just voted for another one is none of that term.
+    let own = seen.vote.leader_id.term == seen.current_term
+        && seen.vote.leader_id.voted_for == seen.id
+        && seen.vote.committed;
+    (seen.state == ServerState::Leader && own).then_some((seen.current_term, seen.id))
+}
+
 impl Run<'_> {
+    fn summary(&self, written: usize) -> String {
+        let kind =
+            if self.world.witness.lock().unwrap().is_some() { " (one a witness)" } else { "" };
+        let Self { size, faults, leaps, elected, .. } = self;
+        let (terms, (leads, quorum)) = (self.leaders.len(), self.claims.longest);
+        let trace = self.world.hash();
+        format!(
+            "{size} nodes{kind}, {faults} faults, {leaps} leaps of clocks, {terms} leaders, {elected} just after a leap, \
+             claims that outlived their term {leads} ms (of a quorum {quorum} ms), {written} writes, trace {trace:016x}"
+        )
+    }
+
     fn lives(&self) -> Vec<crate::Handle> {
         self.world.nodes.lock().unwrap().values().filter_map(|node| node.life()).collect()
     }
@@ -137,20 +195,36 @@ impl Run<'_> {
         self.sim.step().map_err(|e| format!("at {} ms: {e}", self.step))?;
         self.step += 1;
         for handle in self.lives() {
-            // The state alone outlives its truth: a leader that has just voted for another one is none of that term.
-            let (leads, term, id) = {
-                let metrics = handle.0.proposer.raft.metrics();
-                let seen = metrics.borrow_watched();
-                let own = seen.vote.leader_id.term == seen.current_term
-                    && seen.vote.leader_id.voted_for == seen.id
-                    && seen.vote.committed;
-                (seen.state == ServerState::Leader && own, seen.current_term, seen.id)
-            };
-            if leads && self.leaders.insert(term, id).is_some_and(|other| other != id) {
-                return Err(format!("two leaders in term {term}"));
+            let Some((term, id)) = leads(&handle) else { continue };
+            match self.leaders.insert(term, id) {
+                Some(other) if other != id => return Err(format!("two leaders in term {term}")),
+                Some(_) => {}
+                None => {
+                    let after = self.leaped.is_some_and(|at| self.step - at < AFTERWARDS);
+                    self.elected += u64::from(after);
+                }
             }
         }
+        self.hear_claims()?;
         if self.step.is_multiple_of(LOOK) { self.compare() } else { Ok(()) }
+    }
+
+    /// What each node says of the leadership, held against the others'.
+    fn hear_claims(&mut self) -> Result<(), String> {
+        let nodes = self.world.nodes.lock().unwrap().clone();
+        let claim = |(number, node): (u8, Arc<Node>)| {
+            let handle = node.life()?;
+            let told = handle.leadership();
+            let told = told.borrow();
+            let (term, quorate) = (told.term, told.quorate);
+            let me_leader = match self.plan {
+                Plan::Honest | Plan::Lying => told.me_leader,
+                Plan::Dateless => leads(&handle).is_some_and(|(its, _)| its == term),
+            };
+            Some(Claim { number, term, me_leader, quorate, own: self.step + node.clock.ahead() })
+        };
+        let claims: Vec<Claim> = nodes.into_iter().filter_map(claim).collect();
+        self.claims.look(self.step, &claims)
     }
 
     /// What one node has applied under an index, every node has applied under it.
@@ -209,11 +283,53 @@ impl Run<'_> {
             self.sim.repair_oneway(ip(from), ip(to));
         }
         self.sim.set_max_message_latency(Duration::from_millis(6));
+        for node in self.world.nodes.lock().unwrap().values() {
+            node.clock.too_fast_by(0);
+        }
+    }
+
+    /// One clock leaps, or all the others do, or all but the leader's, which is cut off at the same moment: whoever is elected then is
+    /// elected while the lease of the old leader still runs by its own clock.
+    fn leap(&mut self, one: u8) {
+        let kind = self.dice.below(3);
+        let one = if kind == 2 { self.leader().unwrap_or(one) } else { one };
+        if kind == 2 {
+            self.isolate(one);
+        }
+        for number in 1..=self.size {
+            if (number == one) == (kind == 0) && !self.down.contains(&number) {
+                self.world.node(number).clock.leap(clock::leap(&mut self.dice));
+                self.leaps += 1;
+            }
+        }
+        self.leaped = Some(self.step);
+    }
+
+    fn leader(&self) -> Option<u8> {
+        let nodes = self.world.nodes.lock().unwrap();
+        let leads = |node: &Node| node.life().is_some_and(|h| h.leadership().borrow().me_leader);
+        nodes.iter().find(|(_, node)| leads(node)).map(|(number, _)| *number)
+    }
+
+    fn isolate(&mut self, one: u8) {
+        for number in (1..=self.size).filter(|number| *number != one) {
+            self.sim.partition(ip(one), ip(number));
+            self.cut.extend([(one, number), (number, one)]);
+        }
+    }
+
+    /// One clock is up to twice as fast as the others, or down to half as fast.
+    fn drift(&mut self, one: u8) {
+        let (slow, excess) = (self.dice.below(2) == 0, 10 + self.dice.below(91));
+        for number in 1..=self.size {
+            let fast = (number == one) != slow;
+            self.world.node(number).clock.too_fast_by(if fast { excess } else { 0 });
+        }
     }
 
     fn fault(&mut self) {
         let (one, other) = (self.any(), self.any());
-        let kind = self.dice.below(8);
+        let kind = self.dice.below(10);
         self.world.note(&format!("fault {kind} at {}: {one} {other}", self.step));
         match kind {
             0 | 1 => self.crash(one),
@@ -222,14 +338,14 @@ impl Run<'_> {
                 self.sim.partition_oneway(ip(one), ip(other));
                 self.cut.insert((one, other));
             }
-            4 => {
-                for number in (1..=self.size).filter(|number| *number != one) {
-                    self.sim.partition(ip(one), ip(number));
-                    self.cut.extend([(one, number), (number, one)]);
-                }
+            4 => self.isolate(one),
+            5 => {
+                let longest = 40 + self.dice.below(DELAY - 40);
+                self.sim.set_max_message_latency(Duration::from_millis(longest));
             }
-            5 => self.sim.set_max_message_latency(Duration::from_millis(40 + self.dice.below(200))),
             6 if self.dice.below(3) == 0 => (1..=self.size).for_each(|number| self.crash(number)),
+            8 => self.leap(one),
+            9 => self.drift(one),
             _ => {
                 self.mend();
                 self.restart_all();
