@@ -125,7 +125,10 @@ fn picture() -> StatusReply {
         rtt_us: None,
     };
     let node = NodeLine { alive: true, online: true, standby: false, address, links: vec![link] };
+    let (words, struck) = ("2 of 2 votes are here".to_owned(), BTreeSet::from(["b".to_owned()]));
+    let votes = Some(local::VotesLine { quorate: true, waiting: false, words, struck });
     StatusReply {
+        votes,
         me: "alpha".to_owned(),
         mode: local::Mode::Leader,
         leader: Some("alpha".to_owned()),
@@ -151,6 +154,7 @@ fn requests() -> Vec<local::Request> {
     let edit = Edit::NodeAttr { node: words(), name: words(), value: None };
     vec![
         R::Status,
+        R::CancelWait,
         R::Commit { base: 3, cib: Box::new(cib()), message: words() },
         R::Edit { edits: vec![edit], message: words() },
         R::Cleanup { resource: Some(words()), node: None },
