@@ -54,7 +54,7 @@ pub(crate) async fn lead(
                 change = leadership.changed() => change.is_ok(),
                 change = states.changed() => change.is_ok(),
                 change = peers.changed() => change.is_ok(),
-                change = votes.changed() => change.is_ok(),
+                Ok(()) = votes.changed() => true,
                 change = metrics.changed() => change.is_ok(),
             }
         };
