@@ -43,11 +43,20 @@ pub(crate) async fn lead(
     mut leadership: watch::Receiver<Leadership>,
     mut votes: watch::Receiver<Option<Votes>>,
 ) {
-    let mut metrics = proposer.raft.metrics();
+    let (mut metrics, mut server) = (proposer.raft.metrics(), proposer.raft.server_metrics());
     let mut states = proposer.site.machine.states();
     let mut peers = heartbeats.peers();
     let mut handed = None;
     loop {
+        // Raft's other news come with every heartbeat of its own: they matter only while somebody has to catch up.
+        let catching_up = proposer.site.settings.role.is_witness()
+            || metrics
+                .borrow_watched()
+                .membership_config
+                .membership()
+                .learner_ids()
+                .next()
+                .is_some();
         let wake = async {
             tokio::select! {
                 biased;
@@ -55,7 +64,8 @@ pub(crate) async fn lead(
                 change = states.changed() => change.is_ok(),
                 change = peers.changed() => change.is_ok(),
                 Ok(()) = votes.changed() => true,
-                change = metrics.changed() => change.is_ok(),
+                change = server.changed() => change.is_ok(),
+                change = metrics.changed(), if catching_up => change.is_ok(),
             }
         };
         if let Ok(false) = tokio::time::timeout(LOOK_AGAIN, wake).await {
@@ -259,7 +269,7 @@ pub(crate) async fn tell_of_itself(proposer: Proposer, too_old: watch::Sender<Op
 
 /// Aims the heartbeats at the members, as their list or their addresses change.
 pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>) {
-    let mut metrics = raft.metrics();
+    let (metrics, mut server) = (raft.metrics(), raft.server_metrics());
     let mut states = site.machine.states();
     let mut aimed = Vec::new();
     let others = |site: &Site| -> Vec<(u64, Peer, Addresses)> {
@@ -284,7 +294,7 @@ pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>
             loop {
                 let go_on = tokio::select! {
                     biased;
-                    change = metrics.changed() => change.is_ok(),
+                    change = server.changed() => change.is_ok(),
                     change = states.changed() => change.is_ok(),
                 };
                 site.learn(&metrics.borrow_watched().clone());

@@ -138,19 +138,23 @@ pub(crate) async fn watch_over(
 ) {
     let timing = site.settings.profile.timing();
     let mut judge = Judge { timing, proof: None };
-    let mut metrics = raft.metrics();
+    let (mut metrics, mut server) = (raft.metrics(), raft.server_metrics());
     let mut signs = site.leader_sign.subscribe();
     let mut briefs = site.succession.briefs();
     let mut told = None;
     let mut pace = tokio::time::interval(Duration::from_millis(timing.interval_ms) / 2);
     loop {
-        tokio::select! {
+        // With a leader that is quorate raft's other news, which come with each of its heartbeats, can wait for the pace: nothing is concluded
+        // from them that is not concluded from the time. The same goes for the signs of a leader that is known.
+        let settled = tell.borrow().quorate && tell.borrow().leader.is_some();
+        let ended = tokio::select! {
             biased;
-            change = metrics.changed() => if change.is_err() { break },
-            change = signs.changed() => if change.is_err() { break },
-            change = briefs.changed() => if change.is_err() { break },
-            _ = pace.tick() => {}
-        }
+            change = server.changed() => change.is_err(),
+            change = metrics.changed(), if !settled => change.is_err(),
+            change = signs.changed(), if !settled => change.is_err(),
+            change = briefs.changed() => change.is_err(),
+            _ = pace.tick() => false,
+        };
         let seen = metrics.borrow_watched().clone();
         match &seen.running_state {
             Ok(()) => {}
@@ -192,6 +196,9 @@ pub(crate) async fn watch_over(
             news
         });
         *site.judged.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if ended {
+            break;
+        }
     }
     site.leading.store(false, Ordering::Release);
     tell.send_replace(Leadership::default());

@@ -569,6 +569,49 @@ fn three_nodes() -> Result<()> {
     ])
 }
 
+/// The options of service quorum in whole daemons (ADR-0019): of three that are lost one after another the one that breaks ties serves alone
+/// and can be configured; another one that is left stops.
+#[test]
+fn of_three_the_last_one_standing_serves_where_it_breaks_the_tie() -> Result<()> {
+    let Some(soak) = Soak::new("standing", 3, false)? else { return Ok(()) };
+    let (lab, nodes) = (&soak.stage.lab, &soak.nodes);
+    let refused = "property auto_tie_breaker=1 last_man_standing=1\ncommit\nquit\n";
+    let refused = cluster::configure(lab, refused).err().map(|e| format!("{e:#}"));
+    let words = "`auto_tie_breaker=1` does not go with `last_man_standing=1`";
+    ensure!(refused.as_ref().is_some_and(|said| said.contains(words)), "{refused:?}");
+    cluster::configure(
+        lab,
+        "property wait_for_all=1 last_man_standing=1 last_man_standing_window=2s auto_tie_breaker=1 stonith-action=off\n\
+        commit\nquit\n",
+    )?;
+    let (first, second, third) = (&nodes[0], &nodes[1], &nodes[2]);
+    for (last, lost) in [(first, [third, second]), (second, [third, first])] {
+        for name in nodes {
+            soak.told(name, "votes: quorate: 3 of 3 votes are here")?;
+        }
+        soak.kill(lost[0])?;
+        soak.told(last, &format!("not counted now: {}", lost[0]))?;
+        let left: Vec<String> = soak.others(lost[0]);
+        soak.serves(&left)?;
+        soak.kill(lost[1])?;
+        if last == first {
+            soak.serves(&[last.clone()])?;
+            wait::until("it to be configured", LIMIT, || {
+                let change = "property cluster-recheck-interval=777s\ncommit\nquit\n";
+                node::exec_with_input(lab, last, &["crm", "configure"], change).map(Some)
+            })?;
+        } else {
+            soak.told(
+                last,
+                &format!("votes: NOT QUORATE: 1 of 2 votes is here, exactly half, and `{first}`"),
+            )?;
+            soak.nobody_serves()?;
+        }
+        soak.whole()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn five_nodes() -> Result<()> {
     let Some(soak) = Soak::new("soak-five", 5, false)? else { return Ok(()) };
