@@ -595,7 +595,7 @@ fn of_three_the_last_one_standing_serves_where_it_breaks_the_tie() -> Result<()>
         soak.serves(&left)?;
         soak.kill(lost[1])?;
         if last == first {
-            soak.serves(&[last.clone()])?;
+            soak.serves(std::slice::from_ref(last))?;
             wait::until("it to be configured", LIMIT, || {
                 let change = "property cluster-recheck-interval=777s\ncommit\nquit\n";
                 node::exec_with_input(lab, last, &["crm", "configure"], change).map(Some)

@@ -243,9 +243,10 @@ impl Takeover {
         if empty && from <= self.durable.highest_id && !self.has(Flaw::IdReused) {
             return Err(Refusal::IdUsed { id: from });
         }
-        // Its former id, if it is another one, has to be evicted first: with three voters, one of them gone
-        // for good, neither could go on without the other.
-        let room = self.effective.other_than(self.me.id).all(|id| id == from);
+        // One that was emptied has another id: its former one has to be evicted first, for with three voters, one of them gone for good,
+        // neither could go on without the other. One that keeps its id finds room beside any others (a third node that came back, or
+        // joined, before it did).
+        let room = !empty || self.effective.other_than(self.me.id).all(|id| id == from);
         if !self.leads || !room || self.durable.intent.is_some() || self.stale.is_some() {
             return Err(Refusal::NotNow);
         }

@@ -246,6 +246,20 @@ fn the_survivor_takes_the_other_back_as_learner_then_voter() {
     assert_eq!(core.handle(Event::CaughtUp { peer: 2 }), [], "late: it leads no more");
 }
 
+/// `last_man_standing` went down to one of three, and the third was back before the second.
+#[test]
+fn the_other_is_taken_back_beside_a_third_that_was_faster() {
+    let now = voters(&[&[1, 3]], 9);
+    let own = Durable { since: 5, committed: now.clone(), ..durable(&[&[1]]) };
+    let (mut core, _) = Takeover::start(ME, own, None, now);
+    core.handle(Event::Leadership { leads: true, quorate: true });
+    let hello = greeting(&[0], 21, None);
+    let (verdict, out) = core.receive(Call::Rejoin { empty: false }, 2, &hello);
+    assert_eq!((verdict, out), (Ok(()), vec![Effect::AddLearner(2)]));
+    let out = core.handle(Event::CaughtUp { peer: 2 });
+    assert_eq!(out, [Effect::ChangeMembers(BTreeSet::from([1, 2, 3]))]);
+}
+
 #[test]
 fn a_new_id_is_taken_in_only_after_the_old_one_was_evicted() {
     let mut core = pair();
