@@ -32,6 +32,8 @@ pub struct Votes {
     pub words: String,
     /// Members whose votes are not counted now (`last_man_standing`, `auto_tie_breaker`).
     pub struck: BTreeSet<String>,
+    /// Peers that were seen when this was counted.
+    pub seen: BTreeSet<String>,
 }
 
 /// What an administrator does by hand.
@@ -76,6 +78,8 @@ pub(crate) struct Booth {
     path: PathBuf,
     core: Core,
     stored: Option<Stored>,
+    /// Peers of the newest view.
+    seen: BTreeSet<String>,
     began: Instant,
     tell: watch::Sender<Option<Votes>>,
     failure: watch::Sender<Option<String>>,
@@ -108,7 +112,8 @@ impl Booth {
             Core::Full { core: Box::new(core), policy: policy.clone() }
         });
         let (tell, told) = watch::channel(None);
-        let mut booth = Self { site, path, core, stored, began: Instant::now(), tell, failure };
+        let (began, seen) = (Instant::now(), BTreeSet::new());
+        let mut booth = Self { site, path, core, stored, seen, began, tell, failure };
         booth.show();
         Ok((booth, told))
     }
@@ -126,6 +131,7 @@ impl Booth {
             let state = Arc::clone(&states.borrow_and_update());
             self.adopt(&state, index);
             let view = read(&words.borrow_and_update());
+            self.seen = view.keys().cloned().collect();
             self.apply(Event::View(view));
             if let Err(error) = self.keep(index) {
                 let why = format!("cannot store how the votes stand: {error}");
@@ -292,7 +298,8 @@ impl Booth {
             let names = memory.members.iter().map(|m| &m.name);
             let struck = names.filter(|name| !counted.contains(name)).cloned().collect();
             let words = verdict.reason.to_string();
-            Votes { quorate: verdict.quorate, waiting: verdict.waiting, words, struck }
+            let (quorate, waiting, seen) = (verdict.quorate, verdict.waiting, self.seen.clone());
+            Votes { quorate, waiting, words, struck, seen }
         });
         self.tell.send_if_modified(|shown| {
             let news = *shown != next;

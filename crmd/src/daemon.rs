@@ -180,7 +180,8 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
     tokio::spawn(async move {
         loop {
             let now = votes.borrow_and_update().clone();
-            let now = now.map(|v| controller::Votes { quorate: v.quorate, words: v.words });
+            let now =
+                now.map(|v| controller::Votes { quorate: v.quorate, words: v.words, seen: v.seen });
             if to.send(Input::Event(Event::Votes(now))).is_err() || votes.changed().await.is_err() {
                 return;
             }

@@ -397,7 +397,8 @@ impl Controller {
         let (due, later) = self.to_be_fenced();
         self.fences.later = later;
         // Without the votes nothing of the others is taken over, so nobody has to go for it.
-        for (target, reason) in due.into_iter().filter(|_| !self.outvoted()).collect::<Vec<_>>() {
+        let held = self.outvoted() || self.recounted();
+        for (target, reason) in due.into_iter().filter(|_| !held) {
             let delay_ms = self.priority_delay(&target);
             self.order_fencing(
                 Asked::Cluster(target.clone()),

@@ -670,6 +670,7 @@ impl Controller {
         let ignores = self.state.cib.properties.get("no-quorum-policy") == Some("ignore");
         (self.state.members.len() == 2 || self.one_of_the_last_two())
             && !self.outvoted()
+            && !self.recounted()
             && !self.state.is_witness(&self.me)
             && (ignores || self.fencing_wanted() || self.others().next().is_none())
             && self.state.members.keys().all(|n| *n == self.me || !self.alive(n))

@@ -2,6 +2,7 @@
 //! who has the votes and no leader goes on with what it runs.
 
 use super::{Controller, Mode, QUORUM_GRACE_MS};
+use std::collections::BTreeSet;
 
 /// What the options of service quorum have come to on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,6 +11,8 @@ pub struct Votes {
     pub quorate: bool,
     /// Why, for people.
     pub words: String,
+    /// Peers that were counted as seen.
+    pub seen: BTreeSet<String>,
 }
 
 /// The newest, and since when they say no.
@@ -34,6 +37,13 @@ impl Controller {
     /// They say that this node must not run resources.
     pub(super) fn outvoted(&self) -> bool {
         self.quorate_by_votes() == Some(false)
+    }
+
+    /// They were counted with somebody who is not heard any more: what they say now is on its way. Until then nobody is fenced and
+    /// nothing taken over by them.
+    pub(super) fn recounted(&self) -> bool {
+        let heard = |node: &String| self.peers.get(node).is_some_and(|peer| peer.alive);
+        self.ballot.votes.as_ref().is_some_and(|votes| !votes.seen.iter().all(heard))
     }
 
     /// They say that it may.

@@ -601,11 +601,13 @@ fn of_three_the_last_one_standing_serves_where_it_breaks_the_tie() -> Result<()>
                 node::exec_with_input(lab, last, &["crm", "configure"], change).map(Some)
             })?;
         } else {
-            soak.told(
-                last,
-                &format!("votes: NOT QUORATE: 1 of 2 votes is here, exactly half, and `{first}`"),
-            )?;
+            // It waits for all again, as votequorum has it, and fences nobody.
+            let words = "votes: NOT QUORATE: wait_for_all: 1 of 2 votes is here";
+            soak.told(last, words)?;
             soak.nobody_serves()?;
+            let log = fs::read_to_string(power::log(lab))?;
+            let shot = log.lines().rfind(|line| line.starts_with("off ")).unwrap_or_default();
+            ensure!(shot.contains(third.as_str()), "{last} fences without the votes: {log}");
         }
         soak.whole()?;
     }
