@@ -146,6 +146,22 @@ pub(crate) async fn run() -> anyhow::Result<Ending> {
     daemon.work(inputs).await
 }
 
+fn forward_votes(handle: &Handle, events: &mpsc::UnboundedSender<Input>) {
+    let (to, mut votes) = (events.clone(), handle.votes());
+    tokio::spawn(async move {
+        loop {
+            let now = votes.borrow_and_update().clone();
+            let now = now.map(|v| {
+                let (quorate, words, seen) = (v.quorate, v.words, v.seen);
+                controller::Votes { quorate, words, seen }
+            });
+            if to.send(Input::Event(Event::Votes(now))).is_err() || votes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
 /// Turns what membership publishes into events.
 fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Result<()> {
     let (to, mut states) = (events.clone(), handle.state());
@@ -176,17 +192,7 @@ fn forward(handle: &Handle, events: &mpsc::UnboundedSender<Input>) -> anyhow::Re
             }
         }
     });
-    let (to, mut votes) = (events.clone(), handle.votes());
-    tokio::spawn(async move {
-        loop {
-            let now = votes.borrow_and_update().clone();
-            let now =
-                now.map(|v| controller::Votes { quorate: v.quorate, words: v.words, seen: v.seen });
-            if to.send(Input::Event(Event::Votes(now))).is_err() || votes.changed().await.is_err() {
-                return;
-            }
-        }
-    });
+    forward_votes(handle, events);
     let (to, mut expelled) = (events.clone(), handle.expelled());
     tokio::spawn(async move {
         let words = expelled.wait_for(Option::is_some).await.ok().and_then(|words| words.clone());
