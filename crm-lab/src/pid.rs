@@ -77,13 +77,22 @@ pub(crate) fn destroy_node(pid: i32) -> Result<()> {
     destroy(pid)
 }
 
-/// Numbers of the FUSE connections mounted in a process's mount namespace by our daemons.
+/// Numbers of the FUSE connections of a node's daemons.
 fn fuse_connections(pid: i32) -> Vec<String> {
     // Gone meanwhile: then there is nothing to break.
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
-    let ours = text.lines().filter(|line| line.contains(" - fuse.crm "));
-    let device = ours.filter_map(|line| line.split(' ').nth(2)?.split_once(':'));
-    device.map(|(_, minor)| minor.to_owned()).collect()
+    let read = |of: &str| fs::read_to_string(format!("/proc/{of}/mountinfo")).unwrap_or_default();
+    connections_of(&read(&pid.to_string()), &read("self"))
+}
+
+/// Those mounted in a node and not here: a node has copies of all that was mounted here when it began, and that is somebody else's.
+fn connections_of(node: &str, here: &str) -> Vec<String> {
+    let ours = |text: &str| -> Vec<String> {
+        let ours = text.lines().filter(|line| line.contains(" - fuse.crm "));
+        let device = ours.filter_map(|line| line.split(' ').nth(2)?.split_once(':'));
+        device.map(|(_, minor)| minor.to_owned()).collect()
+    };
+    let foreign = ours(here);
+    ours(node).into_iter().filter(|number| !foreign.contains(number)).collect()
 }
 
 /// Kills a process and waits until it is gone. One that is gone already is fine.
@@ -114,4 +123,18 @@ pub(crate) fn with_executable_in(dir: &Path) -> Result<Vec<i32>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_has_a_copy_of_is_not_broken_with_it() {
+        let line = |minor: u8| format!("36 35 0:{minor} / /run/x rw,nosuid - fuse.crm crm rw\n");
+        let other = "37 35 0:50 / /y rw - fuse.sshfs x rw\n";
+        let node = [line(41).as_str(), &line(42), other].concat();
+        assert_eq!(connections_of(&node, &line(41)), ["42"]);
+        assert_eq!(connections_of(&node, other), ["41", "42"]);
+    }
 }
