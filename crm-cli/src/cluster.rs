@@ -110,6 +110,11 @@ pub(crate) fn text(status: &StatusReply) -> String {
             }
         ));
     }
+    let learns = |name: &&String| !status.voters.is_empty() && !status.voters.contains(*name);
+    let learners: Vec<&str> = state.members.keys().filter(learns).map(String::as_str).collect();
+    if !learners.is_empty() {
+        out.push_str(&format!("no voter of the configuration now: {}\n", learners.join(", ")));
+    }
     if let Some(waiting) = &status.waiting {
         out.push_str(&format!("waiting: {waiting}\n"));
     }

@@ -231,6 +231,7 @@ impl Bed {
             mode: self.mode,
             leader: (!alone).then(|| "delta".to_owned()),
             quorate: !alone,
+            voters: BTreeSet::new(),
             votes: None,
             waiting: None,
             standing: String::new(),

@@ -7,6 +7,7 @@ mod world;
 use crm_core::cib::Cib;
 use crm_core::store::{Command, Outcome};
 use crm_membership::{Handle, Votes};
+use crm_quorum::lineage::How;
 use world::*;
 
 /// Sets options, and waits until every node counts by them.
@@ -165,6 +166,63 @@ async fn an_option_set_while_the_cluster_runs_stops_nobody() {
     nodes[0].propose(command).await.unwrap();
     within(LIMIT, "no votes are counted", told.wait_for(Option::is_none)).await.unwrap();
     assert!(!file.exists());
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+async fn is_back(node: &Handle) {
+    leadership(node, LIMIT, |l| l.stale).await;
+    node.stopped();
+    leadership(node, LIMIT, |l| l.quorate && !l.stale && l.voters.len() == 3).await;
+}
+
+/// Of three one goes on alone: the second one is confirmed off, the third one had been struck out. Both come back, in either order, and
+/// together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_one_takes_all_the_others_back() {
+    let world = World::new();
+    let mut nodes = world.cluster(3).await;
+    let all: Vec<&Handle> = nodes.iter().collect();
+    let pairs = [
+        ("last_man_standing", "1"),
+        ("last_man_standing_window", "1s"),
+        ("auto_tie_breaker", "1"),
+        ("wait_for_all", "1"),
+    ];
+    options(&all, &pairs).await;
+    for order in [["n2", "n3"], ["n3", "n2"], ["both", ""]] {
+        let (three, two) = (nodes.pop().unwrap(), nodes.pop().unwrap());
+        let one = nodes.pop().unwrap();
+        drop(three);
+        for node in [&one, &two] {
+            voters(node, 2).await;
+        }
+        dies(two, &one).await;
+        let how = How::Hand { operator: "test".to_owned() };
+        one.confirmed_off("n2", one.incarnation_of("n2"), how, 1);
+        alone(&one).await;
+        writes(&one, &format!("{order:?}")).await;
+        if order[0] == "both" {
+            let (two, three) = tokio::join!(reboots(&world, "n2"), reboots(&world, "n3"));
+            tokio::join!(is_back(&two), is_back(&three));
+            nodes.extend([one, two, three]);
+        } else {
+            let first = reboots(&world, order[0]).await;
+            leadership(&first, LIMIT, |l| l.stale).await;
+            first.stopped();
+            leadership(&first, LIMIT, |l| l.quorate && !l.stale && l.voters.len() == 2).await;
+            let second = reboots(&world, order[1]).await;
+            is_back(&second).await;
+            nodes.extend([one, first, second]);
+            nodes.sort_by(|a, b| a.name().cmp(b.name()));
+        }
+        for node in &nodes {
+            voters(node, 3).await;
+            votes(node, "all are here", |v| v.quorate && v.struck.is_empty()).await;
+            state(node, "the last write", |s| has(s, "n1", &format!("{order:?}"))).await;
+        }
+    }
     for node in nodes {
         node.shutdown().await;
     }

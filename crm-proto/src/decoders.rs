@@ -133,6 +133,7 @@ fn picture() -> StatusReply {
         mode: local::Mode::Leader,
         leader: Some("alpha".to_owned()),
         quorate: true,
+        voters: BTreeSet::from(["alpha".to_owned()]),
         waiting: None,
         standing: "whole".to_owned(),
         generations: vec!["generation 1".to_owned()],

@@ -90,6 +90,9 @@ pub struct StatusReply {
     pub leader: Option<String>,
     /// Consensus quorum: a majority of raft's voters.
     pub quorate: bool,
+    /// Members whose votes make that majority, as of the last membership that this node knows to be committed.
+    #[serde(default)]
+    pub voters: BTreeSet<String>,
     /// Service quorum by the options of the CIB, where one is set (ADR-0019).
     #[serde(default)]
     pub votes: Option<VotesLine>,

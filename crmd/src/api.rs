@@ -584,6 +584,7 @@ impl Daemon {
             },
             leader: leadership.leader.filter(|_| leadership.quorate),
             quorate: leadership.quorate,
+            voters: leadership.voters,
             votes: self.handle.votes().borrow().as_ref().map(|votes| VotesLine {
                 quorate: votes.quorate,
                 waiting: votes.waiting,

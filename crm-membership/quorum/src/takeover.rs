@@ -54,9 +54,16 @@ impl Voters {
         self.sets.iter().flatten().copied().filter(move |other| *other != id)
     }
 
-    /// Nothing can be committed without this node.
+    /// Nothing can be committed without this node, neither now nor when this change is complete: the last set decides, for a majority of it
+    /// is needed in both cases. (Of `[{1, 2}, {1, 2, 3}]` the next membership, `{1, 2, 3}`, can do without 1.)
     fn need(&self, id: RaftId) -> bool {
-        !self.sets.is_empty() && self.sets.iter().all(|set| set.contains(&id) && set.len() <= 2)
+        self.sets.last().is_some_and(|set| set.contains(&id) && set.len() <= 2)
+    }
+
+    /// These two are a majority of every set.
+    fn suffice(&self, one: RaftId, two: RaftId) -> bool {
+        let votes = |set: &BTreeSet<_>| set.iter().filter(|id| [one, two].contains(id)).count();
+        self.sets.iter().all(|set| votes(set) * 2 > set.len())
     }
 
     fn has(&self, id: RaftId) -> bool {
@@ -317,6 +324,9 @@ pub struct Takeover {
     leads: bool,
     quorate: bool,
     heard: BTreeMap<RaftId, u64>,
+    /// Who has told us, in this generation, that it knows this start of ours: as good as the mark while we run,
+    /// also before the membership has come down to the two of us.
+    known_by: BTreeSet<RaftId>,
     lost: BTreeSet<RaftId>,
     /// Whose fencing was asked for since it was lost.
     asked: Option<RaftId>,
@@ -326,6 +336,8 @@ pub struct Takeover {
     stale: Option<Stale>,
     /// Whom we bring back.
     learner: Option<RaftId>,
+    /// Whom we asked last for being taken back.
+    turned_to: Option<RaftId>,
     #[cfg(test)]
     flaw: Option<Flaw>,
 }
@@ -354,12 +366,14 @@ impl Takeover {
             effective,
             leads: false,
             quorate: false,
+            known_by: BTreeSet::new(),
             lost: BTreeSet::new(),
             asked: None,
             confirmed: BTreeMap::new(),
             word: None,
             stale: None,
             learner: None,
+            turned_to: None,
             #[cfg(test)]
             flaw: None,
         };
@@ -443,13 +457,25 @@ impl Takeover {
         if held && self.durable.diverged.is_none() { Service::Hold } else { Service::No }
     }
 
-    /// Whom to ask for being taken back, if that is due.
+    /// Whom to ask next for being taken back, if that is due: whoever told us of the newer line, then the others in turn, for only a leader
+    /// takes anybody back and who leads is not known here.
     #[must_use]
     pub fn wants_rejoin(&self) -> Option<RaftId> {
-        match &self.stale {
-            Some(stale) => stale.stopped.then_some(stale.by),
-            None if self.outside() => self.heard.keys().next_back().copied(),
-            None => None,
+        let first = match &self.stale {
+            Some(stale) if stale.stopped => Some(stale.by),
+            None if self.outside() => None,
+            Some(_) | None => return None,
+        };
+        let mut whom: BTreeSet<RaftId> = self.heard.keys().copied().collect();
+        whom.extend(first);
+        let next = |last| whom.iter().find(|id| **id > last).or(whom.first()).copied();
+        self.turned_to.map_or_else(|| first.or(whom.last().copied()), next)
+    }
+
+    fn ask_back(&mut self, out: &mut Vec<Effect>) {
+        if let Some(of) = self.wants_rejoin() {
+            self.turned_to = Some(of);
+            out.push(Effect::AskRejoin { of });
         }
     }
 
@@ -487,11 +513,11 @@ impl Takeover {
                 if let Some(stale) = &mut self.stale {
                     stale.stopped = true;
                 }
-                out.extend(self.wants_rejoin().map(|of| Effect::AskRejoin { of }));
+                self.ask_back(&mut out);
             }
             Event::Tick => {
                 out.extend(self.step().map(Effect::Do));
-                out.extend(self.wants_rejoin().map(|of| Effect::AskRejoin { of }));
+                self.ask_back(&mut out);
                 return out;
             }
         }
@@ -526,14 +552,17 @@ impl Takeover {
         Ok(out)
     }
 
-    /// The other voter of two, when every set in force or committed needs me: whatever was committed is in
-    /// my log then (design/membership.md 3.1), also while the membership changes between {me} and {me, peer}.
+    /// The other voter of two, when the memberships in force and committed need me: whatever was committed is in
+    /// my log then (design/membership.md 3.1), also while the membership changes between {me} and {me, peer}, or
+    /// from three to {me, peer}: the third is asked no more as soon as the first half of that change is committed.
     fn pair(&self) -> Option<RaftId> {
-        let (now, known) = (&self.effective, &self.durable.committed);
-        let mine = |v: &Voters| v.at >= self.durable.since && v.need(self.me.id);
-        let peer = now.other_than(self.me.id).next().filter(|_| mine(now) && mine(known))?;
-        let mut others = now.other_than(self.me.id).chain(known.other_than(self.me.id));
-        others.all(|id| id == peer).then_some(peer)
+        let (now, known, me) = (&self.effective, &self.durable.committed, self.me.id);
+        let mine = |v: &Voters| v.at >= self.durable.since && v.need(me);
+        let other = |v: &Voters| v.sets.last()?.iter().find(|id| **id != me).copied();
+        let before = |v: &Voters| v.other_than(me).next();
+        let peer = other(now).or(before(now)).filter(|_| mine(now) && mine(known))?;
+        let agree = other(known).is_none_or(|id| id == peer);
+        (agree && now.suffice(me, peer) && known.suffice(me, peer)).then_some(peer)
     }
 
     fn head(&self) -> Option<GenerationId> {
@@ -542,6 +571,7 @@ impl Takeover {
 
     fn marked(&self, peer: RaftId) -> bool {
         self.has(Flaw::NoCurrency)
+            || self.known_by.contains(&peer)
             || self.mark.iter().any(|m| m.peer == peer || m.peer == self.me.id)
     }
 
@@ -667,15 +697,22 @@ impl Takeover {
             return Err(Refused::UnknownWinner);
         }
         self.stale = Some(Stale { by: foreign.peer, theirs: foreign.lineage, stopped: false });
+        self.turned_to = None;
         self.unmark(out);
         out.push(Effect::GiveUp { to: foreign.peer });
         Ok(())
     }
 
     fn decide(&mut self, cause: Cause, id: GenerationId, at_ms: u64, out: &mut Vec<Effect>) {
-        let mut evicted = self.effective.all();
-        evicted.extend(self.durable.committed.all());
-        evicted.remove(&self.me.id);
+        let evicted = match &cause {
+            Cause::Fenced { evidence, .. } => BTreeSet::from([evidence.peer]),
+            Cause::Founded | Cause::Forced { .. } => {
+                let mut others = self.effective.all();
+                others.extend(self.durable.committed.all());
+                others.remove(&self.me.id);
+                others
+            }
+        };
         let number = self.durable.lineage.next();
         let by = self.me.id;
         self.durable.intent = Some(Generation { number, id, by, evicted, cause, at_ms });
@@ -757,6 +794,7 @@ impl Takeover {
     }
 
     fn unmark(&mut self, out: &mut Vec<Effect>) {
+        self.known_by.clear();
         if self.mark.take().is_some() {
             out.push(Effect::Mark(None));
         }

@@ -176,6 +176,9 @@ impl Takeover {
     /// The peer lives: nothing that was said of its being off before counts.
     pub(super) fn hear(&mut self, from: RaftId, incarnation: u64, out: &mut Vec<Effect>) {
         let news = self.heard.insert(from, incarnation) != Some(incarnation);
+        if news {
+            self.known_by.remove(&from);
+        }
         if let Some(mark) = self.mark.as_mut().filter(|_| news) {
             mark.heard.insert(from, incarnation);
             out.push(Effect::Mark(Some(mark.clone())));
@@ -200,8 +203,11 @@ impl Takeover {
     /// The peer knows this start of ours and is of our generation: it has not gone on without us, and
     /// before it does it must have us off.
     fn contact(&mut self, from: RaftId, greeting: &Greeting, out: &mut Vec<Effect>) {
-        let knows_me = greeting.heard == Some(self.me.incarnation);
-        if self.partner() == Some(from) && knows_me && !self.outside() {
+        if greeting.heard != Some(self.me.incarnation) || self.outside() {
+            return;
+        }
+        self.known_by.insert(from);
+        if self.partner() == Some(from) {
             self.set_mark(from, out);
         }
     }
@@ -217,6 +223,7 @@ impl Takeover {
             None => {
                 let theirs = greeting.lineage.clone();
                 self.stale = Some(Stale { by, theirs, stopped: false });
+                self.turned_to = None;
                 out.push(Effect::Yield { by });
             }
         }

@@ -230,6 +230,27 @@ fn who_is_told_that_he_is_stale_stops_then_asks_then_serves_again() {
     assert_eq!((verdict, core.service()), (Ok(()), Service::Full));
 }
 
+/// Of three one went on alone and took another one back; the third hears of it from that one, which does not lead.
+#[test]
+fn whoever_does_not_know_the_leader_asks_one_after_another() {
+    let three = voters(&[&[1, 2, 3]], 1);
+    let asks = |core: &mut Takeover| match core.handle(Event::Tick).as_slice() {
+        [Effect::AskRejoin { of }] => *of,
+        other => panic!("{other:?}"),
+    };
+    let (mut stale, _) = Takeover::start(ME, durable(&[&[1, 2, 3]]), None, three.clone());
+    stale.handle(Event::Heard { peer: 3, incarnation: 30 });
+    stale.answered(Call::PreVote, 2, &greeting(&[0, 1], 20, Some(10)));
+    assert_eq!(stale.handle(Event::Stopped), [Effect::AskRejoin { of: 2 }]);
+    assert_eq!([asks(&mut stale), asks(&mut stale), asks(&mut stale)], [3, 2, 3]);
+
+    let two = voters(&[&[2, 3]], 4);
+    let (mut outside, _) = Takeover::start(ME, durable(&[&[1, 2, 3]]), None, two);
+    outside.handle(Event::Heard { peer: 2, incarnation: 20 });
+    outside.handle(Event::Heard { peer: 3, incarnation: 30 });
+    assert_eq!([asks(&mut outside), asks(&mut outside), asks(&mut outside)], [3, 2, 3]);
+}
+
 #[test]
 fn the_survivor_takes_the_other_back_as_learner_then_voter() {
     let own = Durable { since: 5, committed: voters(&[&[1]], 7), ..durable(&[&[1]]) };
@@ -258,6 +279,59 @@ fn the_other_is_taken_back_beside_a_third_that_was_faster() {
     assert_eq!((verdict, out), (Ok(()), vec![Effect::AddLearner(2)]));
     let out = core.handle(Event::CaughtUp { peer: 2 });
     assert_eq!(out, [Effect::ChangeMembers(BTreeSet::from([1, 2, 3]))]);
+}
+
+/// `last_man_standing` strikes the third out, and the second dies before that change of raft's membership is complete.
+#[test]
+fn a_change_from_three_to_two_that_was_cut_short_does_not_bind_the_last_one() {
+    let three = voters(&[&[1, 2, 3]], 1);
+    let (joint, two) = (voters(&[&[1, 2, 3], &[1, 2]], 4), voters(&[&[1, 2]], 5));
+    let takes_over = |effective: &Voters, committed: &Voters, peer: RaftId| {
+        let own = durable(&[&[1, 2, 3]]);
+        let (mut core, _) = Takeover::start(ME, own, None, three.clone());
+        // All know each other: no mark is made as long as there are three.
+        for id in [2, 3] {
+            let (verdict, out) = core.receive(Call::Append, id, &greeting(&[0], 20, Some(10)));
+            assert_eq!((verdict, out), (Ok(()), vec![]));
+        }
+        core.handle(Event::Leadership { leads: true, quorate: true });
+        let (effective, committed) = (effective.clone(), committed.clone());
+        core.handle(Event::Voters { effective, committed });
+        assert_eq!(core.service(), Service::Full, "no moment without quorum");
+        core.handle(Event::Leadership { leads: false, quorate: false });
+        core.handle(Event::Lost { peer });
+        let evidence = Evidence { peer, ..evidence(20) };
+        core.handle(Event::Confirmed { evidence, id: gid(1) });
+        let evicted = core.durable().intent.as_ref().map(|g| g.evicted.clone());
+        assert_eq!(evicted.clone().unwrap_or_default(), core.ghosts());
+        evicted.map(|ids| ids.into_iter().collect::<Vec<_>>())
+    };
+    assert_eq!(takes_over(&two, &two, 2), Some(vec![2]));
+    assert_eq!(takes_over(&two, &joint, 2), Some(vec![2]));
+    assert_eq!(takes_over(&joint, &joint, 2), Some(vec![2]), "3 is no longer asked");
+    assert_eq!(takes_over(&joint, &joint, 3), None, "2 votes in both");
+    assert_eq!(takes_over(&joint, &three, 2), None, "2 and 3 may have decided otherwise");
+    // The other way round the third may vote already, without us.
+    let grows = voters(&[&[1, 2], &[1, 2, 3]], 4);
+    assert_eq!(takes_over(&grows, &two, 2), None);
+    assert_eq!(takes_over(&grows, &grows, 2), None);
+    // Two are no majority of four.
+    let from_four = voters(&[&[1, 2, 3, 4], &[1, 2]], 4);
+    assert_eq!(takes_over(&from_four, &from_four, 2), None);
+}
+
+/// What the peer knew of this start of ours does not outlast a generation.
+#[test]
+fn a_contact_counts_in_its_generation_only() {
+    let (mut core, _) = Takeover::start(ME, durable(&[&[1, 2, 3]]), None, voters(&[&[1, 2, 3]], 1));
+    assert_eq!(core.receive(Call::Append, 2, &greeting(&[0], 20, Some(10))).0, Ok(()));
+    core.handle(Event::Logged { generations: vec![generation(1)], at: 2 });
+    let two = voters(&[&[1, 2]], 5);
+    core.handle(Event::Voters { effective: two.clone(), committed: two });
+    core.handle(Event::Leadership { leads: true, quorate: true });
+    assert_eq!(core.service(), Service::No);
+    assert_eq!(core.receive(Call::Append, 2, &greeting(&[0, 1], 20, Some(10))).0, Ok(()));
+    assert_eq!(core.service(), Service::Full);
 }
 
 #[test]
