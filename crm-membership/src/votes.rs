@@ -136,6 +136,14 @@ impl Booth {
             if let Err(error) = self.keep(index) {
                 let why = format!("cannot store how the votes stand: {error}");
                 tracing::error!(why);
+                // Nothing may rest on what is not stored.
+                self.tell.send_replace(Some(Votes {
+                    quorate: false,
+                    waiting: false,
+                    words: why.clone(),
+                    struck: BTreeSet::new(),
+                    seen: BTreeSet::new(),
+                }));
                 self.failure.send_replace(Some(why));
                 return;
             }
@@ -207,14 +215,12 @@ impl Booth {
             return;
         }
         self.apply(Event::Members(members));
+        let now_ms = self.now_ms();
         match &mut self.core {
             Core::Forming { policy: later, .. } => *later = policy,
             Core::Full { core, policy: now } if *now != policy => {
                 now.clone_from(&policy);
-                core.apply(
-                    u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    Event::Policy(policy),
-                );
+                core.apply(now_ms, Event::Policy(policy));
             }
             Core::Full { .. } | Core::None => {}
         }

@@ -227,3 +227,38 @@ async fn the_last_one_takes_all_the_others_back() {
         node.shutdown().await;
     }
 }
+
+/// How the votes stand is not counted by when it cannot be kept, and not made up when it cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_stored_or_read_is_no_quorum() {
+    let world = World::new();
+    let mut nodes = world.cluster(2).await;
+    let file = world.dirs("n2").data.join("quorum.json");
+    // A file cannot take the place of a directory.
+    std::fs::create_dir(&file).unwrap();
+    let two = nodes.pop().unwrap();
+    let mut told = two.failure();
+    options(&[&nodes[0]], &[("auto_tie_breaker", "1")]).await;
+    let why = within(LIMIT, "n2 says why", told.wait_for(Option::is_some)).await.unwrap().clone();
+    assert!(
+        why.as_ref().is_some_and(|w| w.starts_with("cannot store how the votes stand: ")),
+        "{why:?}"
+    );
+    votes(&two, "does not count", |v| !v.quorate && v.words.starts_with("cannot store")).await;
+    two.shutdown().await;
+
+    std::fs::remove_dir(&file).unwrap();
+    let two = starts(&world, "n2").await;
+    votes(&two, "counts", |v| v.quorate).await;
+    two.shutdown().await;
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let refused =
+        crm_membership::start(world.settings("n2"), world.run_dir("n2")).await.err().unwrap();
+    let words = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(
+        words.contains("quorum.json` is damaged") && words.contains("restore it, or"),
+        "{words}"
+    );
+    nodes.pop().unwrap().shutdown().await;
+}

@@ -50,3 +50,23 @@ impl Cib {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::QUORUM_OPTIONS;
+    use crate::text::known::PROPERTIES;
+
+    #[test]
+    fn each_option_of_service_quorum_is_a_property_but_those_of_an_arbiter() {
+        let options = crm_quorum::options::OPTIONS.iter().map(|(name, _)| *name);
+        let options: Vec<&str> = options.filter(|name| !name.contains("arbiter")).collect();
+        let mut ours = QUORUM_OPTIONS.to_vec();
+        let mut theirs = options.clone();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        assert_eq!(ours, theirs);
+        for name in options {
+            assert!(PROPERTIES.contains(&name), "{name}");
+        }
+    }
+}

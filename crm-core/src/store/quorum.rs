@@ -21,12 +21,14 @@ impl State {
     /// changed step by step.
     #[must_use]
     pub fn refused_quorum(&self, command: &Command) -> Option<String> {
-        let mut edited = Cib::clone(&self.cib);
+        let edited: Cib;
         let next = if let Command::CommitCib { cib, .. } = command {
             cib
         } else if let Command::Edit { edits, .. } = command {
+            let mut cib = Cib::clone(&self.cib);
             // An edit that cannot be made is refused by the log, in its own words.
-            edits.iter().try_for_each(|edit| apply_edit(&mut edited, edit)).ok()?;
+            edits.iter().try_for_each(|edit| apply_edit(&mut cib, edit)).ok()?;
+            edited = cib;
             &edited
         } else {
             return None;
