@@ -402,8 +402,7 @@ impl Handle {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let site = &self.0.proposer.site;
-        let name = |id| site.name_of(id).unwrap_or_else(|| format!("raft id {id}"));
-        site.succession.standing(name)
+        site.succession.standing(|id| site.called(id))
     }
 
     /// The members as the state has them.

@@ -144,9 +144,7 @@ fn keep(site: &Site, surrender: &Surrender) -> io::Result<()> {
     let dir = place(&site.settings.data_dir, surrender);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     let state = site.machine.states().borrow().clone();
-    let standing = site.succession.standing(|id| site.name_of(id).unwrap_or_default());
-    let mut generations: Vec<String> =
-        standing.generations.iter().map(ToString::to_string).collect();
+    let mut generations = site.succession.standing(|id| site.called(id)).told;
     generations.push(format!("given up for {} by {}\n", surrender.winner, surrender.by));
     let files = [
         ("configuration.crm", show(&state.cib).into_bytes()),
@@ -229,7 +227,7 @@ pub(crate) async fn surrender(site: &Site) -> Result<(), String> {
 
 /// Says something to a node of another line.
 async fn parley(site: &Site, to: RaftId, what: &Parley) -> Result<ParleyAnswer, MergeError> {
-    let node = site.name_of(to).unwrap_or_else(|| format!("raft id {to}"));
+    let node = site.called(to);
     let lost = |why: String| MergeError::Unreachable { node: node.clone(), why };
     let other: Peer = site.members().remove(&to).ok_or_else(|| lost("it is no member".into()))?;
     let body = serde_json::to_vec(what).map_err(|e| lost(e.to_string()))?;
@@ -269,10 +267,10 @@ pub(crate) async fn answer(admission: &Admission, caller: RaftId, what: Parley) 
 /// This line as others see it.
 fn line(site: &Site, raft: &Raft) -> Line {
     let state = site.machine.states().borrow().clone();
-    let name = |id| site.name_of(id).unwrap_or_else(|| format!("raft id {id}"));
+    let name = |id| site.called(id);
     let branch = |g: &crm_quorum::lineage::Generation| Branch {
         id: g.id.to_string(),
-        words: g.to_string(),
+        words: g.words(name),
         at_ms: g.at_ms,
     };
     let metrics = raft.metrics().borrow_watched().clone();

@@ -159,6 +159,11 @@ impl Site {
         self.members().remove(&raft_id).map(|peer| peer.name)
     }
 
+    /// The name of a member for people, its raft id where it has gone.
+    pub(crate) fn called(&self, raft_id: u64) -> String {
+        self.name_of(raft_id).unwrap_or_else(|| format!("raft id {raft_id}"))
+    }
+
     /// The addresses of a member: as the state has them, or, until it has, as they were when we joined.
     pub(crate) fn places(&self, raft_id: u64, peer: &Peer) -> Addresses {
         let state = self.machine.states().borrow().clone();

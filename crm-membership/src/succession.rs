@@ -44,6 +44,8 @@ pub struct Standing {
     pub state: State,
     /// The generations that the log has lived through, oldest first.
     pub generations: Vec<Generation>,
+    /// The same, a sentence each.
+    pub told: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -226,10 +228,9 @@ impl Succession {
 
     pub(crate) fn standing(&self, name: impl Fn(RaftId) -> String) -> Standing {
         let inside = self.inside();
-        Standing {
-            state: inside.core.state(name),
-            generations: inside.core.durable().lineage.generations().to_vec(),
-        }
+        let generations = inside.core.durable().lineage.generations().to_vec();
+        let told = generations.iter().map(|g| g.words(&name)).collect();
+        Standing { state: inside.core.state(name), generations, told }
     }
 
     /// The line that has parted from this one.

@@ -41,7 +41,7 @@ async fn is_silent(world: &World, number: u8) {
 }
 
 fn generations(node: &Handle) -> Vec<String> {
-    node.standing().generations.iter().map(ToString::to_string).collect()
+    node.standing().told
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn nothing_is_forced_while_the_other_may_live_unless_told_and_the_lines_me
     one.force("root", true).unwrap();
     alone(&one).await;
     let last = generations(&one).pop().unwrap();
-    assert!(last.contains("UNFENCED, forced on node 1 by root"), "{last}");
+    assert!(last.contains("UNFENCED, forced on n1 by root"), "{last}");
     writes(&one, "n1", "forced").await;
     one.shutdown().await;
 

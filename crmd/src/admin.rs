@@ -19,6 +19,9 @@ use tokio::sync::watch;
 /// How long raft's membership may take to follow.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 
+/// The longest line of those who may not write configurations, in bytes.
+const EVERYDAY_MAX: usize = 1 << 20;
+
 /// Who is at the other end of a local connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -53,6 +56,11 @@ impl Caller {
     /// The role; read anew for each request, as the configuration may change.
     pub(crate) fn role(&self, state: &State) -> Option<Role> {
         if self.is_master() { Some(Role::Admin) } else { Role::of(&state.cib, &self.groups) }
+    }
+
+    /// The longest line that is taken from this user, in bytes: whole configurations come from admins only.
+    pub(crate) fn line_max(&self, state: &State) -> usize {
+        if self.role(state) == Some(Role::Admin) { crm_proto::line::LINE_MAX } else { EVERYDAY_MAX }
     }
 
     /// Hides passwords from those who are no admins.
@@ -244,5 +252,34 @@ impl Client {
             Disarmed { until_ms, since_ms, by, reason }
         });
         self.change(Command::Disarm { disarmed }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crm_proto::line::LINE_MAX;
+
+    #[test]
+    fn only_who_may_write_configurations_may_send_long_lines() {
+        let mut cib = crm_core::cib::Cib::default();
+        cib.properties.set("acl-admin-groups", "wheel");
+        cib.properties.set("acl-operator-groups", "ops");
+        let mut state = State::default();
+        state.cib = Arc::new(cib);
+        let of = |uid, group: &str| Caller {
+            uid,
+            name: "somebody@alpha".to_owned(),
+            groups: vec![group.to_owned()],
+        };
+        let cases = [
+            (of(0, "root"), LINE_MAX),
+            (of(1000, "wheel"), LINE_MAX),
+            (of(1000, "ops"), EVERYDAY_MAX),
+            (of(1000, "users"), EVERYDAY_MAX),
+        ];
+        for (caller, most) in cases {
+            assert_eq!(caller.line_max(&state), most, "{caller:?}");
+        }
     }
 }

@@ -140,7 +140,9 @@ impl Client {
         let caller = Caller::of(&stream, self.handle.name()).context("ask who the client is")?;
         let (read, mut write) = stream.into_split();
         let mut lines = BufReader::new(read);
-        while let Some(line) = next_line(&mut lines).await? {
+        loop {
+            let most = caller.line_max(&self.handle.state().borrow().clone());
+            let Some(line) = next_line(&mut lines, most).await? else { return Ok(()) };
             let under_way = self.answers.begin();
             let request = match line {
                 Ok(line) => serde_json::from_slice::<Request>(&line),
@@ -172,7 +174,6 @@ impl Client {
                 }
             }
         }
-        Ok(())
     }
 
     async fn watch(&mut self, write: &mut OwnedWriteHalf, caller: &Caller) -> anyhow::Result<()> {
@@ -320,8 +321,8 @@ async fn block_reply(request: crm_proto::block::Request) -> Reply {
 /// The next line, or why it is none; `None` at the end. Whether it is text is for the reader to say, so that the asker is told.
 async fn next_line(
     stream: &mut BufReader<OwnedReadHalf>,
+    most: usize,
 ) -> anyhow::Result<Option<std::io::Result<Vec<u8>>>> {
-    let most = crm_proto::line::LINE_MAX;
     let mut line = Vec::new();
     let limit = u64::try_from(most)?.saturating_add(1);
     if stream.take(limit).read_until(b'\n', &mut line).await? == 0 {
@@ -570,10 +571,9 @@ impl Daemon {
         let witnesses = state.members.keys().filter(|name| state.is_witness(name));
         let witnesses = witnesses.map(|name| (name.clone(), alive(name))).collect();
         let standing = self.handle.standing();
-        let founded = standing.generations.iter().skip(1);
         StatusReply {
             standing: standing.state.to_string(),
-            generations: founded.map(ToString::to_string).collect(),
+            generations: standing.told.into_iter().skip(1).collect(),
             me: self.me.clone(),
             mode: match self.controller.mode() {
                 Mode::Joining => local::Mode::Joining,

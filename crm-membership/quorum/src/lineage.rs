@@ -134,27 +134,36 @@ pub struct Generation {
     pub at_ms: u64,
 }
 
+impl Generation {
+    /// How it came to be, for people; `name` gives nodes their names.
+    #[must_use]
+    pub fn words(&self, name: impl Fn(RaftId) -> String) -> String {
+        let (number, id, by) = (self.number, self.id, name(self.by));
+        let how = match &self.cause {
+            Cause::Founded => "the founding".to_owned(),
+            Cause::Forced { operator } => format!("UNFENCED, forced on {by} by {operator}"),
+            Cause::Fenced { evidence, currency } => {
+                let peer = name(evidence.peer);
+                let off = match &evidence.how {
+                    How::Device { agent, device } => format!("fenced by `{device}` ({agent})"),
+                    How::Hand { operator } => format!("confirmed off by {operator}"),
+                };
+                let newer = match currency {
+                    Currency::Up => String::new(),
+                    Currency::Word { operator } => {
+                        format!("; {operator} said that it had nothing newer")
+                    }
+                };
+                format!("{by} without {peer}, which was {off}{newer}")
+            }
+        };
+        format!("generation {number} ({id}): {how}")
+    }
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {} ({}): ", self.number, self.id)?;
-        let (evidence, currency) = match &self.cause {
-            Cause::Founded => return f.write_str("the founding"),
-            Cause::Forced { operator } => {
-                return write!(f, "UNFENCED, forced on node {} by {operator}", self.by);
-            }
-            Cause::Fenced { evidence, currency } => (evidence, currency),
-        };
-        write!(f, "node {} without node {}, which was ", self.by, evidence.peer)?;
-        match &evidence.how {
-            How::Device { agent, device } => write!(f, "fenced by `{device}` ({agent})")?,
-            How::Hand { operator } => write!(f, "confirmed off by {operator}")?,
-        }
-        match currency {
-            Currency::Up => Ok(()),
-            Currency::Word { operator } => {
-                write!(f, "; {operator} said that it had nothing newer")
-            }
-        }
+        f.write_str(&self.words(|id| format!("raft id {id}")))
     }
 }
 
@@ -320,9 +329,12 @@ mod tests {
         let name = "generation 1 (30313233-3435-3637-3839-616263646566): ";
         assert_eq!(
             g.to_string(),
-            format!("{name}node 1 without node 2, which was fenced by `f-beta` (fence_virsh)")
+            format!(
+                "{name}raft id 1 without raft id 2, which was fenced by `f-beta` (fence_virsh)"
+            )
         );
         g.cause = Cause::Forced { operator: "root".into() };
-        assert_eq!(g.to_string(), format!("{name}UNFENCED, forced on node 1 by root"));
+        let named = g.words(|id| ["?", "alpha"][usize::try_from(id).unwrap()].to_owned());
+        assert_eq!(named, format!("{name}UNFENCED, forced on alpha by root"));
     }
 }

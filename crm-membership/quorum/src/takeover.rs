@@ -468,8 +468,8 @@ impl Takeover {
         };
         let mut whom: BTreeSet<RaftId> = self.heard.keys().copied().collect();
         whom.extend(first);
-        let next = |last| whom.iter().find(|id| **id > last).or(whom.first()).copied();
-        self.turned_to.map_or_else(|| first.or(whom.last().copied()), next)
+        let next = |last| whom.iter().find(|id| **id > last).or_else(|| whom.first()).copied();
+        self.turned_to.map_or_else(|| first.or_else(|| whom.last().copied()), next)
     }
 
     fn ask_back(&mut self, out: &mut Vec<Effect>) {
@@ -560,7 +560,7 @@ impl Takeover {
         let mine = |v: &Voters| v.at >= self.durable.since && v.need(me);
         let other = |v: &Voters| v.sets.last()?.iter().find(|id| **id != me).copied();
         let before = |v: &Voters| v.other_than(me).next();
-        let peer = other(now).or(before(now)).filter(|_| mine(now) && mine(known))?;
+        let peer = other(now).or_else(|| before(now)).filter(|_| mine(now) && mine(known))?;
         let agree = other(known).is_none_or(|id| id == peer);
         (agree && now.suffice(me, peer) && known.suffice(me, peer)).then_some(peer)
     }
