@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// What this node knows of the leadership.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,7 +27,7 @@ pub struct Leadership {
     /// A quorum stood behind the leader we follow (or are) within the dead interval.
     pub quorate: bool,
     /// We lead, and by our clock a quorum acknowledged it within raft's lease. Where clocks are equal and no voter has restarted since,
-    /// nobody else leads. Else another node may lead a later term already, while we say so for the lease and half an interval more by our own
+    /// nobody else leads. Else another node may lead a later term already, while we say so for the lease and a moment more by our own
     /// clock: nothing is committed by it, and nothing may rest on it that is not refused by its term.
     pub me_leader: bool,
     /// The others have gone on without this node: it has to stop what it runs.
@@ -36,6 +36,11 @@ pub struct Leadership {
     /// until its promotion is complete.
     pub voters: BTreeSet<String>,
 }
+
+/// A timer's grain: at the end itself what ends is still fresh.
+const TURN: Duration = Duration::from_millis(1);
+/// Intervals after which the leadership is looked at again in any case: [`crate::lease`] counts from the last look.
+const LOOK_EVERY: u32 = 3;
 
 /// One look at raft.
 #[derive(Debug, Clone, Copy)]
@@ -81,21 +86,30 @@ struct Judgement {
     leader: Option<u64>,
     me_leader: bool,
     quorate: bool,
+    /// When time alone changes this, unless there is news before.
+    until: Option<Instant>,
 }
 
 impl Judge {
     fn judge(&mut self, now: Instant, view: &View) -> Judgement {
         let fresh = |at: Instant, limit: Duration| now.saturating_duration_since(at) <= limit;
+        let lease = Duration::from_millis(self.timing.lease_ms);
         let acked = if view.leads && view.alone { Some(now) } else { view.acked };
         let acked = acked.filter(|_| view.leads);
-        let me_leader =
-            acked.is_some_and(|at| fresh(at, Duration::from_millis(self.timing.lease_ms)));
+        let me_leader = acked.is_some_and(|at| fresh(at, lease));
         let dead_after = Duration::from_millis(self.timing.dead_after_ms);
         let sign = view.sign.filter(|s| s.term == view.term && !view.leads);
         let followed = sign.filter(|s| s.quorate && fresh(s.at, dead_after));
         let proofs = [self.proof, acked, followed.map(|s| s.at)];
         self.proof = proofs.into_iter().flatten().max();
+        let ends = [
+            acked.map(|at| at + lease),
+            followed.map(|sign| sign.at + dead_after),
+            self.proof.map(|at| at + dead_after),
+        ];
+        let coming = ends.into_iter().flatten().filter(|end| *end >= now);
         Judgement {
+            until: coming.min().map(|end| end + TURN),
             leader: if me_leader { Some(view.me) } else { followed.map(|s| s.raft_id) },
             me_leader,
             quorate: self.proof.is_some_and(|at| fresh(at, dead_after)),
@@ -142,10 +156,11 @@ pub(crate) async fn watch_over(
     let mut signs = site.leader_sign.subscribe();
     let mut briefs = site.succession.briefs();
     let mut told = None;
-    let mut pace = tokio::time::interval(Duration::from_millis(timing.interval_ms) / 2);
+    let look_every = Duration::from_millis(timing.interval_ms) * LOOK_EVERY;
+    let mut look = Instant::now();
     loop {
-        // With a leader that is quorate raft's other news, which come with each of its heartbeats, can wait for the pace: nothing is concluded
-        // from them that is not concluded from the time. The same goes for the signs of a leader that is known.
+        // With a leader that is quorate raft's other news, which come with each of its heartbeats, can wait until what is known grows old:
+        // they would only say that it is not old yet. The same goes for the signs of a leader that is known.
         let settled = tell.borrow().quorate && tell.borrow().leader.is_some();
         let ended = tokio::select! {
             biased;
@@ -153,7 +168,7 @@ pub(crate) async fn watch_over(
             change = metrics.changed(), if !settled => change.is_err(),
             change = signs.changed(), if !settled => change.is_err(),
             change = briefs.changed() => change.is_err(),
-            _ = pace.tick() => false,
+            () = tokio::time::sleep_until(look) => false,
         };
         let seen = metrics.borrow_watched().clone();
         match &seen.running_state {
@@ -168,6 +183,8 @@ pub(crate) async fn watch_over(
         site.learn(&seen);
         let view = View::of(&seen, *signs.borrow_and_update());
         let mut judgement = judge.judge(Instant::now(), &view);
+        let again = Instant::now() + look_every;
+        look = judgement.until.map_or(again, |end| end.min(again));
         let facts = Facts::of(&seen, judgement);
         if told.as_ref() != Some(&facts) {
             facts.tell(&site.succession);
@@ -176,7 +193,7 @@ pub(crate) async fn watch_over(
         let brief = *briefs.borrow_and_update();
         if brief.service != Service::Full {
             // A ghost's votes make a leader, not a quorum; nor is it one if it rests on our former self.
-            judgement = Judgement { leader: None, me_leader: false, quorate: false };
+            judgement = Judgement { leader: None, me_leader: false, quorate: false, ..judgement };
         }
         site.leading.store(judgement.me_leader, Ordering::Release);
         let next = Leadership {
@@ -202,6 +219,31 @@ pub(crate) async fn watch_over(
     }
     site.leading.store(false, Ordering::Release);
     tell.send_replace(Leadership::default());
+}
+
+/// Sends raft's heartbeats while this node leads. Raft itself would look five times in an interval, on each node, whether one is due: half of
+/// what an idle node did.
+pub(crate) async fn pulse(raft: Raft, every: Duration) {
+    let mut server = raft.server_metrics();
+    let mut pace = tokio::time::interval(every);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Whoever has just been elected has sent something already.
+        pace.reset();
+        while server.borrow_watched().state == ServerState::Leader {
+            let go_on = tokio::select! {
+                biased;
+                change = server.changed() => change.is_ok(),
+                _ = pace.tick() => raft.trigger().heartbeat().await.is_ok(),
+            };
+            if !go_on {
+                return;
+            }
+        }
+        if server.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Names of the voters of the committed membership. While it changes: of those that vote before and
@@ -239,7 +281,8 @@ mod tests {
         let now = Instant::now();
         let leads = View { leads: true, sign: None, ..view(now) };
         let verdict = judge().judge(now, &leads);
-        assert_eq!(verdict, Judgement { leader: None, me_leader: false, quorate: false });
+        let none = Judgement { leader: None, me_leader: false, quorate: false, until: None };
+        assert_eq!(verdict, none);
     }
 
     #[test]
@@ -255,6 +298,19 @@ mod tests {
             .collect();
         let want = [(true, true), (true, true), (false, true), (false, true), (false, false)];
         assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn the_next_look_is_when_something_ends() {
+        let start = Instant::now();
+        let leads = View { leads: true, sign: None, acked: Some(start), ..view(start) };
+        let mut judge = judge();
+        let at = |ms| start + Duration::from_millis(ms);
+        let looks = [0, 300, 400, 401, 900, 901].map(|ms| judge.judge(at(ms), &leads).until);
+        let (lease, dead) = (Some(at(401)), Some(at(901)));
+        assert_eq!(looks, [lease, lease, lease, dead, dead, None]);
+        let followed = judge.judge(at(2000), &view(at(1990)));
+        assert_eq!((followed.quorate, followed.until), (true, Some(at(2891))));
     }
 
     #[test]

@@ -127,8 +127,8 @@ pub(super) fn run(seed: u64, plan: Plan) -> Result<String, String> {
 
 /// What the nodes' timing allows them to claim, with the longest delay on the way.
 fn limits(settings: &Settings) -> Limits {
-    let Timing { lease_ms, dead_after_ms, interval_ms, .. } = settings.profile.timing();
-    let look = interval_ms / 2 + TURN;
+    let Timing { lease_ms, dead_after_ms, .. } = settings.profile.timing();
+    let look = 1 + TURN;
     let leads = lease_ms + look;
     Limits { leads, quorate: leads + DELAY + dead_after_ms + look }
 }
