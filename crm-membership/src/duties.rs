@@ -193,6 +193,10 @@ fn next_duty(
 }
 
 async fn fulfil(proposer: &Proposer, duty: Duty) {
+    // Who leads by a ghost's vote does nothing for the members but what the takeover asks for: others might be a majority without it.
+    if proposer.site.succession.is_taking_over() {
+        return;
+    }
     // Whoever is not removed stays, also as a learner.
     let retain = !matches!(duty, Duty::Evict(_));
     let change = match duty {
@@ -271,7 +275,7 @@ pub(crate) async fn tell_of_itself(proposer: Proposer, too_old: watch::Sender<Op
 pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>) {
     let (metrics, mut server) = (raft.metrics(), raft.server_metrics());
     let mut states = site.machine.states();
-    let mut aimed = Vec::new();
+    let (mut aimed, mut revoked) = (Vec::new(), states.borrow().revoked.len());
     let others = |site: &Site| -> Vec<(u64, Peer, Addresses)> {
         let others = site.members().into_iter().filter(|(id, _)| *id != site.settings.raft_id);
         let placed = others.map(|(id, peer)| (id, peer.clone(), site.places(id, &peer)));
@@ -279,6 +283,11 @@ pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>
     };
     loop {
         site.learn(&metrics.borrow_watched().clone());
+        // Connections that are open were made when a certificate still counted: the next call makes another one.
+        let now = states.borrow().revoked.len();
+        if std::mem::replace(&mut revoked, now) != now {
+            site.drop_channels();
+        }
         let members = others(&site);
         let mut targets = Vec::new();
         for (raft_id, peer, places) in &members {
@@ -298,7 +307,8 @@ pub(crate) async fn aim(raft: Raft, site: Arc<Site>, heartbeats: Arc<Heartbeats>
                     change = states.changed() => change.is_ok(),
                 };
                 site.learn(&metrics.borrow_watched().clone());
-                if !go_on || others(&site) != members {
+                let replaced = states.borrow().revoked.len() != revoked;
+                if !go_on || replaced || others(&site) != members {
                     return go_on;
                 }
             }

@@ -226,7 +226,7 @@ impl Site {
             return Ok((channel.clone(), link));
         }
         let _inside = self.threads.enter();
-        let channel = (self.dial)(&self.keys.endpoint(&peer.name, address)?);
+        let channel = (self.dial)(&self.keys.endpoint(&peer.name, address, &self.machine)?);
         let kept = (peer.name.clone(), address.clone(), channel.clone());
         lines.channels.insert((raft_id, link), kept);
         Ok((channel, link))

@@ -243,6 +243,11 @@ impl Succession {
         self.inside().core.durable().lineage.ids()
     }
 
+    /// A takeover is decided and not complete: until then votes of a ghost count.
+    pub(crate) fn is_taking_over(&self) -> bool {
+        self.inside().core.step().is_some()
+    }
+
     fn busy(&self) -> bool {
         let core = &self.inside().core;
         core.step().is_some() || core.wants_rejoin().is_some()
@@ -318,6 +323,10 @@ async fn carry(raft: &Raft, site: &Arc<Site>, effect: Effect) {
             tokio::time::timeout(STEP_LIMIT, crate::consensus::network::rejoin(site, raft, of))
                 .await,
         ),
+        // Asked for before the takeover was decided: by a ghost's vote nobody is taken in.
+        Effect::AddLearner(_) | Effect::ChangeMembers(_) if site.succession.is_taking_over() => {
+            return;
+        }
         Effect::AddLearner(id) => {
             ("taking back", tokio::time::timeout(STEP_LIMIT, add_learner(raft, site, id)).await)
         }

@@ -1,11 +1,13 @@
 //! Keys and certificates: who we are, whom we believe. A peer is its certificate's `NAME.CLUSTER-UUID`.
 
+use crate::consensus::machine::Machine;
 use crate::greet::METADATA_MAX;
 use crate::renewal;
+use crate::trust::{Anchor, Unrevoked};
 use ring::hmac;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -46,6 +48,7 @@ pub enum TlsError {
 pub(crate) struct Keys {
     cluster_uuid: String,
     ca_pem: String,
+    anchor: Anchor,
     /// Chain and key of this node; replaced when they are renewed.
     own: RwLock<(String, String)>,
     renewed: watch::Sender<u64>,
@@ -59,9 +62,13 @@ pub(crate) fn read(path: &Path) -> Result<String, TlsError> {
 impl Keys {
     pub(crate) fn load(dir: &Path, cluster_uuid: &str) -> Result<Self, TlsError> {
         let heartbeat = read_key(&dir.join(HEARTBEAT_KEY))?;
+        let path = dir.join(CA_CERT);
+        let ca_pem = read(&path)?;
+        let anchor = Anchor::new(&ca_pem).map_err(|why| TlsError::Invalid { path, why })?;
         Ok(Self {
             cluster_uuid: cluster_uuid.to_owned(),
-            ca_pem: read(&dir.join(CA_CERT))?,
+            ca_pem,
+            anchor,
             own: RwLock::new(renewal::load(dir)?),
             renewed: watch::Sender::new(0),
             heartbeat: hmac::Key::new(hmac::HMAC_SHA256, &heartbeat),
@@ -103,18 +110,19 @@ impl Keys {
             .timeout(Duration::from_secs(5))
     }
 
-    /// The member called `name`, and nobody else, at `address`.
+    /// The member called `name`, and nobody else, at `address`: not whoever has a certificate of it that is revoked as the state has it then.
     pub(crate) fn endpoint(
         &self,
         name: &str,
         address: &str,
+        machine: &Machine,
     ) -> Result<Endpoint, tonic::transport::Error> {
         let tls = ClientTlsConfig::new()
             .domain_name(format!("{name}.{}", self.cluster_uuid))
-            .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .identity(self.identity());
+        let verifier = Unrevoked::new(&self.anchor, name, machine);
         Ok(Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(tls)?
+            .tls_config_with_verifier(tls, Arc::new(verifier))?
             .connect_timeout(Duration::from_millis(500))
             .tcp_nodelay(true)
             .http2_max_header_list_size(METADATA_MAX)

@@ -6,6 +6,8 @@ use crm_core::store::{Command, Outcome, State};
 use crm_membership::bootstrap::Newcomer;
 use crm_membership::{Dirs, Handle, Settings, StartError, bootstrap};
 use crm_proto::pb;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,4 +213,43 @@ async fn certificates_are_renewed_while_everything_goes_on_and_the_old_ones_are_
     works(&back, "green").await;
     back.shutdown().await;
     nodes[0].shutdown().await;
+}
+
+/// Answers for `node` with a certificate and key of it; whether the first who calls believes it.
+async fn poses(world: &World, node: &str, identity: (String, String)) -> Result<(), String> {
+    let chain = CertificateDer::pem_slice_iter(identity.0.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.1.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = tokio::net::TcpListener::bind(world.address(node)).await.unwrap();
+    let (stream, _) = tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let mut stream = stream.into_std().unwrap();
+    let shaken = tokio::task::spawn_blocking(move || {
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        server.complete_io(&mut stream).map(drop).map_err(|e| e.to_string())
+    });
+    shaken.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_revoked_certificate_is_not_believed() {
+    let world = World::new();
+    let mut nodes = world.cluster(2).await;
+    let old = world.identity("n2");
+    nodes[1].renew("n2").await.unwrap();
+    state(&nodes[0], |s| !s.revoked.is_empty()).await;
+    nodes.pop().unwrap().shutdown().await;
+    let refused = poses(&world, "n2", old).await.unwrap_err();
+    assert!(refused.contains("Revoked"), "{refused}");
+    // That of now is believed.
+    poses(&world, "n2", world.identity("n2")).await.unwrap();
+    nodes.pop().unwrap().shutdown().await;
 }

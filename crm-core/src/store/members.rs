@@ -212,6 +212,17 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether a certificate in the name of `node` counts no more: it was replaced, or is that of a node which was removed and whose name
+    /// another one has now.
+    #[must_use]
+    pub fn is_revoked(&self, node: &str, fingerprint: &str) -> bool {
+        let departed = |d: &Departed| d.certificate.as_deref() == Some(fingerprint);
+        self.revoked.contains(fingerprint)
+            || self.members.contains_key(node) && self.departed.values().any(departed)
+    }
+}
+
 /// Takes a node out of a configuration, with what names it and would be an error without it; ids of that.
 fn forget(cib: &mut Cib, name: &str) -> Vec<String> {
     cib.nodes.retain(|n| n.name != name);

@@ -8,8 +8,9 @@ use crm_integration::{Stage, Wish, say};
 use crm_lab::{cluster, net, node, power, wait};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long whatever comes of a fault may take. Some wait for a device's second try.
@@ -24,6 +25,49 @@ struct Soak {
 
 /// What a round does to the cluster, and what must come of it.
 type Act = fn(&Soak) -> Result<()>;
+
+/// Whether somebody holds a lock of this file, by the kernel's list: whoever tried to take it to find out would be in the way of a service
+/// that starts at that moment, and be taken for a second side.
+fn is_locked(file: &Path) -> Result<bool> {
+    let inode = format!(":{}", fs::metadata(file)?.ino());
+    let locks = fs::read_to_string("/proc/locks").context("list the locks")?;
+    Ok(locks.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // Whoever waits for it has an arrow in the place of the kind.
+        words.get(1) == Some(&"FLOCK") && words.get(5).is_some_and(|file| file.ends_with(&inode))
+    }))
+}
+
+#[test]
+fn who_looks_at_the_lock_is_not_in_the_way_of_whoever_takes_it() -> Result<()> {
+    let file = std::env::temp_dir().join(format!("crm-lock-{}", std::process::id()));
+    fs::write(&file, "")?;
+    let looking = AtomicBool::new(true);
+    let seen = std::thread::scope(|scope| -> Result<usize> {
+        let looks = scope.spawn(|| -> Result<usize> {
+            let mut held = 0;
+            while looking.load(Ordering::Relaxed) {
+                held += usize::from(is_locked(&file)?);
+            }
+            Ok(held)
+        });
+        let take = |_| {
+            Flock::lock(File::open(&file)?, FlockArg::LockExclusiveNonblock)
+                .map(drop)
+                .map_err(|(_, error)| std::io::Error::from(error))
+        };
+        let taken = (0..20_000).try_for_each(take);
+        looking.store(false, Ordering::Relaxed);
+        let held = looks.join().ok().context("the looks panicked")??;
+        taken.context("somebody was in the way")?;
+        Ok(held)
+    });
+    let left = is_locked(&file);
+    fs::remove_file(&file)?;
+    ensure!(seen? > 0, "it was never seen locked");
+    ensure!(!left?);
+    Ok(())
+}
 
 impl Soak {
     /// A cluster of so many nodes, with a witness perhaps, and the service running.
@@ -73,14 +117,10 @@ impl Soak {
 
     /// Where the service runs, by its lock.
     fn holder(&self) -> Result<Option<String>> {
-        let lock = File::open(self.file("lock"))?;
-        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(_) => Ok(None),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                Ok(Some(fs::read_to_string(self.file("holder"))?.trim().to_owned()))
-            }
-            Err((_, error)) => bail!("look at the lock: {error}"),
+        if is_locked(&self.file("lock"))? {
+            return Ok(Some(fs::read_to_string(self.file("holder"))?.trim().to_owned()));
         }
+        Ok(None)
     }
 
     fn single(&self) -> Result<()> {
