@@ -128,8 +128,11 @@ pub(super) fn run(seed: u64, plan: Plan) -> Result<String, String> {
 /// What the nodes' timing allows them to claim, with the longest delay on the way.
 fn limits(settings: &Settings) -> Limits {
     let Timing { lease_ms, dead_after_ms, .. } = settings.profile.timing();
+    // Of calls under way at once, raft takes all for acknowledged that the answer to the first one covers: what it dates a quorum by may have
+    // been sent later than what was answered, by as long as a call may take.
+    let call_ms = crate::start::raft_config(settings).heartbeat_interval;
     let look = 1 + TURN;
-    let leads = lease_ms + look;
+    let leads = lease_ms + call_ms + look;
     Limits { leads, quorate: leads + DELAY + dead_after_ms + look }
 }
 
