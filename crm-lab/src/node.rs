@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use crm_proto::line::Line;
 use crm_proto::local::StatusReply;
 use crm_proto::{block, local};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(20);
 /// When it is no node of the lab, or its namespaces cannot be made.
 pub fn start(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
+    let _turn = turn(lab, node)?;
     let loopback = lab.is_loopback();
     if pid::find(lab, node).is_none() {
         if !loopback {
@@ -30,12 +33,22 @@ pub fn start(lab: &Lab, node: &str) -> Result<()> {
     if loopback { Ok(()) } else { net::plug(lab, node) }
 }
 
+/// One at a time: a person and a power strip may switch the same node, and whoever lays its wire takes away one that is there.
+fn turn(lab: &Lab, node: &str) -> Result<Flock<File>> {
+    let path = lab.dir().join(format!("{node}.switch"));
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .context("wait for whoever switches this node")
+}
+
 /// Pulls the plug: the wire is cut and every process of the node is killed. Its files stay.
 ///
 /// # Errors
 /// When the node is no node of the lab, or does not die.
 pub fn kill(lab: &Lab, node: &str) -> Result<()> {
     lab.check_node(node)?;
+    let _turn = turn(lab, node)?;
     let Some(first) = pid::find(lab, node) else { return Ok(()) };
     if lab.is_loopback() {
         return loopback::kill(lab, node);

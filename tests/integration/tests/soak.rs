@@ -188,7 +188,9 @@ impl Soak {
     fn mend(&self, name: &str) -> Result<()> {
         wait::until("its wire", LIMIT, || {
             self.switch_on(name)?;
-            Ok(net::mend(&self.stage.lab, name).ok())
+            // Or it was switched on by somebody who did not come as far as its wire.
+            let lab = &self.stage.lab;
+            net::mend(lab, name).or_else(|_| node::start(lab, name)).map(Some)
         })
     }
 
