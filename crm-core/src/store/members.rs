@@ -384,6 +384,21 @@ mod tests {
     }
 
     #[test]
+    fn the_certificate_of_a_removed_node_counts_no_more_when_its_name_is_taken_again() {
+        let mut state = cluster();
+        let (id, name) = (state.members["gamma"].raft_id, "gamma");
+        state.apply(told(name, id, "aa"));
+        assert!(!state.is_revoked(name, "aa"));
+        state.apply(remove(name, id, false));
+        // Raft may need it until its own membership has followed.
+        assert!(!state.is_revoked(name, "aa"));
+        let member = Member::new(31, "gamma:1".into());
+        state.apply(Command::SetMember { name: name.into(), member });
+        assert!(state.is_revoked(name, "aa"));
+        assert!(!state.is_revoked(name, "bb"));
+    }
+
+    #[test]
     fn disarmed_ends_by_itself() {
         let mut state = cluster();
         let by = "root@alpha".to_owned();
