@@ -27,8 +27,8 @@ pub struct Leadership {
     /// A quorum stood behind the leader we follow (or are) within the dead interval.
     pub quorate: bool,
     /// We lead, and by our clock a quorum acknowledged it within raft's lease. Where clocks are equal and no voter has restarted since,
-    /// nobody else leads. Else another node may lead a later term already, while we say so for the lease, one call of raft's (it may date
-    /// an acknowledgement by a later call than the one that was answered) and a moment more by our own clock: nothing is committed by it, and nothing may rest on it that is not refused by its term.
+    /// nobody else leads. Else another node may lead a later term already, while we say so for the lease and a moment more by our own
+    /// clock: nothing is committed by it, and nothing may rest on it that is not refused by its term.
     pub me_leader: bool,
     /// The others have gone on without this node: it has to stop what it runs.
     pub stale: bool,

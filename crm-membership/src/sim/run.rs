@@ -128,11 +128,8 @@ pub(super) fn run(seed: u64, plan: Plan) -> Result<String, String> {
 /// What the nodes' timing allows them to claim, with the longest delay on the way.
 fn limits(settings: &Settings) -> Limits {
     let Timing { lease_ms, dead_after_ms, .. } = settings.profile.timing();
-    // Of calls under way at once, raft takes all for acknowledged that the answer to the first one covers: what it dates a quorum by may have
-    // been sent later than what was answered, by as long as a call may take.
-    let call_ms = crate::start::raft_config(settings).heartbeat_interval;
     let look = 1 + TURN;
-    let leads = lease_ms + call_ms + look;
+    let leads = lease_ms + look;
     Limits { leads, quorate: leads + DELAY + dead_after_ms + look }
 }
 
@@ -195,6 +192,9 @@ impl Run<'_> {
 
     /// A millisecond, and a look at what must hold.
     fn step(&mut self) -> Result<(), String> {
+        for node in self.world.nodes.lock().unwrap().values() {
+            node.clock.now(self.step + 1);
+        }
         self.sim.step().map_err(|e| format!("at {} ms: {e}", self.step))?;
         self.step += 1;
         for handle in self.lives() {
@@ -224,7 +224,7 @@ impl Run<'_> {
                 Plan::Honest | Plan::Lying => told.me_leader,
                 Plan::Dateless => leads(&handle).is_some_and(|(its, _)| its == term),
             };
-            Some(Claim { number, term, me_leader, quorate, own: self.step + node.clock.ahead() })
+            Some(Claim { number, term, me_leader, quorate, own: node.clock.own() })
         };
         let claims: Vec<Claim> = nodes.into_iter().filter_map(claim).collect();
         self.claims.look(self.step, &claims)
