@@ -1,7 +1,12 @@
 //! A volume in memory shown as a real block device: file system on it, worker killed under load, keeper killed.
 //! Needs root and either ublk, NBD, or FUSE and loop; skips loudly without.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test with its own harness")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test with its own harness"
+)]
 
 use crm_block::front::{self, Completion, Front, FrontSpec, Io, MemTarget, Target};
 use crm_block::keeper::{self, KeeperHandle};
@@ -102,10 +107,20 @@ fn main() -> ExitCode {
     if std::env::var_os(DIR).is_some() {
         return keeper::run(worker, Vec::new());
     }
+    let asked = |word: &str| std::env::args().any(|arg| arg == word);
+    // A runner asks for the tests first; it must not run them by asking. None is marked ignored.
+    if asked("--list") {
+        if !asked("--ignored") {
+            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let exact = asked("--exact");
+    let meant = |part: &String, name: &str| if exact { part == name } else { name.contains(part) };
     let mut failures = 0;
     for (name, test) in TESTS {
-        if filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str())) {
+        if filter.is_empty() || filter.iter().any(|part| meant(part, name)) {
             let good = std::panic::catch_unwind(test).is_ok();
             eprintln!("test {name} ... {}", if good { "ok" } else { "FAILED" });
             failures += u32::from(!good);
