@@ -1,7 +1,7 @@
 //! Fencing in the hands of the controller that decides: whom it fences, when, how often, and what it makes of the end.
 
 use crm_core::cib::Role;
-use crm_core::controller::{Controller, Effect, Event, Leadership, Peer, Start};
+use crm_core::controller::{Controller, Effect, Event, Leadership, Peer, START_GRACE_MS, Start};
 use crm_core::fencing::{Answer, Task, Verb};
 use crm_core::status::{ExecStatus, NodeStatus, OpResult, ResourceHistory};
 use crm_core::store::{Command, Disarmed, FenceRequest, Member, State};
@@ -304,6 +304,43 @@ fn what_is_confirmed_is_the_end_of_the_session_that_was_meant() -> Result<(), St
     alpha.passes(1);
     assert_eq!(alpha.targets(), ["beta", "beta"], "lost again in another session");
     assert_eq!(alpha.state.status.nodes["beta"].session, 9, "nothing is taken over before");
+    Ok(())
+}
+
+#[test]
+fn whoever_is_back_in_the_log_before_its_heartbeats_is_not_fenced_for_it() -> Result<(), String> {
+    let mut alpha = Alpha::new("")?;
+    alpha.hears(&["gamma"]);
+    alpha.ends(0)?;
+    assert_eq!(alpha.state.status.nodes["beta"].session, 0, "gone");
+    alpha.passes(30_000);
+    let back = |alpha: &mut Alpha, session| {
+        let status = Box::new(NodeStatus { session, ..NodeStatus::default() });
+        alpha.state.apply(Command::SyncNode { node: "beta".to_owned(), status });
+        alpha.publish();
+        alpha.settle();
+    };
+    back(&mut alpha, 8);
+    assert_eq!(alpha.targets(), ["beta"], "its heartbeats are on their way");
+    alpha.passes(500);
+    alpha.hears_as("beta", 8);
+    alpha.passes(60_000);
+    assert_eq!(alpha.targets(), ["beta"]);
+    assert!(alpha.controller.online("beta"), "its status was not thrown away");
+    // What is lost in a session that was heard is fenced at once; another that never comes to be heard, when its time is over.
+    alpha.happens(Event::Peers(BTreeMap::from([
+        ("beta".to_owned(), Peer { alive: false, session: 8 }),
+        ("gamma".to_owned(), Peer { alive: true, session: 7 }),
+    ])));
+    assert_eq!(alpha.targets(), ["beta", "beta"]);
+    alpha.ends(0)?;
+    back(&mut alpha, 9);
+    let due = alpha.controller.deadline().ok_or("it wants to be woken")? - alpha.now;
+    assert!(due <= START_GRACE_MS, "{due}");
+    alpha.passes(START_GRACE_MS - 1);
+    assert_eq!(alpha.targets().len(), 2);
+    alpha.passes(1);
+    assert_eq!(alpha.targets().len(), 3);
     Ok(())
 }
 

@@ -293,7 +293,9 @@ impl Controller {
         if confirm {
             let order = self.new_order(who, &target);
             if self.alive(&target) {
-                let why = format!("{target} is alive: its heartbeats or its data link are heard");
+                let why = format!(
+                    "{target} is alive: its heartbeats or its data link are heard, or it has just told the log what it runs"
+                );
                 self.refuse_to_confirm(order, target, by, why);
             } else {
                 self.fence_with(fencing::Event::Confirm { target, by }, Some(order));

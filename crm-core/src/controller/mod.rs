@@ -33,7 +33,8 @@ pub use watchdog::{CONDEMNED, Feed, PROMISE};
 
 /// How long a node without a leader waits before it acts on the loss of quorum, in milliseconds.
 pub const QUORUM_GRACE_MS: u64 = 1_500;
-/// How long a restarted daemon waits for the others before it concludes anything, in milliseconds.
+/// How long a restarted daemon waits for the others before it concludes anything, and how long the others wait for the heartbeats of one that has
+/// told them by the log that it is here, in milliseconds.
 pub const START_GRACE_MS: u64 = 3_000;
 /// Pause after a transition that failed or was refused, in milliseconds.
 pub const RETRY_MS: u64 = 250;
@@ -284,6 +285,8 @@ pub struct Controller {
     leadership: Leadership,
     ballot: Ballot,
     peers: BTreeMap<String, Peer>,
+    /// Sessions that the log has told of while this daemon listened, and when it did.
+    greetings: BTreeMap<String, (u64, u64)>,
     data_peers: BTreeSet<String>,
     own: Own,
     volumes: Volumes,
@@ -320,6 +323,7 @@ impl Controller {
             leadership: Leadership::default(),
             ballot: Ballot::default(),
             peers: BTreeMap::new(),
+            greetings: BTreeMap::new(),
             data_peers: BTreeSet::new(),
             own: Own::default(),
             volumes: Volumes::with_records(start.records),
@@ -384,6 +388,7 @@ impl Controller {
             .filter(|at| *at > self.now_ms);
         let listening = Some(self.listening_ms()).filter(|at| *at > self.now_ms);
         let hears = self.hears_until();
+        let expected = self.greetings.keys().filter_map(|node| self.expected_until(node)).min();
         let own = self.own.next_due();
         let outvoted = self.outvoted_from().filter(|at| *at > self.now_ms);
         let armed = self.disarmed().map(|d| self.now_ms + (d.until_ms - self.wall_ms));
@@ -391,6 +396,7 @@ impl Controller {
             grace,
             listening,
             hears,
+            expected,
             own,
             outvoted,
             armed,
@@ -509,10 +515,33 @@ impl Controller {
     }
 
     fn adopt_state(&mut self, state: Arc<State>) {
-        self.state = state;
+        let before = std::mem::replace(&mut self.state, state);
+        self.note_greetings(&before);
         if self.leadership.quorate && self.published {
             self.adopt_own_status();
         }
+    }
+
+    /// Whoever tells the log of a new session lives, and may be heard there before its heartbeats are. What this daemon finds in the log when it
+    /// starts is no news.
+    fn note_greetings(&mut self, before: &State) {
+        let session = |state: &State, node: &str| state.status.nodes.get(node).map(|n| n.session);
+        self.greetings.retain(|node, (of, _)| session(&self.state, node) == Some(*of));
+        if before.members.is_empty() {
+            return;
+        }
+        for (node, status) in &self.state.status.nodes {
+            if status.session != 0 && session(before, node) != Some(status.session) {
+                self.greetings.insert(node.clone(), (status.session, self.now_ms));
+            }
+        }
+    }
+
+    /// Until when a node whose session has come by the log counts as alive without heartbeats of that session.
+    fn expected_until(&self, node: &str) -> Option<u64> {
+        let heard = self.peers.get(node).map_or(0, |peer| peer.session);
+        let (session, at) = *self.greetings.get(node)?;
+        (heard < session).then_some(at + START_GRACE_MS).filter(|end| self.now_ms < *end)
     }
 
     /// While quorate the log is the truth about this node too (cleanups come that way), plus what is still on its way there.
@@ -685,14 +714,15 @@ impl Controller {
         self.state.nodes().filter(|n| **n != self.me)
     }
 
-    /// Alive by any evidence: heartbeats, a data-plane connection, or a majority that cannot be without it. A node that has not been heard
-    /// yet is not dead either, as long as this daemon has just begun to listen.
+    /// Alive by any evidence: heartbeats, a data-plane connection, a majority that cannot be without it, or what it has just told the log. A
+    /// node that has not been heard yet is not dead either, as long as this daemon has just begun to listen.
     fn alive(&self, node: &str) -> bool {
         let heard = self.peers.get(node);
         node == self.me
             || heard.is_some_and(|p| p.alive)
             || self.data_peers.contains(node)
             || self.needed(node)
+            || self.expected_until(node).is_some()
             || (heard.is_none_or(|p| p.session == 0) && self.now_ms < self.listening_ms())
     }
 
